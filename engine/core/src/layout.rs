@@ -1,0 +1,109 @@
+//! The names of a repository's objects.
+
+use crate::id::{KeySlotId, LedgerId, PackId, SegmentId, SessionId};
+use crate::storage::ObjectKey;
+
+/// The repository's configuration.
+pub const CONFIG: &str = "lakebed.json";
+/// Prefix of key slots.
+pub const KEYS: &str = "keys/";
+/// Prefix of packs.
+pub const PACKS: &str = "packs/";
+/// Prefix of index segments.
+pub const INDEX: &str = "index/";
+/// Prefix of snapshots, and of expiries under the same keys.
+pub const SNAPSHOTS: &str = "snapshots/";
+/// Prefix of annotations.
+pub const ANNOTATIONS: &str = "annotations/";
+/// Prefix of tombstones.
+pub const FORGOTTEN: &str = "forgotten/";
+/// Prefix of the registrations, heartbeats and checkpoints of running sessions.
+pub const SESSIONS: &str = "sessions/";
+/// Prefix of the records of finished runs.
+pub const RUNS: &str = "runs/";
+/// Prefix of what prunes write.
+pub const GC: &str = "gc/";
+/// Prefix of verification ledgers.
+pub const LEDGER: &str = "ledger/";
+
+fn key(name: String) -> ObjectKey {
+    // every name here is made of a constant prefix and of hexadecimal digits, so it is always valid
+    #[expect(clippy::expect_used)]
+    ObjectKey::new(name).expect("a valid object key")
+}
+
+/// Returns the key of the configuration.
+pub fn config() -> ObjectKey {
+    key(CONFIG.into())
+}
+
+/// Returns the key of a key slot.
+pub fn key_slot(id: KeySlotId) -> ObjectKey {
+    key(format!("{KEYS}{id}"))
+}
+
+/// Returns the key of a pack.
+pub fn pack(id: PackId) -> ObjectKey {
+    let name = id.to_string();
+    key(format!("{PACKS}{}/{name}", &name[..2]))
+}
+
+/// Returns the key of an index segment.
+pub fn segment(id: SegmentId) -> ObjectKey {
+    key(format!("{INDEX}{id}"))
+}
+
+/// Returns the key of a session's snapshot, or of its expiry.
+pub fn snapshot(session: SessionId) -> ObjectKey {
+    key(format!("{SNAPSHOTS}{session}"))
+}
+
+/// Returns the key of the `number`th annotation of a snapshot.
+pub fn annotation(snapshot: SessionId, number: u32) -> ObjectKey {
+    key(format!("{ANNOTATIONS}{snapshot}/{number:08x}"))
+}
+
+/// Returns the key of the `number`th tombstone of a snapshot.
+pub fn tombstone(snapshot: SessionId, number: u32) -> ObjectKey {
+    key(format!("{FORGOTTEN}{snapshot}/{number:08x}/tombstone"))
+}
+
+/// Returns the key under which that tombstone is undone or condemned.
+pub fn resolution(snapshot: SessionId, number: u32) -> ObjectKey {
+    key(format!("{FORGOTTEN}{snapshot}/{number:08x}/resolution"))
+}
+
+/// Returns the key of the `number`th record of a running session; 0 is its registration.
+pub fn session(session: SessionId, number: u32) -> ObjectKey {
+    key(format!("{SESSIONS}{session}/{number:08x}"))
+}
+
+/// Returns the key of the record of a finished run.
+pub fn run(session: SessionId) -> ObjectKey {
+    key(format!("{RUNS}{session}"))
+}
+
+/// Returns the key by which a prune claims a generation.
+pub fn claim(generation: u64) -> ObjectKey {
+    key(format!("{GC}{generation:016x}/claim"))
+}
+
+/// Returns the key of the `number`th list of packs condemned in a generation.
+pub fn condemnation(generation: u64, number: u32) -> ObjectKey {
+    key(format!("{GC}{generation:016x}/condemned/{number:08x}"))
+}
+
+/// Returns the key of a generation's done mark.
+pub fn done(generation: u64) -> ObjectKey {
+    key(format!("{GC}{generation:016x}/done"))
+}
+
+/// Returns the key of a verification ledger.
+pub fn ledger(id: LedgerId) -> ObjectKey {
+    key(format!("{LEDGER}{id}"))
+}
+
+/// Returns the last part of a key: the id that an object is named by.
+pub fn last_part(key: &ObjectKey) -> &str {
+    key.as_str().rsplit('/').next().unwrap_or_default()
+}

@@ -1,0 +1,121 @@
+//! Sessions: that a writer is at work, how far it has come, and how it ended.
+
+use serde::{Deserialize, Serialize};
+
+use super::snapshot::{SourceRecord, Summary};
+use super::{Record, Unknown};
+use crate::codec::frame::FrameKind;
+use crate::id::{SessionId, SnapshotId, TreeId};
+use crate::time::Timestamp;
+
+/// One record of a running writer. Number 0 registers it; later ones show that it lives and how far it has come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// Version of the record.
+    pub version: u32,
+    /// Its number within the session.
+    pub number: u32,
+    /// When it was written, by the writer's clock. For people only.
+    pub time: Timestamp,
+    /// The newest generation that the writer knew of when it registered.
+    pub base_generation: u64,
+    /// The process that writes.
+    pub process: Process,
+    /// What is being backed up.
+    pub sources: Vec<SourceRecord>,
+    /// The snapshot that is compared with.
+    pub parent: Option<SnapshotId>,
+    /// How far it has come, in records that are checkpoints.
+    pub checkpoint: Option<Checkpoint>,
+    /// Keys of a newer version.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+impl Record for Session {
+    const KIND: FrameKind = FrameKind::Session;
+}
+
+/// A process, told apart from every other one, also across reboots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Name of the host, as the snapshot will have it.
+    pub host: String,
+    /// Random number of the boot (Linux: `/proc/sys/kernel/random/boot_id`); empty where there is none.
+    pub boot_id: String,
+    /// Number of the process.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot (Linux: field 22 of `/proc/<pid>/stat`); 0 where unknown.
+    pub start_ticks: u64,
+}
+
+/// An incomplete tree whose content is durable and published in segments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The tree: what is finished, and nothing else.
+    pub root: TreeId,
+    /// Counts and bytes so far.
+    pub summary: Summary,
+}
+
+/// The end of a session that committed nothing, put under the key of its snapshot so that it never can.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Expiry {
+    /// Version of the record.
+    pub version: u32,
+    /// When it was written.
+    pub time: Timestamp,
+    /// Why: `its process is dead`, `withdrawn: nothing changed`, ...
+    pub reason: String,
+    /// The session that wrote it.
+    pub by: SessionId,
+    /// Keys of a newer version.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+impl Record for Expiry {
+    const KIND: FrameKind = FrameKind::Expiry;
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Everything was done.
+    Done,
+    /// A snapshot was committed that lacks some entries.
+    Partial,
+    /// Nothing had changed and no snapshot was asked for then.
+    Unchanged,
+    /// It was interrupted.
+    Interrupted,
+    /// It failed.
+    Failed,
+}
+
+/// The audit record of a finished run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Version of the record.
+    pub version: u32,
+    /// The verb: `backup`, ...
+    pub command: String,
+    /// The process that ran.
+    pub process: Process,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What went wrong, in words.
+    pub error: Option<String>,
+    /// Counts and bytes.
+    pub summary: Summary,
+    /// Name and version of the tool.
+    pub tool: String,
+    /// Keys of a newer version.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+impl Record for Run {
+    const KIND: FrameKind = FrameKind::Run;
+}

@@ -1,0 +1,139 @@
+//! Snapshots: the record of one moment, and what was noted about it later.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use super::{Record, Unknown};
+use crate::codec::frame::FrameKind;
+use crate::id::{SessionId, SnapshotId, TreeId};
+use crate::time::Timestamp;
+
+/// The record of one moment. Written last, under its session's key: the one commit point.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Version of the record.
+    pub version: u32,
+    /// The moment that it stands for: when the run began, unless the user said another.
+    pub time: Timestamp,
+    /// Its directory tree.
+    pub root: TreeId,
+    /// The snapshot that it was compared with.
+    pub parent: Option<SnapshotId>,
+    /// Where its entries came from.
+    pub sources: Vec<SourceRecord>,
+    /// The host that made it.
+    pub host: String,
+    /// The user who made it.
+    pub user: String,
+    /// Tags, sorted, each once.
+    pub tags: Vec<String>,
+    /// What its maker wrote about it.
+    pub description: String,
+    /// Counts and bytes.
+    pub summary: Summary,
+    /// What could not be read, or was read while it changed. Empty: the snapshot is complete.
+    pub failures: Vec<Failure>,
+    /// Names of the users and groups whose numbers its entries have.
+    pub owners: Owners,
+    /// The session that made it.
+    pub session: SessionId,
+    /// The generation that the session knew when it began.
+    pub base_generation: u64,
+    /// Name and version of the tool that made it.
+    pub tool: String,
+    /// Keys of a newer version.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+impl Record for Snapshot {
+    const KIND: FrameKind = FrameKind::Snapshot;
+}
+
+impl Snapshot {
+    /// Tells whether everything that was asked for is in it.
+    pub fn is_complete(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
+/// One source of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRecord {
+    /// Where it is, without secrets.
+    pub uri: String,
+    /// Where it lies in the snapshot's tree, as escaped text.
+    pub path: String,
+    /// The source's own version, of sources that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// Counts and bytes of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Summary {
+    /// When the run began.
+    pub started: Timestamp,
+    /// When it was about to commit.
+    pub finished: Timestamp,
+    /// Files in the snapshot.
+    pub files: u64,
+    /// Directories in the snapshot.
+    pub directories: u64,
+    /// Links, pipes, devices in the snapshot.
+    pub others: u64,
+    /// Files that the parent did not have.
+    pub files_new: u64,
+    /// Files that were different in the parent.
+    pub files_changed: u64,
+    /// Files taken over from the parent unread.
+    pub files_unmodified: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Bytes that were read.
+    pub bytes_read: u64,
+    /// Plain bytes of chunks that the repository did not have.
+    pub bytes_new: u64,
+    /// Bytes that were read and that the repository already had.
+    pub bytes_deduplicated: u64,
+    /// Bytes added to storage: packs, segments and this record.
+    pub bytes_stored: u64,
+}
+
+/// An entry that is missing or doubtful.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Its path in the snapshot, as escaped text.
+    pub path: String,
+    /// What happened, in words.
+    pub reason: String,
+}
+
+/// Names of users and groups by number.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Owners {
+    /// Users.
+    pub users: BTreeMap<u32, String>,
+    /// Groups.
+    pub groups: BTreeMap<u32, String>,
+}
+
+/// New tags and a new description of a snapshot; the one with the highest number counts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Annotation {
+    /// Version of the record.
+    pub version: u32,
+    /// When it was made.
+    pub time: Timestamp,
+    /// All tags of the snapshot from now on, sorted, each once.
+    pub tags: Vec<String>,
+    /// Its description from now on.
+    pub description: String,
+    /// Keys of a newer version.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+impl Record for Annotation {
+    const KIND: FrameKind = FrameKind::Annotation;
+}

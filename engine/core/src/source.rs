@@ -1,0 +1,134 @@
+//! `Source`: where the entries of a snapshot come from.
+//!
+//! A source lists one directory at a time, cheaply, and opens content later, from any thread. Its errors are errors of
+//! one entry: they skip the entry and are reported, they never end a run, and they are never mistaken for an error of
+//! the repository.
+
+use std::ops::Range;
+
+use crate::record::tree::Entry;
+
+/// Why one entry could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("Cannot {operation} `{path}`")]
+pub struct SourceError {
+    /// What happened.
+    pub kind: SourceErrorKind,
+    /// The verb: `list`, `open`, `read`, `read the attributes of`.
+    pub operation: &'static str,
+    /// The entry, as a person would write it.
+    pub path: String,
+    /// What the system said.
+    #[source]
+    pub source: std::io::Error,
+}
+
+/// What kept an entry from being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SourceErrorKind {
+    /// It was listed and is gone now.
+    Vanished,
+    /// It is another thing now than when it was listed (a folder became a link, say).
+    Replaced,
+    /// Reading it is not allowed.
+    PermissionDenied,
+    /// Anything else.
+    Other,
+}
+
+impl SourceError {
+    /// Builds an error, deriving its kind from what the system said.
+    pub fn new(operation: &'static str, path: impl Into<String>, source: std::io::Error) -> Self {
+        let kind = match source.kind() {
+            std::io::ErrorKind::NotFound => SourceErrorKind::Vanished,
+            std::io::ErrorKind::PermissionDenied => SourceErrorKind::PermissionDenied,
+            _ => SourceErrorKind::Other,
+        };
+        Self { kind, operation, path: path.into(), source }
+    }
+}
+
+/// A place that entries come from: a folder, a workspace, a table.
+pub trait Source: Send + Sync {
+    /// Returns the place as a URI without secrets, as it is kept in the snapshot.
+    fn uri(&self) -> String;
+
+    /// Returns what lies at the root: usually a directory, but it may be a single file. Its name is not used.
+    ///
+    /// # Errors
+    /// A root that cannot be read.
+    fn root(&self) -> Result<Entry, SourceError>;
+
+    /// Opens the directory at `path`, the names from the root down; `expected` is its entry as it was listed.
+    ///
+    /// # Errors
+    /// `Replaced` where another thing is there by now.
+    fn open_dir(&self, path: &[Vec<u8>], expected: &Entry) -> Result<Box<dyn SourceDir>, SourceError>;
+
+    /// Opens the root where it is a file.
+    ///
+    /// # Errors
+    /// As [`SourceDir::open`].
+    fn open_root(&self) -> Result<Box<dyn SourceFile>, SourceError>;
+}
+
+/// One directory, opened.
+pub trait SourceDir: Send {
+    /// Lists what is to be kept, sorted by name bytes, excludes applied; what cannot be looked at goes to `failed`.
+    ///
+    /// The entries have what comparing needs (kind, size, times, inode, mode, owner) and lack what costs more (extended
+    /// attributes, link targets): see [`SourceDir::complete`].
+    ///
+    /// # Errors
+    /// A directory that cannot be listed at all.
+    fn list(&mut self, failed: &mut dyn FnMut(SourceError)) -> Result<Vec<Entry>, SourceError>;
+
+    /// Fills in what [`SourceDir::list`] left out, for an entry that is new or has changed.
+    ///
+    /// # Errors
+    /// The entry is to be skipped.
+    fn complete(&self, entry: &mut Entry) -> Result<(), SourceError>;
+
+    /// Opens a file of this directory.
+    ///
+    /// # Errors
+    /// `Vanished`, `Replaced`, `PermissionDenied`, ...
+    fn open(&self, entry: &Entry) -> Result<Box<dyn SourceFile>, SourceError>;
+}
+
+/// The content of one file, read from front to back.
+pub trait SourceFile: Send {
+    /// Reads into `buffer`; zero means the end.
+    ///
+    /// # Errors
+    /// The entry is to be skipped.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError>;
+
+    /// Returns the next range at or after `offset` that holds data and moves there; `None` where only a hole is left.
+    ///
+    /// Sources without holes return everything from `offset` on.
+    ///
+    /// # Errors
+    /// As [`SourceFile::read`].
+    fn next_data(&mut self, offset: u64) -> Result<Option<Range<u64>>, SourceError>;
+
+    /// Returns the file's size and times as they are now, to see whether it changed while it was read.
+    ///
+    /// # Errors
+    /// As [`SourceFile::read`].
+    fn fingerprint(&mut self) -> Result<Fingerprint, SourceError>;
+}
+
+/// What tells that a file was not touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Size in bytes.
+    pub size: u64,
+    /// When the content was changed.
+    pub mtime: crate::time::Timestamp,
+    /// When content or metadata were changed.
+    pub ctime: crate::time::Timestamp,
+    /// Number of the file in its file system; 0 where there is none.
+    pub inode: u64,
+}

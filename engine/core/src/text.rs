@@ -1,0 +1,90 @@
+//! File names as text.
+//!
+//! Names are bytes. Where text is needed (messages, JSON, records) they are written so that every name has its own
+//! spelling and can be read back: valid UTF-8 stays, a backslash doubles, and control characters and bytes that are not
+//! UTF-8 become `\xNN`.
+
+/// Writes a name or path as text, so that [`unescape_path`] gives the same bytes.
+pub fn escape_path(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for part in bytes.utf8_chunks() {
+        for c in part.valid().chars() {
+            match c {
+                '\\' => text.push_str("\\\\"),
+                c if c.is_control() => {
+                    let mut buffer = [0; 4];
+                    c.encode_utf8(&mut buffer).bytes().for_each(|byte| push_hex(&mut text, byte));
+                }
+                c => text.push(c),
+            }
+        }
+        part.invalid().iter().for_each(|&byte| push_hex(&mut text, byte));
+    }
+    text
+}
+
+fn push_hex(text: &mut String, byte: u8) {
+    text.push_str("\\x");
+    text.push_str(&crate::id::to_hex(&[byte]));
+}
+
+/// Reads what [`escape_path`] wrote; `None` where a backslash starts no known escape.
+pub fn unescape_path(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = match (byte, after.first()) {
+            (b'\\', Some(b'\\')) => {
+                bytes.push(b'\\');
+                &after[1..]
+            }
+            (b'\\', Some(b'x')) => {
+                bytes.extend(crate::id::from_hex(std::str::from_utf8(after.get(1..3)?).ok()?)?);
+                &after[3..]
+            }
+            (b'\\', _) => return None,
+            _ => {
+                bytes.push(byte);
+                after
+            }
+        };
+    }
+    Some(bytes)
+}
+
+/// Bytes that are written as escaped text in records.
+pub mod serde_path {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes escaped text.
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::escape_path(bytes))
+    }
+
+    /// Reads escaped text.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        super::unescape_path(&text).ok_or_else(|| serde::de::Error::custom("a path has an unknown escape"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_name_comes_back(bytes: Vec<u8>) {
+            prop_assert_eq!(unescape_path(&escape_path(&bytes)).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn what_people_see_is_readable() {
+        assert_eq!(escape_path("Über/naïve.py".as_bytes()), "Über/naïve.py");
+        assert_eq!(escape_path(b"a\nb\xff\\"), "a\\x0ab\\xff\\\\");
+        assert_eq!(unescape_path("\\q"), None);
+        assert_eq!(unescape_path("\\x0"), None);
+    }
+}
