@@ -283,7 +283,8 @@ mod tests {
 
     #[test]
     fn case_is_ignored_only_where_asked() {
-        let options = FilterOptions { iexclude: vec!["*.JPG".into()], exclude: vec!["*.png".into()], ..Default::default() };
+        let options =
+            FilterOptions { iexclude: vec!["*.JPG".into()], exclude: vec!["*.png".into()], ..Default::default() };
         let filter = Filter::new(&options).unwrap();
         assert!(filter.excludes(b"a/b.jpg", false));
         assert!(filter.excludes(b"a/b.Jpg", false));

@@ -1,7 +1,7 @@
 //! Sources that this machine has: folders and files, and what a pipe says.
 //!
-//! [`local`] reads a file system, [`filter`] says what of it is left out, [`reader`] makes one file of a stream. None of
-//! them compares, chunks or stores anything: they list, and they open.
+//! [`local`] reads a file system, [`filter`] says what of it is left out, [`reader`] makes one file of a stream. None
+//! of them compares, chunks or stores anything: they list, and they open.
 
 pub mod filter;
 pub mod local;

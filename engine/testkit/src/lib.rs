@@ -1,0 +1,21 @@
+//! What the tests of lakebed are made with. It is never part of the product.
+//!
+//! * [`tree`] and [`strategies`] describe file trees and changes to them, by hand or at random, and make them for real.
+//! * [`compare`] observes a real tree on its own, without any code of the engine, and compares two of them.
+//! * [`clock`] has a clock and a source of randomness that do as they are told.
+//! * [`storage`] decorates a storage: one that fails, one that counts, one that records.
+//! * [`damage`] harms the objects of a repository folder and mends them again.
+//!
+//! Everything panics where something it does not test goes wrong, with the path that was concerned.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on is to stop with a panic")]
+
+mod access;
+pub mod clock;
+pub mod compare;
+pub mod damage;
+pub mod storage;
+pub mod strategies;
+pub mod tree;
+
+pub use access::{is_root, remove_all, user_xattrs_work};

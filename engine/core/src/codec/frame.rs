@@ -223,6 +223,18 @@ pub struct Packed<'a> {
     compressed: bool,
 }
 
+impl Packed<'_> {
+    /// Returns the length in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Tells whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
 /// Which frame of which object: what is sealed with it.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameName<'a> {

@@ -1,0 +1,59 @@
+//! Checkpoints: publishing what is finished, so that a run that is killed need not begin anew.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use lakebed_core::id::TreeId;
+use lakebed_core::record::session::Checkpoint;
+use lakebed_core::record::tree::{Entry, write_directory};
+
+use super::directory::{DirNode, Slot};
+use super::run::Run;
+use crate::error::Result;
+
+impl Run<'_> {
+    pub(super) fn checkpoint_is_due(&self) -> bool {
+        let bytes = self.chunks.since_checkpoint.load(Ordering::Relaxed);
+        bytes >= self.options.checkpoint_bytes
+            || (bytes > 0 && self.clock.monotonic_ns() >= self.checkpoint_due_ns.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn schedule_checkpoint(&self) {
+        let interval = u64::try_from(self.options.checkpoint_interval.as_nanos()).unwrap_or(u64::MAX);
+        self.chunks.since_checkpoint.store(0, Ordering::Relaxed);
+        self.checkpoint_due_ns.store(self.clock.monotonic_ns().saturating_add(interval), Ordering::Relaxed);
+    }
+
+    /// Publishes everything that is finished. All workers are parked and their frames are stored.
+    pub(super) fn checkpoint(&self) -> Result<()> {
+        let root = self.partial_tree(&self.root)?;
+        self.chunks.publish()?;
+        let checkpoint = Checkpoint { root, summary: self.summary() };
+        if let Some(session) = &mut *self.session.lock().unwrap_or_else(PoisonError::into_inner) {
+            session.checkpoint(checkpoint)?;
+        }
+        self.schedule_checkpoint();
+        Ok(())
+    }
+
+    /// Writes the tree of what is finished in an unfinished directory.
+    fn partial_tree(&self, node: &DirNode) -> Result<TreeId> {
+        let (_, slots, finished) = node.so_far();
+        if let Some(id) = finished {
+            return Ok(id);
+        }
+        let mut entries = Vec::new();
+        for slot in slots {
+            match slot {
+                Slot::Done(entry) => entries.push(*entry),
+                Slot::Open(child) => {
+                    let subtree = Some(self.partial_tree(&child)?);
+                    let (entry, _, _) = child.so_far();
+                    entries.push(Entry { subtree, ..entry });
+                }
+                Slot::Pending | Slot::Skipped => {}
+            }
+        }
+        write_directory(entries, &mut self.chunks.node_sink())
+    }
+}

@@ -1,0 +1,408 @@
+//! One entry that is no directory: is it as before, and if not, what is in it.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use lakebed_core::codec::compress::FrameContent;
+use lakebed_core::id::ChunkId;
+use lakebed_core::record::tree::{Content, Entry, EntryKind, Extent, INLINE_EXTENTS_MAX, write_extents};
+use lakebed_core::source::{Fingerprint, SourceDir, SourceError, SourceErrorKind, SourceFile};
+use lakebed_core::time::Timestamp;
+
+use super::run::Worker;
+use crate::error::Result;
+
+/// How often a file that changes while it is read is read again before it is kept as it came.
+const TRIES: usize = 3;
+
+/// File systems stamp changes with a clock of a few milliseconds: a file that changed so shortly before it was read may
+/// have changed again with the same stamp, so it is read again the next time.
+const STAMP_GRANULARITY_NS: i64 = 50_000_000;
+
+type Open<'a> = &'a dyn Fn(&Entry) -> std::result::Result<Box<dyn SourceFile>, SourceError>;
+
+/// What reading a file came to.
+struct Read {
+    content: Content,
+    size: u64,
+    /// As it was when the last byte had been read.
+    after: Fingerprint,
+    consistent: bool,
+}
+
+/// Either side may have failed: the source, which skips the entry, or the repository, which ends the run.
+enum Failure {
+    Source(SourceError),
+    Repository(crate::Error),
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        Self::Source(error)
+    }
+}
+
+impl From<crate::Error> for Failure {
+    fn from(error: crate::Error) -> Self {
+        Self::Repository(error)
+    }
+}
+
+fn fingerprint(entry: &Entry) -> Fingerprint {
+    Fingerprint { size: entry.size, mtime: entry.mtime, ctime: entry.ctime, inode: entry.inode }
+}
+
+impl Worker<'_, '_> {
+    /// Completes an entry: with what the trees compared with know of it, or from the source. Returns whether it is kept.
+    pub(super) fn leaf(
+        &mut self,
+        entry: &mut Entry,
+        matching: &[(usize, Entry)],
+        path: &[Vec<u8>],
+        directory: Option<&dyn SourceDir>,
+        open: Open<'_>,
+    ) -> Result<bool> {
+        let is_file = entry.kind == EntryKind::File;
+        let mut complete = directory.is_none();
+        if let Some(known) = self.unchanged(entry, matching)? {
+            if self.run.options.ignore_ctime
+                && let Some(directory) = directory
+            {
+                self.complete_entry(entry, &[], path, directory);
+                complete = true;
+            }
+            entry.content = known.content.clone();
+            if !complete {
+                entry.xattrs.clone_from(&known.xattrs);
+                entry.link_target.clone_from(&known.link_target);
+                entry.attributes.clone_from(&known.attributes);
+            }
+            if is_file {
+                self.run.counts.files_unmodified.fetch_add(1, Ordering::Relaxed);
+            }
+            return Ok(true);
+        }
+        if let Some(directory) = directory
+            && !self.complete_entry(entry, &[], path, directory)
+        {
+            return Ok(false);
+        }
+        if !is_file {
+            return Ok(true);
+        }
+        match self.content(entry, path, open) {
+            Ok(()) => {}
+            Err(Failure::Source(error)) => {
+                self.run.entry_failed(path, &error);
+                return Ok(false);
+            }
+            Err(Failure::Repository(error)) => return Err(error),
+        }
+        let counts = &self.run.counts;
+        let known = matching.iter().any(|(which, other)| *which == 0 && other.kind == EntryKind::File);
+        if known { &counts.files_changed } else { &counts.files_new }.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Fills in attributes and link target, from the entry's counterpart where it was not touched. Returns whether the
+    /// entry can be kept: a link without its target cannot, a file without some attribute can.
+    pub(super) fn complete_entry(
+        &self,
+        entry: &mut Entry,
+        matching: &[(usize, Entry)],
+        path: &[Vec<u8>],
+        directory: &dyn SourceDir,
+    ) -> bool {
+        let untouched = |other: &&(usize, Entry)| {
+            other.1.kind == entry.kind && other.1.ctime == entry.ctime && other.1.inode == entry.inode
+        };
+        if let Some((_, known)) = matching.iter().find(untouched).filter(|_| !self.run.options.ignore_ctime) {
+            entry.xattrs.clone_from(&known.xattrs);
+            entry.attributes.clone_from(&known.attributes);
+            return true;
+        }
+        match directory.complete(entry) {
+            Ok(()) => true,
+            Err(error) => {
+                let gone = matches!(error.kind, SourceErrorKind::Vanished | SourceErrorKind::Replaced);
+                self.run.entry_failed(path, &error);
+                let has_target = entry.kind != EntryKind::Symlink || !entry.link_target.is_empty();
+                !gone && has_target
+            }
+        }
+    }
+
+    /// Returns the counterpart whose content this entry certainly still has.
+    fn unchanged<'m>(&self, entry: &Entry, matching: &'m [(usize, Entry)]) -> Result<Option<&'m Entry>> {
+        let options = self.run.options;
+        for (which, other) in matching {
+            let comparison = &self.run.comparisons[*which];
+            let same = other.kind == entry.kind
+                && !other.inconsistent
+                && other.size == entry.size
+                && other.mtime == entry.mtime
+                && (options.ignore_ctime || other.ctime == entry.ctime)
+                && (options.ignore_inode || other.inode == entry.inode)
+                && other.device == entry.device
+                && !stamped_too_late(other, comparison.started);
+            if same && ((comparison.protected && !self.run.distrust) || self.is_present(&other.content)?) {
+                return Ok(Some(other));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks up every chunk of a file's content.
+    fn is_present(&self, content: &Content) -> Result<bool> {
+        let extents = match content {
+            Content::None => return Ok(true),
+            Content::Chunk(id) => return self.run.chunks.has(*id),
+            Content::Extents { extents, .. } => extents.clone(),
+            Content::Indirect { root, .. } => match self.run.reader.extent_list(*root) {
+                Ok(extents) => extents,
+                Err(_) => return Ok(false),
+            },
+        };
+        for extent in extents {
+            if let Extent::Data { id, .. } = extent
+                && !self.run.chunks.has(id)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads a file's content into the repository, as often as it takes to read it while it does not change.
+    fn content(&mut self, entry: &mut Entry, path: &[Vec<u8>], open: Open<'_>) -> std::result::Result<(), Failure> {
+        let link = entry.hard_link_device.map(|device| (device, entry.inode));
+        if let Some(link) = link {
+            let known = self.run.hard_links.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((print, content)) = known.get(&link)
+                && *print == fingerprint(entry)
+            {
+                entry.content = content.clone();
+                return Ok(());
+            }
+        }
+        for attempt in 1..=TRIES {
+            let before = fingerprint(entry);
+            let mut file = open(entry)?;
+            let read = self.read(&mut *file, entry.size)?;
+            (entry.size, entry.content) = (read.size, read.content);
+            (entry.mtime, entry.ctime) = (read.after.mtime, read.after.ctime);
+            // a stream has no size before its end
+            let settled = read.consistent && (read.after == before || is_stream(&before, &read.after));
+            if settled {
+                break;
+            }
+            if attempt == TRIES {
+                entry.inconsistent = true;
+                let changed = std::io::Error::other("it kept changing while it was read; what was read is kept");
+                let shown = lakebed_core::text::escape_path(&path.join(&b'/'));
+                self.run.entry_failed(path, &SourceError::new("read consistently", shown, changed));
+            } else {
+                // the size to expect is what the file system says now
+                entry.size = read.after.size;
+            }
+        }
+        if let Some(link) = link
+            && !entry.inconsistent
+        {
+            let mut known = self.run.hard_links.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(link, (fingerprint(entry), entry.content.clone()));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, file: &mut dyn SourceFile, expected: u64) -> std::result::Result<Read, Failure> {
+        let small = u64::from(self.run.chunker.parameters().small_file_bytes);
+        if expected <= small { self.read_small(file, expected) } else { self.read_large(file) }
+    }
+
+    /// Reads a small file: one chunk. Nothing is stored before it is known that the file did not change meanwhile.
+    fn read_small(&mut self, file: &mut dyn SourceFile, expected: u64) -> std::result::Result<Read, Failure> {
+        let limit = self.run.chunker.parameters().small_file_bytes as usize + 1;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if buffer.len() < limit {
+            buffer.resize(limit, 0);
+        }
+        let mut length = 0;
+        let outcome = loop {
+            match file.read(&mut buffer[length..limit]) {
+                Ok(0) => break Ok(()),
+                Ok(count) => length += count,
+                Err(error) => break Err(error),
+            }
+            // at its size the file is at its end; if not, the fingerprint says so
+            if length as u64 == expected || length == limit {
+                break Ok(());
+            }
+        };
+        self.buffer = buffer;
+        outcome?;
+        if length == limit {
+            // it has grown beyond one chunk: begin anew
+            return self.grown(file);
+        }
+        self.count_read(length as u64);
+        let after = file.fingerprint()?;
+        let consistent = after.size == length as u64 || is_unsized(&after);
+        let content = match length {
+            0 => Content::None,
+            _ => Content::Chunk(self.chunk(FrameContent::SmallFiles, 0..length)?),
+        };
+        Ok(Read { content, size: length as u64, after, consistent })
+    }
+
+    /// A file listed as small is larger: a stream is read on, a file is left to the next attempt with its new size.
+    fn grown(&mut self, file: &mut dyn SourceFile) -> std::result::Result<Read, Failure> {
+        let after = file.fingerprint()?;
+        if !is_unsized(&after) {
+            return Ok(Read { content: Content::None, size: 0, after, consistent: false });
+        }
+        let have = self.run.chunker.parameters().small_file_bytes as usize + 1;
+        self.read_chunks(file, have)
+    }
+
+    /// Cuts the buffer's range off as a chunk, and stores it where nobody has it.
+    fn chunk(&mut self, content: FrameContent, range: std::ops::Range<usize>) -> Result<ChunkId> {
+        let buffer = std::mem::take(&mut self.buffer);
+        let plain = &buffer[range];
+        let id = self.run.chunks.chunk_id(plain);
+        let result = match self.run.chunks.claim(id, plain.len() as u64) {
+            Ok(true) => self.add_chunk(content, id, plain),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        self.buffer = buffer;
+        result.map(|()| id)
+    }
+
+    fn read_large(&mut self, file: &mut dyn SourceFile) -> std::result::Result<Read, Failure> {
+        self.read_chunks(file, 0)
+    }
+
+    /// Reads a file of any size, chunk by chunk. The first `have` bytes of it are in the buffer already.
+    fn read_chunks(&mut self, file: &mut dyn SourceFile, have: usize) -> std::result::Result<Read, Failure> {
+        let max = self.run.chunker.parameters().max_bytes as usize;
+        let capacity = max * 4;
+        self.buffer.resize(capacity.max(self.buffer.len()), 0);
+        let mut hasher = self.run.reader.store().keys().content_hasher();
+        let mut extents = Vec::new();
+        // everything before `offset` is in `extents`
+        let mut offset = 0u64;
+        let (mut start, mut end) = (0, have);
+        let mut whole = true;
+        while let Some(data) = file.next_data(offset + (end - start) as u64)? {
+            let at = offset + (end - start) as u64;
+            if data.start > at {
+                // a hole: what is in the buffer ends before it
+                offset += self.cut_all(&mut hasher, &mut extents, start, end)?;
+                (start, end) = (0, 0);
+                extents.push(Extent::Hole { length: data.start - offset });
+                offset = data.start;
+            }
+            let mut left = data.end - (offset + (end - start) as u64).min(data.end);
+            while left > 0 {
+                if end == capacity {
+                    self.buffer.copy_within(start..end, 0);
+                    (start, end) = (0, end - start);
+                }
+                let room = (capacity - end).min(usize::try_from(left).unwrap_or(usize::MAX));
+                let count = file.read(&mut self.buffer[end..end + room])?;
+                if count == 0 {
+                    whole = data.end == u64::MAX;
+                    break;
+                }
+                self.count_read(count as u64);
+                end += count;
+                left -= count as u64;
+                while end - start >= max {
+                    let cut = self.run.chunker.cut(&self.buffer[start..end]);
+                    self.cut_one(&mut hasher, &mut extents, start..start + cut)?;
+                    start += cut;
+                    offset += cut as u64;
+                    self.pause()?;
+                }
+            }
+            if left > 0 {
+                break;
+            }
+        }
+        offset += self.cut_all(&mut hasher, &mut extents, start, end)?;
+        let after = file.fingerprint()?;
+        if whole && !is_unsized(&after) && after.size > offset {
+            // nothing but a hole is left
+            extents.push(Extent::Hole { length: after.size - offset });
+            offset = after.size;
+        }
+        let consistent = whole && (after.size == offset || is_unsized(&after));
+        let content = match extents.as_slice() {
+            [] => Content::None,
+            [Extent::Data { id, .. }] => Content::Chunk(*id),
+            _ => {
+                let hash = hasher.finish();
+                if extents.len() <= INLINE_EXTENTS_MAX {
+                    Content::Extents { hash, extents }
+                } else {
+                    Content::Indirect { hash, root: write_extents(extents, &mut self.run.chunks.node_sink())? }
+                }
+            }
+        };
+        Ok(Read { content, size: offset, after, consistent })
+    }
+
+    /// Cuts everything in the buffer; it is the end of a stretch of data. Returns how many bytes that were.
+    fn cut_all(
+        &mut self,
+        hasher: &mut lakebed_core::codec::seal::ContentHasher,
+        extents: &mut Vec<Extent>,
+        mut start: usize,
+        end: usize,
+    ) -> Result<u64> {
+        let all = (end - start) as u64;
+        while start < end {
+            let cut = self.run.chunker.cut(&self.buffer[start..end]);
+            self.cut_one(hasher, extents, start..start + cut)?;
+            start += cut;
+        }
+        Ok(all)
+    }
+
+    fn cut_one(
+        &mut self,
+        hasher: &mut lakebed_core::codec::seal::ContentHasher,
+        extents: &mut Vec<Extent>,
+        range: std::ops::Range<usize>,
+    ) -> Result<()> {
+        hasher.update(&self.buffer[range.clone()]);
+        let length = range.len() as u64;
+        let id = self.chunk(FrameContent::LargeFiles, range)?;
+        extents.push(Extent::Data { id, length });
+        Ok(())
+    }
+
+    fn count_read(&self, bytes: u64) {
+        self.run.counts.bytes_read.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(limit) = &self.run.read_limit {
+            limit.take(bytes);
+        }
+    }
+}
+
+/// A stream says neither size nor number.
+fn is_unsized(print: &Fingerprint) -> bool {
+    print.size == 0 && print.inode == 0
+}
+
+fn is_stream(before: &Fingerprint, after: &Fingerprint) -> bool {
+    is_unsized(before) && is_unsized(after)
+}
+
+/// Tells whether a file may have been changed again, unseen, after it was read in a run that began then.
+fn stamped_too_late(entry: &Entry, started: Timestamp) -> bool {
+    let newest = entry.mtime.max(entry.ctime);
+    let ns = |time: Timestamp| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
+    entry.kind == EntryKind::File && ns(newest) + i128::from(STAMP_GRANULARITY_NS) > ns(started) && entry.inode != 0
+}

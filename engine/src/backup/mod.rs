@@ -1,0 +1,150 @@
+//! Backup: walk, compare, read, chunk, hash, dedup, frame, compress, seal, check, pack, store, commit.
+//!
+//! Workers own every step: each takes directories from a shared queue and carries their files through to a sealed frame
+//! in a pack. What is shared is the queue, the set of chunks in flight, and the pack that is filling. Nothing is held
+//! whole but the directories that are not finished.
+//!
+//! Order of durability: packs, then segments, then the snapshot. The local index comes whenever it can.
+
+mod checkpoint;
+mod directory;
+mod file;
+mod limit;
+mod parent;
+mod queue;
+mod run;
+mod store;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lakebed_core::codec::compress::Compression;
+use lakebed_core::id::SnapshotId;
+use lakebed_core::monitor::Monitor;
+use lakebed_core::record::snapshot::{Failure, Summary};
+use lakebed_core::record::tree::Entry;
+use lakebed_core::source::Source;
+use lakebed_core::time::Timestamp;
+
+use crate::error::Result;
+use crate::repository::{Repository, SnapshotInfo};
+
+/// A source, and where it lies in the snapshot.
+pub struct Mount {
+    /// Names from the snapshot's root down. Empty: the source's entries lie at the root.
+    pub tree_path: Vec<Vec<u8>>,
+    /// Entries of the directories on the way, as far as they are known; the last is the source's parent.
+    pub ancestors: Vec<Entry>,
+    /// Where the entries come from.
+    pub source: Arc<dyn Source>,
+}
+
+impl std::fmt::Debug for Mount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mount").field("source", &self.source.uri()).finish_non_exhaustive()
+    }
+}
+
+/// Which snapshot a backup is compared with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ParentChoice {
+    /// The newest of the same host and the same sources.
+    #[default]
+    Newest,
+    /// This one.
+    Snapshot(SnapshotId),
+    /// None: everything is read.
+    None,
+}
+
+/// How a backup is made.
+#[derive(Debug, Clone)]
+pub struct BackupOptions {
+    /// Host that the snapshot is filed under.
+    pub host: String,
+    /// User who makes it.
+    pub user: String,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Free text.
+    pub description: String,
+    /// The moment that the snapshot stands for; `None`: when the run begins.
+    pub time: Option<Timestamp>,
+    /// What to compare with.
+    pub parent: ParentChoice,
+    /// A file whose change time differs but nothing else counts as unchanged. For file systems that touch it.
+    pub ignore_ctime: bool,
+    /// A file whose number differs but nothing else counts as unchanged. For network file systems.
+    pub ignore_inode: bool,
+    /// Make no snapshot where the tree is the parent's.
+    pub skip_if_unchanged: bool,
+    /// Do everything but write.
+    pub dry_run: bool,
+    /// How hard to compress.
+    pub compression: Compression,
+    /// Worker threads; 0: one for each processor.
+    pub threads: usize,
+    /// Bytes a second to read from sources at most; `None`: as fast as can be.
+    pub read_limit: Option<u64>,
+    /// Bytes a second to write to storage at most; `None`: as fast as can be.
+    pub write_limit: Option<u64>,
+    /// Publish a checkpoint after so many new plain bytes.
+    pub checkpoint_bytes: u64,
+    /// Publish a checkpoint after so much time.
+    pub checkpoint_interval: Duration,
+    /// Name and version of the tool, for the record.
+    pub tool: String,
+}
+
+impl Default for BackupOptions {
+    fn default() -> Self {
+        Self {
+            host: crate::system::host_name(),
+            user: crate::system::user_name(),
+            tags: Vec::new(),
+            description: String::new(),
+            time: None,
+            parent: ParentChoice::default(),
+            ignore_ctime: false,
+            ignore_inode: false,
+            skip_if_unchanged: false,
+            dry_run: false,
+            compression: Compression::default(),
+            threads: 0,
+            read_limit: None,
+            write_limit: None,
+            // about ten seconds of work on a small machine, and long enough that closing a pack early costs nothing
+            checkpoint_bytes: 4 << 30,
+            checkpoint_interval: Duration::from_secs(60),
+            tool: concat!("lakebed ", env!("CARGO_PKG_VERSION")).into(),
+        }
+    }
+}
+
+/// What a backup did.
+#[derive(Debug, Clone)]
+pub struct BackupReport {
+    /// The snapshot, unless the run was dry or nothing had changed.
+    pub snapshot: Option<SnapshotInfo>,
+    /// What it was compared with.
+    pub parent: Option<SnapshotId>,
+    /// An interrupted run was continued from its checkpoint.
+    pub resumed: bool,
+    /// Counts and bytes.
+    pub summary: Summary,
+    /// What is missing or doubtful.
+    pub failures: Vec<Failure>,
+}
+
+impl Repository {
+    /// Makes a snapshot of the given sources.
+    ///
+    /// An entry that cannot be read is told to the monitor, listed in the snapshot and skipped. When the call returns a
+    /// snapshot, it is durable.
+    ///
+    /// # Errors
+    /// Any failure of the repository: then there is no snapshot. `NothingRead` where no source could be read at all.
+    pub fn backup(&self, mounts: Vec<Mount>, options: &BackupOptions, monitor: &dyn Monitor) -> Result<BackupReport> {
+        run::run(self, mounts, options, monitor)
+    }
+}

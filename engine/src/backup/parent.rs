@@ -1,0 +1,81 @@
+//! What a backup is compared with: the parent snapshot, and the checkpoint of a run that did not finish.
+
+use std::collections::BTreeSet;
+
+use lakebed_core::id::{SessionId, SnapshotId, TreeId};
+use lakebed_core::record::snapshot::SourceRecord;
+use lakebed_core::time::Timestamp;
+
+use super::{BackupOptions, ParentChoice};
+use crate::error::{Error, Result};
+use crate::repository::Repository;
+
+/// A tree to compare with.
+#[derive(Debug, Clone)]
+pub(super) struct Comparison {
+    pub(super) root: TreeId,
+    /// When it began to be read: a file changed at that moment or later may have changed again unseen.
+    pub(super) started: Timestamp,
+    /// It is a live snapshot, whose chunks nobody deletes. Else each chunk is looked up before it counts as present.
+    pub(super) protected: bool,
+}
+
+/// What a run starts from.
+#[derive(Debug, Default)]
+pub(super) struct Base {
+    pub(super) parent: Option<SnapshotId>,
+    pub(super) comparisons: Vec<Comparison>,
+    /// Sessions of this host whose process is dead, to be expired once this run has committed.
+    pub(super) dead: Vec<SessionId>,
+    pub(super) resumed: bool,
+}
+
+/// Chooses the parent and looks for a checkpoint to continue from. The session is registered by now.
+pub(super) fn choose(
+    repository: &Repository,
+    session: SessionId,
+    sources: &[SourceRecord],
+    options: &BackupOptions,
+) -> Result<Base> {
+    let uris = |sources: &[SourceRecord]| {
+        sources.iter().map(|source| (source.uri.clone(), source.path.clone())).collect::<BTreeSet<_>>()
+    };
+    let wanted = uris(sources);
+    let catalogue = repository.catalogue()?;
+    let parent = match options.parent {
+        ParentChoice::None | ParentChoice::Newest => catalogue
+            .snapshots
+            .iter()
+            .rfind(|info| info.snapshot.host == options.host && uris(&info.snapshot.sources) == wanted),
+        ParentChoice::Snapshot(id) => {
+            let found = catalogue.snapshots.iter().find(|info| info.id == id);
+            Some(found.ok_or_else(|| Error::NoSnapshot { selector: id.to_string() })?)
+        }
+    };
+    let mut base = Base { parent: parent.map(|info| info.id), ..Base::default() };
+    let running = repository.sessions()?;
+    let ours = running.iter().filter(|other| other.id != session && other.newest.process.host == options.host);
+    let mut checkpoint = None;
+    for other in ours {
+        if crate::system::is_dead(&other.newest.process) {
+            base.dead.push(other.id);
+        }
+        let is_newer = checkpoint.is_none_or(|best: &crate::repository::SessionInfo| best.newest.time < other.newest.time);
+        if other.checkpoint.is_some() && is_newer && uris(&other.newest.sources) == wanted {
+            checkpoint = Some(other);
+        }
+    }
+    if options.parent == ParentChoice::None {
+        return Ok(base);
+    }
+    if let Some(info) = parent {
+        let started = info.snapshot.summary.started;
+        base.comparisons.push(Comparison { root: info.snapshot.root, started, protected: true });
+    }
+    if let Some(checkpoint) = checkpoint.and_then(|other| other.checkpoint.as_ref()) {
+        let started = checkpoint.summary.started;
+        base.comparisons.push(Comparison { root: checkpoint.root, started, protected: false });
+        base.resumed = true;
+    }
+    Ok(base)
+}

@@ -1,0 +1,519 @@
+//! One backup run, from the registration of its session to its commit.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lakebed_core::chunker::Chunker;
+use lakebed_core::codec::compress::FrameContent;
+use lakebed_core::id::{SessionId, TreeId};
+use lakebed_core::monitor::{Monitor, Phase};
+use lakebed_core::record::RECORD_VERSION;
+use lakebed_core::record::session::{Outcome, Run as RunRecord, Session};
+use lakebed_core::record::snapshot::{Failure, Snapshot, SourceRecord, Summary};
+use lakebed_core::record::tree::{Content, Entry, EntryKind};
+use lakebed_core::source::{Fingerprint, SourceError};
+use lakebed_core::text::escape_path;
+use lakebed_core::time::Timestamp;
+
+use super::directory::{DirNode, Work};
+use super::limit::RateLimit;
+use super::parent::{Base, Comparison, choose};
+use super::queue::{Next, Queue};
+use super::store::ChunkStore;
+use super::{BackupOptions, BackupReport, Mount};
+use crate::error::{Error, Result};
+use crate::repository::{BlobReader, FrameBuilder, Repository, SessionHandle, SnapshotInfo};
+
+/// Counts that the workers share.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) files: AtomicU64,
+    pub(super) directories: AtomicU64,
+    pub(super) others: AtomicU64,
+    pub(super) files_new: AtomicU64,
+    pub(super) files_changed: AtomicU64,
+    pub(super) files_unmodified: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    pub(super) bytes_read: AtomicU64,
+}
+
+/// What all workers of a run share.
+pub(super) struct Run<'a> {
+    pub(super) options: &'a BackupOptions,
+    pub(super) monitor: &'a dyn Monitor,
+    pub(super) reader: BlobReader,
+    pub(super) chunks: ChunkStore,
+    pub(super) chunker: Chunker,
+    pub(super) queue: Queue<Work>,
+    pub(super) comparisons: Vec<Comparison>,
+    /// Some pack is missing: no chunk counts as present before it was looked up.
+    pub(super) distrust: bool,
+    pub(super) counts: Counts,
+    pub(super) failures: Mutex<Vec<Failure>>,
+    pub(super) failed: Mutex<Option<Error>>,
+    pub(super) owners: Mutex<(BTreeSet<u32>, BTreeSet<u32>)>,
+    pub(super) hard_links: Mutex<HashMap<(u64, u64), (Fingerprint, Content)>>,
+    pub(super) read_limit: Option<RateLimit>,
+    pub(super) root: Arc<DirNode>,
+    /// Frames that were not full when their worker ended.
+    pub(super) left_over: Mutex<Vec<FrameBuilder>>,
+    pub(super) session: Mutex<Option<SessionHandle>>,
+    pub(super) clock: Arc<dyn lakebed_core::time::Clock>,
+    pub(super) started: Timestamp,
+    pub(super) checkpoint_due_ns: AtomicU64,
+}
+
+impl Run<'_> {
+    /// Notes that an entry is missing or doubtful. The run goes on.
+    pub(super) fn entry_failed(&self, path: &[Vec<u8>], error: &SourceError) {
+        self.monitor.entry_failed(error);
+        let failure = Failure { path: escape_path(&path.join(&b'/')), reason: crate::error_chain(error) };
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+    }
+
+    /// Ends the run without a commit.
+    pub(super) fn fail(&self, error: Error) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.queue.end();
+    }
+
+    pub(super) fn summary(&self) -> Summary {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Summary {
+            started: self.started,
+            finished: self.clock.now(),
+            files: get(&self.counts.files),
+            directories: get(&self.counts.directories),
+            others: get(&self.counts.others),
+            files_new: get(&self.counts.files_new),
+            files_changed: get(&self.counts.files_changed),
+            files_unmodified: get(&self.counts.files_unmodified),
+            bytes: get(&self.counts.bytes),
+            bytes_read: get(&self.counts.bytes_read),
+            bytes_new: get(&self.chunks.counts.new),
+            bytes_deduplicated: get(&self.chunks.counts.deduplicated),
+            bytes_stored: get(&self.chunks.counts.stored),
+        }
+    }
+}
+
+/// What one worker has of its own.
+pub(super) struct Worker<'r, 'a> {
+    pub(super) run: &'r Run<'a>,
+    pub(super) small: FrameBuilder,
+    pub(super) large: FrameBuilder,
+    pub(super) buffer: Vec<u8>,
+}
+
+impl Worker<'_, '_> {
+    fn work(&mut self) -> Result<()> {
+        loop {
+            match self.run.queue.next() {
+                Next::Work(work) => self.directory(work)?,
+                Next::Frame(frame) => self.run.chunks.store_frame(&frame)?,
+                Next::Park => self.park()?,
+                Next::End => break,
+            }
+        }
+        for frame in [&mut self.small, &mut self.large] {
+            if !frame.is_empty() {
+                let frame = std::mem::replace(frame, FrameBuilder::new(frame.content));
+                self.run.left_over.lock().unwrap_or_else(PoisonError::into_inner).push(frame);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a chunk to the frame for its kind of content, and sends the frame off when it is full.
+    pub(super) fn add_chunk(&mut self, content: FrameContent, id: lakebed_core::id::ChunkId, plain: &[u8]) -> Result<()> {
+        let builder = match content {
+            FrameContent::LargeFiles => &mut self.large,
+            _ => &mut self.small,
+        };
+        if !builder.has_room(plain.len()) {
+            let full = std::mem::replace(builder, FrameBuilder::new(content));
+            // an idle worker takes it; else it is stored here, and its memory used again
+            if let Err(mut frame) = self.run.queue.offer(full) {
+                self.run.chunks.store_frame(&frame)?;
+                frame.clear();
+                *builder = frame;
+            }
+        }
+        builder.push(id.into(), plain);
+        Ok(())
+    }
+
+    /// Parks where a checkpoint wants it, and asks for one where it is due. Called between files and chunks.
+    pub(super) fn pause(&mut self) -> Result<()> {
+        if self.run.monitor.is_cancelled() {
+            return Err(Error::Interrupted);
+        }
+        if !self.run.queue.wants_parking() && self.run.checkpoint_is_due() {
+            self.run.queue.request_parking();
+        }
+        if self.run.queue.wants_parking() {
+            self.park()?;
+        }
+        Ok(())
+    }
+
+    fn park(&mut self) -> Result<()> {
+        for frame in [&mut self.small, &mut self.large] {
+            if !frame.is_empty() {
+                self.run.chunks.store_frame(frame)?;
+                frame.clear();
+            }
+        }
+        let run = self.run;
+        run.queue.park(|| {
+            if let Err(error) = run.checkpoint() {
+                run.fail(error);
+            }
+        });
+        Ok(())
+    }
+}
+
+/// A tree of mounts: which names lead to which source.
+#[derive(Default)]
+struct MountPoint {
+    entry: Option<Entry>,
+    source: Option<Arc<Mount>>,
+    below: BTreeMap<Vec<u8>, MountPoint>,
+}
+
+fn arrange(mounts: Vec<Mount>) -> Result<MountPoint> {
+    let mut top = MountPoint::default();
+    for mut mount in mounts {
+        let same = |path: &[Vec<u8>]| Error::SamePath { path: escape_path(&path.join(&b'/')) };
+        let mut at = &mut top;
+        let mut ancestors = std::mem::take(&mut mount.ancestors).into_iter();
+        for name in &mount.tree_path {
+            if at.source.is_some() {
+                return Err(same(&mount.tree_path));
+            }
+            at = at.below.entry(name.clone()).or_default();
+            if let (None, Some(entry)) = (&at.entry, ancestors.next()) {
+                at.entry = Some(entry);
+            }
+        }
+        if at.source.is_some() || !at.below.is_empty() {
+            return Err(same(&mount.tree_path));
+        }
+        at.source = Some(Arc::new(mount));
+    }
+    Ok(top)
+}
+
+pub(super) fn run(
+    repository: &Repository,
+    mounts: Vec<Mount>,
+    options: &BackupOptions,
+    monitor: &dyn Monitor,
+) -> Result<BackupReport> {
+    repository.config().check_writable().map_err(Error::Config)?;
+    let started = repository.clock().now();
+    let sources: Vec<SourceRecord> = mounts
+        .iter()
+        .map(|mount| SourceRecord {
+            uri: mount.source.uri(),
+            path: escape_path(&mount.tree_path.join(&b'/')),
+            version: None,
+        })
+        .collect();
+    let mount_points = arrange(mounts)?;
+
+    // register, then read what is condemned, then choose what to compare with: the order that makes pruning safe
+    let mut session = match options.dry_run {
+        true => None,
+        false => Some(register(repository, &sources, options)?),
+    };
+    let result = run_session(repository, mount_points, sources, options, monitor, started, &mut session);
+    if let Some(session) = session {
+        // a session that did not commit keeps its records: they hold its checkpoint
+        if let Ok((report, _)) = &result {
+            let outcome = match (&report.snapshot, report.failures.is_empty()) {
+                (None, _) => Outcome::Unchanged,
+                (Some(_), true) => Outcome::Done,
+                (Some(_), false) => Outcome::Partial,
+            };
+            let record = RunRecord {
+                version: RECORD_VERSION,
+                command: "backup".into(),
+                process: session.process().clone(),
+                outcome,
+                error: None,
+                summary: report.summary,
+                tool: options.tool.clone(),
+                unknown: Default::default(),
+            };
+            if let Err(error) = session.end(&record) {
+                monitor.warn(&format!("the session's end was not recorded: {}", crate::error_chain(&error)));
+            }
+        }
+    }
+    let (report, dead) = result?;
+    if let (Some(snapshot), false) = (&report.snapshot, dead.is_empty()) {
+        for session in dead {
+            if let Err(error) = repository.expire_session(session, snapshot.id, "its process is dead") {
+                monitor.warn(&format!("a dead session was not expired: {}", crate::error_chain(&error)));
+            }
+        }
+    }
+    Ok(report)
+}
+
+fn register(repository: &Repository, sources: &[SourceRecord], options: &BackupOptions) -> Result<SessionHandle> {
+    let record = Session {
+        version: RECORD_VERSION,
+        number: 0,
+        time: Timestamp::default(),
+        base_generation: 0,
+        process: crate::system::this_process(&options.host),
+        sources: sources.to_vec(),
+        parent: None,
+        checkpoint: None,
+        unknown: Default::default(),
+    };
+    SessionHandle::register(repository, record)
+}
+
+fn run_session(
+    repository: &Repository,
+    mount_points: MountPoint,
+    sources: Vec<SourceRecord>,
+    options: &BackupOptions,
+    monitor: &dyn Monitor,
+    started: Timestamp,
+    session: &mut Option<SessionHandle>,
+) -> Result<(BackupReport, Vec<SessionId>)> {
+    let condemned = repository.condemned_packs()?;
+    let index = Arc::new(repository.index(monitor)?);
+    let missing = index.check_packs(&repository.store().list_packs()?, &condemned);
+    if missing > 0 {
+        monitor.warn(&format!(
+            "{missing} packs are missing or of another size; what they held is stored again as far as it is found"
+        ));
+    }
+    let own_id = session.as_ref().map(SessionHandle::id);
+    let nobody = || SessionId::new([0; 32]);
+    let Base { parent, comparisons, dead, resumed } =
+        choose(repository, own_id.unwrap_or_else(nobody), &sources, options)?;
+    if let Some(session) = session {
+        session.set_parent(parent);
+    }
+    monitor.phase(Phase::Backup, None);
+
+    let config = repository.config();
+    let chunker = Chunker::new(&config.chunker, repository.store().keys().chunker_key())
+        .map_err(|why| Error::Config(lakebed_core::record::config::ConfigError::Chunker { why }))?;
+    let limit = |rate: Option<u64>| rate.map(|rate| RateLimit::new(rate, repository.shared_clock()));
+    let workers = match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let comparison_roots = comparisons.iter().enumerate().map(|(i, comparison)| (i, comparison.root)).collect();
+    let root = DirNode::root(comparison_roots);
+    let mut run = Run {
+        options,
+        monitor,
+        reader: BlobReader::new(repository.store().clone(), index.clone()),
+        chunks: ChunkStore::new(repository, index.clone(), own_id, options.compression, limit(options.write_limit))?,
+        chunker,
+        queue: Queue::new(workers),
+        comparisons,
+        distrust: missing > 0,
+        counts: Counts::default(),
+        failures: Mutex::default(),
+        failed: Mutex::default(),
+        owners: Mutex::default(),
+        hard_links: Mutex::default(),
+        read_limit: limit(options.read_limit),
+        root: root.clone(),
+        left_over: Mutex::default(),
+        session: Mutex::new(session.take()),
+        clock: repository.shared_clock(),
+        started,
+        checkpoint_due_ns: AtomicU64::new(0),
+    };
+    run.schedule_checkpoint();
+    let walked = walk(&run, mount_points, workers);
+    *session = run.session.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+    walked?;
+
+    monitor.phase(Phase::Commit, None);
+    let root = root.finished().ok_or(Error::NothingRead)?;
+    run.chunks.publish()?;
+    let mut failures = std::mem::take(&mut *run.failures.lock().unwrap_or_else(PoisonError::into_inner));
+    failures.sort_by(|a, b| a.path.cmp(&b.path));
+    let unchanged = options.skip_if_unchanged
+        && parent.is_some()
+        && run.comparisons.first().is_some_and(|comparison| comparison.protected && comparison.root == root);
+    let mut report = BackupReport { snapshot: None, parent, resumed, summary: run.summary(), failures };
+    if let (Some(session), false) = (session.as_ref(), unchanged) {
+        let snapshot = snapshot(&run, &report, session, root, sources);
+        let size = session.commit(&snapshot)?;
+        report.summary = Summary { bytes_stored: snapshot.summary.bytes_stored + size, ..snapshot.summary };
+        report.snapshot = Some(SnapshotInfo { id: session.id(), snapshot });
+    }
+    index.flush()?;
+    Ok((report, dead))
+}
+
+fn snapshot(
+    run: &Run<'_>,
+    report: &BackupReport,
+    session: &SessionHandle,
+    root: TreeId,
+    sources: Vec<SourceRecord>,
+) -> Snapshot {
+    let options = run.options;
+    let tags: BTreeSet<String> = options.tags.iter().cloned().collect();
+    let owners = run.owners.lock().unwrap_or_else(PoisonError::into_inner);
+    Snapshot {
+        version: RECORD_VERSION,
+        time: options.time.unwrap_or(run.started),
+        root,
+        parent: report.parent,
+        sources,
+        host: options.host.clone(),
+        user: options.user.clone(),
+        tags: tags.into_iter().collect(),
+        description: options.description.clone(),
+        summary: report.summary,
+        failures: report.failures.clone(),
+        owners: crate::system::owner_names(&owners.0, &owners.1),
+        session: session.id(),
+        base_generation: session.base_generation(),
+        tool: options.tool.clone(),
+        unknown: Default::default(),
+    }
+}
+
+/// Lets the workers walk everything that is mounted.
+fn walk(run: &Run<'_>, mount_points: MountPoint, workers: usize) -> Result<()> {
+    place_mounts(run, mount_points)?;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut worker = Worker {
+                        run,
+                        small: FrameBuilder::new(FrameContent::SmallFiles),
+                        large: FrameBuilder::new(FrameContent::LargeFiles),
+                        buffer: Vec::new(),
+                    };
+                    if let Err(error) = worker.work() {
+                        run.fail(error);
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            if let Err(panic) = thread.join() {
+                let message = panic
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or_else(|| panic.downcast_ref::<&str>().copied())
+                    .unwrap_or("a panic");
+                run.fail(Error::Poisoned { message: message.into() });
+            }
+        }
+    });
+    if let Some(error) = run.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Err(error);
+    }
+    store_left_over(run)
+}
+
+/// Joins the frames that were not full and stores them: files that came in small numbers compress better together.
+fn store_left_over(run: &Run<'_>) -> Result<()> {
+    let mut left_over = std::mem::take(&mut *run.left_over.lock().unwrap_or_else(PoisonError::into_inner));
+    left_over.sort_by_key(|frame| frame.plain.len());
+    let mut joined: Vec<FrameBuilder> = Vec::new();
+    for frame in left_over {
+        if !joined.iter_mut().any(|into| into.absorb(&frame)) {
+            joined.push(frame);
+        }
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = joined.iter().map(|frame| scope.spawn(|| run.chunks.store_frame(frame))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
+            thread.join().unwrap_or_else(|_| Err(Error::Poisoned { message: "storing the last frames".into() }))
+        };
+        threads.into_iter().map(join).collect()
+    })
+}
+
+/// Builds the directories above the sources and queues the sources themselves.
+fn place_mounts(run: &Run<'_>, top: MountPoint) -> Result<()> {
+    let mut roots = 0;
+    let mut first_error = None;
+    let mut stack = vec![(top, run.root.clone(), Vec::new())];
+    while let Some((point, node, path)) = stack.pop() {
+        if let Some(mount) = point.source {
+            // the source's entries lie right in this directory: only at the top
+            match mount.source.root() {
+                Ok(entry) if entry.kind == EntryKind::Directory => {
+                    roots += 1;
+                    run.queue.push(Work::mounted(node, mount, entry));
+                }
+                Ok(_) => return Err(Error::SamePath { path: String::new() }),
+                Err(error) => {
+                    run.entry_failed(&mount.tree_path, &error);
+                    first_error.get_or_insert((mount.source.uri(), error));
+                    node.fill(Vec::new());
+                    run.finish_directory(node)?;
+                }
+            }
+            continue;
+        }
+        let mut comparisons = run.children_in_comparisons(&node)?;
+        node.fill(vec![super::directory::Slot::Pending; point.below.len()]);
+        let mut skipped = Vec::new();
+        for (slot, (name, below)) in point.below.into_iter().enumerate() {
+            let matching = comparisons.remove(&name).unwrap_or_default();
+            let mut path: Vec<Vec<u8>> = path.clone();
+            path.push(name.clone());
+            let Some(mount) = below.source.clone() else {
+                let mut entry = below.entry.clone().unwrap_or_else(|| {
+                    let mut entry = Entry::new(name.clone(), EntryKind::Directory);
+                    entry.mode = 0o755;
+                    entry
+                });
+                entry.name = name;
+                let child = run.child_directory(&node, slot, entry, &matching);
+                stack.push((below, child, path));
+                continue;
+            };
+            match mount.source.root() {
+                Ok(mut entry) => {
+                    roots += 1;
+                    entry.name = name;
+                    if entry.kind == EntryKind::Directory {
+                        let child = run.child_directory(&node, slot, entry.clone(), &matching);
+                        run.queue.push(Work::mounted(child, mount, entry));
+                    } else {
+                        run.queue.push(Work::RootFile { node: node.clone(), slot, mount, entry, matching });
+                    }
+                }
+                Err(error) => {
+                    run.entry_failed(&mount.tree_path, &error);
+                    first_error.get_or_insert((mount.source.uri(), error));
+                    skipped.push(slot);
+                }
+            }
+        }
+        for slot in skipped {
+            if node.complete(slot, None) {
+                run.finish_directory(node.clone())?;
+            }
+        }
+    }
+    match (roots, first_error) {
+        (0, Some((path, source))) => Err(Error::Root { path, source }),
+        (0, None) => Err(Error::NothingRead),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,202 @@
+//! Deduplicate, frame, hand over: where chunks and nodes go.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lakebed_core::codec::compress::{Compression, FrameContent};
+use lakebed_core::id::{ChunkId, SessionId, TreeId};
+use lakebed_core::layout;
+use lakebed_core::pack::{BlobId, PackInfo, PackKind, encode_segment};
+use lakebed_core::record::tree::NodeSink;
+
+use super::limit::RateLimit;
+use crate::error::Result;
+use crate::index::Index;
+use crate::index_rebuild::PACKS_PER_SEGMENT;
+use crate::repository::{FrameBuilder, PackWriter, Repository, Store};
+
+/// Chunks and nodes that this session has taken upon itself and that the index does not know yet.
+struct InFlight {
+    shards: [Mutex<HashSet<BlobId>>; 64],
+}
+
+impl Default for InFlight {
+    fn default() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+impl InFlight {
+    /// Takes a chunk; `false` where somebody has it already.
+    fn claim(&self, id: BlobId) -> bool {
+        // ids are uniform: any of their bits choose a shard
+        let shard = &self.shards[usize::from(id.as_bytes()[31]) % self.shards.len()];
+        shard.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
+    }
+
+    fn clear(&self) {
+        self.shards.iter().for_each(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).clear());
+    }
+}
+
+/// Bytes that went one way or the other.
+#[derive(Default)]
+pub(super) struct ByteCounts {
+    pub(super) new: AtomicU64,
+    pub(super) deduplicated: AtomicU64,
+    pub(super) stored: AtomicU64,
+}
+
+/// Stores what one session has to store.
+pub(super) struct ChunkStore {
+    store: Store,
+    repository: Repository,
+    index: Arc<Index>,
+    in_flight: InFlight,
+    writers: Option<(PackWriter, PackWriter)>,
+    nodes: Mutex<FrameBuilder>,
+    compression: Compression,
+    pub(super) counts: ByteCounts,
+    /// Plain bytes since the last checkpoint.
+    pub(super) since_checkpoint: AtomicU64,
+    limit: Option<RateLimit>,
+}
+
+impl ChunkStore {
+    /// `session` is `None` in a dry run: then nothing is written.
+    pub(super) fn new(
+        repository: &Repository,
+        index: Arc<Index>,
+        session: Option<SessionId>,
+        compression: Compression,
+        limit: Option<RateLimit>,
+    ) -> Result<Self> {
+        let store = repository.store().clone();
+        let writer = |kind, session| {
+            PackWriter::new(store.clone(), kind, session, compression, repository.shared_random())
+        };
+        let writers = match session {
+            Some(session) => Some((writer(PackKind::Data, session)?, writer(PackKind::Tree, session)?)),
+            None => None,
+        };
+        Ok(Self {
+            repository: repository.clone(),
+            index,
+            in_flight: InFlight::default(),
+            writers,
+            nodes: Mutex::new(FrameBuilder::new(FrameContent::Metadata)),
+            compression,
+            counts: ByteCounts::default(),
+            since_checkpoint: AtomicU64::new(0),
+            limit,
+            store,
+        })
+    }
+
+    pub(super) fn chunk_id(&self, plain: &[u8]) -> ChunkId {
+        self.store.keys().chunk_id(plain)
+    }
+
+    /// Tells whether the caller has to store a chunk: nobody has it and nobody is at it.
+    pub(super) fn claim(&self, id: ChunkId, length: u64) -> Result<bool> {
+        let new = self.index.lookup(&id.into())?.is_none() && self.in_flight.claim(id.into());
+        let count = if new { &self.counts.new } else { &self.counts.deduplicated };
+        count.fetch_add(length, Ordering::Relaxed);
+        Ok(new)
+    }
+
+    /// Tells whether the repository has a chunk, in a pack that can be used.
+    pub(super) fn has(&self, id: ChunkId) -> Result<bool> {
+        Ok(self.index.lookup(&id.into())?.is_some())
+    }
+
+    /// Stores a full frame of chunks.
+    pub(super) fn store_frame(&self, frame: &FrameBuilder) -> Result<()> {
+        self.since_checkpoint.fetch_add(frame.plain.len() as u64, Ordering::Relaxed);
+        self.write(PackKind::Data, frame)
+    }
+
+    fn write(&self, kind: PackKind, frame: &FrameBuilder) -> Result<()> {
+        let stored = match &self.writers {
+            Some((data, tree)) => if kind == PackKind::Data { data } else { tree }.store(frame)?,
+            // a dry run says what would be stored
+            None => crate::repository::measure_frame(&self.store, frame, self.compression)?,
+        };
+        if let Some(limit) = &self.limit {
+            limit.take(stored);
+        }
+        self.counts.stored.fetch_add(stored, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn put_node(&self, plain: &[u8]) -> Result<TreeId> {
+        let id = self.store.keys().tree_id(plain);
+        if self.index.lookup(&id.into())?.is_some() || !self.in_flight.claim(id.into()) {
+            return Ok(id);
+        }
+        let full = {
+            let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            let full = (!nodes.has_room(plain.len()))
+                .then(|| std::mem::replace(&mut *nodes, FrameBuilder::new(FrameContent::Metadata)));
+            nodes.push(id.into(), plain);
+            full
+        };
+        if let Some(frame) = full {
+            self.write(PackKind::Tree, &frame)?;
+        }
+        Ok(id)
+    }
+
+    /// Returns where nodes of trees are put.
+    pub(super) fn node_sink(&self) -> impl NodeSink<Error = crate::Error> + '_ {
+        struct Sink<'a>(&'a ChunkStore);
+        impl NodeSink for Sink<'_> {
+            type Error = crate::Error;
+
+            fn put_node(&mut self, bytes: Vec<u8>) -> Result<TreeId> {
+                self.0.put_node(&bytes)
+            }
+        }
+        Sink(self)
+    }
+
+    /// Makes everything stored so far durable and publishes it: packs, then segments, then the local index. Nobody may
+    /// store frames meanwhile.
+    pub(super) fn publish(&self) -> Result<()> {
+        let nodes = {
+            let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *nodes, FrameBuilder::new(FrameContent::Metadata))
+        };
+        if !nodes.is_empty() {
+            self.write(PackKind::Tree, &nodes)?;
+        }
+        let Some((data, tree)) = &self.writers else { return Ok(()) };
+        let mut packs = data.finish()?.packs;
+        packs.extend(tree.finish()?.packs);
+        if packs.is_empty() {
+            return Ok(());
+        }
+        self.store.storage().sync()?;
+        self.publish_segments(&packs)?;
+        self.in_flight.clear();
+        Ok(())
+    }
+
+    fn publish_segments(&self, packs: &[PackInfo]) -> Result<()> {
+        let mut published = Vec::new();
+        for batch in packs.chunks(PACKS_PER_SEGMENT) {
+            let plain = encode_segment(batch);
+            let kind = lakebed_core::codec::frame::FrameKind::Segment;
+            let (name, size) = self.store.put_hashed(kind, layout::INDEX, &plain, self.repository.random())?;
+            let tails: u64 = batch.iter().map(|pack| pack.size_bytes - pack.directory.frames_len()).sum();
+            self.counts.stored.fetch_add(size + tails, Ordering::Relaxed);
+            published.push((lakebed_core::id::SegmentId::new(name), batch));
+        }
+        self.store.storage().sync()?;
+        for (id, batch) in published {
+            self.index.apply(id, batch)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,266 @@
+//! What can go wrong with a repository.
+//!
+//! Errors of a source are another type ([`lakebed_core::source::SourceError`]) on purpose: they skip one entry, these
+//! end the run.
+
+use std::path::PathBuf;
+
+use lakebed_core::codec::frame::FrameError;
+use lakebed_core::id::{PackId, SnapshotId, TreeId};
+use lakebed_core::pack::BlobId;
+use lakebed_core::record::config::ConfigError;
+use lakebed_core::record::key_slot::KeySlotError;
+use lakebed_core::source::SourceError;
+use lakebed_core::storage::{ObjectKey, StorageError};
+use lakebed_core::wire::DecodeError;
+
+/// Short form for results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failure that ends an operation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// There is no repository.
+    #[error("There is no repository at `{location}`")]
+    NoRepository {
+        /// Where it was looked for.
+        location: String,
+    },
+    /// There is a repository already.
+    #[error("There is a repository at `{location}` already")]
+    RepositoryExists {
+        /// Where.
+        location: String,
+    },
+    /// The configuration cannot be used.
+    #[error("Cannot use the repository's configuration `lakebed.json`")]
+    Config(#[source] ConfigError),
+    /// No key slot opens with what the user showed.
+    #[error("The password or key file opens none of the {slots} key slots of the repository at `{location}`")]
+    WrongKey {
+        /// The repository.
+        location: String,
+        /// How many slots were tried.
+        slots: usize,
+    },
+    /// A key slot is there but cannot be used.
+    #[error("Cannot use the key slot `{slot}`")]
+    KeySlot {
+        /// Its id or key.
+        slot: String,
+        /// Why.
+        #[source]
+        source: KeySlotError,
+    },
+    /// The key slot that was named does not exist, or more than one matches.
+    #[error("{count} key slots match `{prefix}`")]
+    KeySlotChoice {
+        /// What was asked for.
+        prefix: String,
+        /// How many match.
+        count: usize,
+    },
+    /// The last key slot cannot be removed.
+    #[error("`{slot}` is the last key slot: without it nobody could open the repository again")]
+    LastKeySlot {
+        /// Its id.
+        slot: String,
+    },
+    /// An object is damaged, exchanged, or was sealed under another key.
+    #[error("The object `{key}` is damaged")]
+    Damaged {
+        /// The object.
+        key: ObjectKey,
+        /// What is wrong.
+        #[source]
+        source: FrameError,
+    },
+    /// An object's bytes do not hash to its name.
+    #[error("The object `{key}` is damaged: its bytes hash to {found}")]
+    WrongHash {
+        /// The object.
+        key: ObjectKey,
+        /// The hash found, shortened.
+        found: String,
+    },
+    /// A record cannot be read.
+    #[error("The record `{key}` cannot be read")]
+    Record {
+        /// The object.
+        key: ObjectKey,
+        /// What is wrong.
+        #[source]
+        source: DecodeError,
+    },
+    /// A frame of a pack is damaged.
+    #[error("Pack {} is damaged at offset {offset}", pack.short())]
+    DamagedFrame {
+        /// The pack.
+        pack: PackId,
+        /// Where the frame begins, in bytes.
+        offset: u64,
+        /// What is wrong.
+        #[source]
+        source: FrameError,
+    },
+    /// A chunk or node is not what its name says.
+    #[error("Pack {} is damaged at offset {offset}: {blob} is not what its name says", pack.short())]
+    WrongBlob {
+        /// The pack.
+        pack: PackId,
+        /// Where the frame begins, in bytes.
+        offset: u64,
+        /// The chunk or node.
+        blob: BlobId,
+    },
+    /// A chunk or node is nowhere.
+    #[error("{what} {blob} is in no pack that the index knows")]
+    Missing {
+        /// `The chunk` or `The tree node`.
+        what: &'static str,
+        /// Its name.
+        blob: BlobId,
+    },
+    /// A node of a tree cannot be read.
+    #[error("The tree node {} cannot be read", node.short())]
+    TreeNode {
+        /// The node.
+        node: TreeId,
+        /// What is wrong.
+        #[source]
+        source: DecodeError,
+    },
+    /// The bytes of a file are not those that were backed up.
+    #[error("The content of `{path}` is damaged: its hash is another one than was recorded")]
+    WrongContent {
+        /// The file, in the snapshot.
+        path: String,
+    },
+    /// A frame could not be built, or was wrong when it was opened again. Often it means bad memory.
+    #[error("A frame did not come back as it was written")]
+    FrameCheck {
+        /// What differed.
+        #[source]
+        source: FrameError,
+    },
+    /// No snapshot matches.
+    #[error("No snapshot matches `{selector}`")]
+    NoSnapshot {
+        /// What was asked for.
+        selector: String,
+    },
+    /// More than one snapshot matches.
+    #[error("{count} snapshots match `{selector}`")]
+    AmbiguousSnapshot {
+        /// What was asked for.
+        selector: String,
+        /// How many match.
+        count: usize,
+    },
+    /// A path is not in a snapshot.
+    #[error("`{path}` is not in snapshot {}", snapshot.short())]
+    NoPath {
+        /// The path, as escaped text.
+        path: String,
+        /// The snapshot.
+        snapshot: SnapshotId,
+    },
+    /// A path is in a snapshot but is not what is needed.
+    #[error("`{path}` is a {found}, not a {expected}")]
+    WrongKind {
+        /// The path, as escaped text.
+        path: String,
+        /// What it is.
+        found: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A file of this machine cannot be used: the cache, a restored file.
+    #[error("Cannot {operation} `{}`", path.display())]
+    Local {
+        /// The verb.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The local index failed in a way that making it anew does not cure.
+    #[error("The local index at `{}` failed: {message}", path.display())]
+    Index {
+        /// Where it is.
+        path: PathBuf,
+        /// What RocksDB said.
+        message: String,
+    },
+    /// The index is being used by another process, and the operation needs it alone.
+    #[error("The local index at `{}` is in use by another lakebed process", path.display())]
+    IndexLocked {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// Two sources would be stored under one path.
+    #[error("Two of the given paths would both be stored as `{path}`")]
+    SamePath {
+        /// The path, as escaped text.
+        path: String,
+    },
+    /// A root of a backup cannot be read.
+    #[error("Cannot back up `{path}`")]
+    Root {
+        /// As it was given.
+        path: String,
+        /// Why.
+        #[source]
+        source: SourceError,
+    },
+    /// Nothing could be read at all, so there is nothing to commit.
+    #[error("None of the given paths could be read; no snapshot was made")]
+    NothingRead,
+    /// The session was expired by somebody else; it must not commit.
+    #[error("The session {} was expired while it ran: another process judged it dead; no snapshot was made", session.short())]
+    SessionExpired {
+        /// The session.
+        session: SnapshotId,
+    },
+    /// The user or the embedding program said stop.
+    #[error("Interrupted")]
+    Interrupted,
+    /// The machine cannot give what is needed (randomness, threads, memory).
+    #[error("Cannot {operation}")]
+    Machine {
+        /// The verb.
+        operation: &'static str,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Something given by the user cannot be used.
+    #[error("{what} `{value}` cannot be used: {why}")]
+    Argument {
+        /// Which kind of thing.
+        what: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A thread of this process ended by a bug; nothing was committed.
+    #[error("A worker failed unexpectedly; nothing was committed: {message}")]
+    Poisoned {
+        /// What it said.
+        message: String,
+    },
+}
+
+impl Error {
+    /// Builds a [`Error::Local`].
+    pub fn local(operation: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Local { operation, path: path.into(), source }
+    }
+}

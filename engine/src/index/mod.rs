@@ -1,0 +1,479 @@
+//! The index: in which pack, and where in it, each chunk and tree node lies.
+//!
+//! What is true is in the packs and the index segments in storage; the index is folded from the segments and lies in
+//! RocksDB, in the cache folder of this machine. It may lag behind storage and is never ahead of it: only published
+//! segments are folded. Anything wrong with it leads to a new one, never to a loss.
+//!
+//! One process holds RocksDB (under a lock file of our own); others beside it read it as a secondary and keep in memory
+//! what they do not find there.
+
+mod packs;
+mod rocks;
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::RwLock;
+
+use lakebed_core::codec::frame::{FrameKind, FrameScratch};
+use lakebed_core::id::{PackId, SegmentId};
+use lakebed_core::layout;
+use lakebed_core::monitor::{Monitor, Phase, Progress};
+use lakebed_core::pack::{BlobId, PackInfo, PackKind, decode_removal, decode_segment};
+
+use crate::error::{Error, Result};
+use crate::repository::Store;
+use packs::PackTable;
+pub use packs::{PackEntry, PackNumber};
+use rocks::{Rocks, RocksError};
+
+/// Where a chunk or node lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Location {
+    /// The pack.
+    pub pack: PackId,
+    /// Where its frame begins in the pack, in bytes.
+    pub frame_offset: u32,
+    /// Length of the whole frame in bytes.
+    pub frame_len: u32,
+    /// Where it begins in the plain bytes of the frame.
+    pub offset: u32,
+    /// Its plain length in bytes.
+    pub length: u32,
+}
+
+/// A location as the index keeps it: 20 bytes, the pack by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    pack: PackNumber,
+    frame_offset: u32,
+    frame_len: u32,
+    offset: u32,
+    length: u32,
+}
+
+const PLACE_LEN: usize = 20;
+
+impl Place {
+    fn encode(&self) -> [u8; PLACE_LEN] {
+        let mut out = [0; PLACE_LEN];
+        let fields = [self.pack, self.frame_offset, self.frame_len, self.offset, self.length];
+        for (bytes, field) in out.chunks_exact_mut(4).zip(fields) {
+            bytes.copy_from_slice(&field.to_le_bytes());
+        }
+        out
+    }
+
+    /// Reads all places in a value; bytes left over are a broken index and yield nothing.
+    fn decode_all(bytes: &[u8]) -> impl Iterator<Item = Self> {
+        bytes.as_chunks::<PLACE_LEN>().0.iter().map(|place| {
+            let fields: [u32; 5] = std::array::from_fn(|i| {
+                u32::from_le_bytes([place[i * 4], place[i * 4 + 1], place[i * 4 + 2], place[i * 4 + 3]])
+            });
+            let [pack, frame_offset, frame_len, offset, length] = fields;
+            Self { pack, frame_offset, frame_len, offset, length }
+        })
+    }
+}
+
+/// Calls `each` for everything that a pack holds.
+fn places(number: PackNumber, pack: &PackInfo, mut each: impl FnMut(BlobId, Place)) {
+    for (frame_offset, frame) in pack.directory.frames_at() {
+        let mut offset = 0;
+        for blob in &frame.blobs {
+            // a pack is smaller than 4 GiB: its decoder and its writer see to it
+            let place = Place {
+                pack: number,
+                frame_offset: frame_offset as u32,
+                frame_len: frame.frame_len,
+                offset,
+                length: blob.length,
+            };
+            each(blob.id, place);
+            offset += blob.length;
+        }
+    }
+}
+
+/// How this process uses RocksDB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It holds RocksDB and folds segments into it.
+    Primary,
+    /// Another process holds it: this one reads beside it.
+    Secondary,
+    /// There is no RocksDB, all is in memory.
+    Memory,
+}
+
+/// How the index is to be opened.
+#[derive(Debug, Clone)]
+pub struct IndexOptions {
+    /// Folder for the index, one for each repository; `None` keeps it in memory.
+    pub folder: Option<PathBuf>,
+    /// Memory that it may take, in bytes: block cache, filters and write buffers together.
+    pub memory_bytes: u64,
+}
+
+/// Figures about the index.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IndexStats {
+    /// Packs that it knows.
+    pub packs: u64,
+    /// Chunks and nodes that it knows, about.
+    pub blobs: u64,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+    /// Bytes in memory: caches, filters, buffers and what is kept beside RocksDB.
+    pub memory_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    packs: PackTable,
+    /// What RocksDB does not have: everything, or what a secondary did not see there.
+    overlay: HashMap<BlobId, Vec<Place>>,
+    segments: HashSet<SegmentId>,
+    removed: HashSet<PackId>,
+}
+
+/// The index of one repository in one process.
+#[derive(Debug)]
+pub struct Index {
+    rocks: Option<Rocks>,
+    mode: Mode,
+    state: RwLock<State>,
+}
+
+/// Applying a segment of this many packs at once bounds the memory of a batch.
+const PACKS_PER_BATCH: usize = 8;
+
+impl Index {
+    /// Opens the index and folds the segments that it lacks. An index that is missing, broken, ahead of storage or of
+    /// another repository is made anew.
+    ///
+    /// # Errors
+    /// Storage, damaged segments, or a cache folder that cannot be used.
+    pub fn open(store: &Store, options: &IndexOptions, monitor: &dyn Monitor) -> Result<Self> {
+        let Some(folder) = &options.folder else {
+            let index = Self { rocks: None, mode: Mode::Memory, state: RwLock::default() };
+            index.fold_new(store, monitor)?;
+            return Ok(index);
+        };
+        match Self::try_open(store, folder, options.memory_bytes, false, monitor) {
+            Err(Attempt::Broken(message)) => {
+                monitor.warn(&format!("the local index is made anew: {message}"));
+                Self::try_open(store, folder, options.memory_bytes, true, monitor).map_err(|again| match again {
+                    Attempt::Broken(message) => Error::Index { path: folder.clone(), message },
+                    Attempt::Failed(error) => error,
+                })
+            }
+            Err(Attempt::Failed(error)) => Err(error),
+            Ok(index) => Ok(index),
+        }
+    }
+
+    /// Throws the local index away and folds it again from all segments.
+    ///
+    /// # Errors
+    /// As [`Index::open`]; and another process holds it.
+    pub fn rebuild(store: &Store, options: &IndexOptions, monitor: &dyn Monitor) -> Result<Self> {
+        let Some(folder) = &options.folder else { return Self::open(store, options, monitor) };
+        match Self::try_open(store, folder, options.memory_bytes, true, monitor) {
+            Ok(index) if index.mode == Mode::Secondary => Err(Error::IndexLocked { path: folder.clone() }),
+            Ok(index) => Ok(index),
+            Err(Attempt::Broken(message)) => Err(Error::Index { path: folder.clone(), message }),
+            Err(Attempt::Failed(error)) => Err(error),
+        }
+    }
+
+    fn try_open(
+        store: &Store,
+        folder: &Path,
+        memory_bytes: u64,
+        anew: bool,
+        monitor: &dyn Monitor,
+    ) -> std::result::Result<Self, Attempt> {
+        let rocks = Rocks::open(folder, store.keys().repository(), memory_bytes, anew)?;
+        let mode = rocks.as_ref().map_or(Mode::Memory, Rocks::mode);
+        let mut state = State::default();
+        if let Some(rocks) = &rocks {
+            state.segments = rocks.segments()?;
+            state.removed = rocks.removed()?;
+            for (number, entry) in rocks.packs()? {
+                match entry {
+                    Some(entry) => state.packs.insert(number, entry),
+                    None => state.packs.skip(number),
+                }
+            }
+        }
+        let index = Self { rocks, mode, state: RwLock::new(state) };
+        let folded = index.fold_new(store, monitor)?;
+        if folded > 0 {
+            index.flush()?;
+        }
+        Ok(index)
+    }
+
+    /// Returns how RocksDB is used.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Folds the segments in storage that the index does not have and returns how many there were.
+    ///
+    /// # Errors
+    /// Storage, or a damaged segment.
+    pub fn fold_new(&self, store: &Store, monitor: &dyn Monitor) -> std::result::Result<usize, Attempt> {
+        let listed = store.list_ids::<SegmentId>(layout::INDEX)?;
+        let known = self.read_state().segments.clone();
+        let in_storage: HashSet<SegmentId> = listed.iter().copied().collect();
+        if let Some(gone) = known.iter().find(|id| !in_storage.contains(id)) {
+            return Err(Attempt::Broken(format!("it has the segment {}, which storage does not have", gone.short())));
+        }
+        let new: Vec<SegmentId> = listed.into_iter().filter(|id| !known.contains(id)).collect();
+        if new.is_empty() {
+            return Ok(0);
+        }
+        monitor.phase(Phase::Index, Some(Progress { entries: new.len() as u64, bytes: 0 }));
+        // removals win over every other segment, earlier or later: they come first
+        let mut additions = Vec::new();
+        for id in new {
+            let read = store.with_scratch(|scratch| read_segment(store, id, scratch));
+            match read {
+                Ok(Segment::Removal(packs)) => {
+                    self.apply_removal(id, &packs)?;
+                    monitor.advance(Progress { entries: 1, bytes: 0 });
+                }
+                Ok(Segment::Addition(_)) => additions.push(id),
+                Err(error @ (Error::Damaged { .. } | Error::WrongHash { .. } | Error::Record { .. })) => {
+                    // what it described is missing from the index then, and is stored again or reported when it is wanted
+                    monitor.warn(&format!(
+                        "an index segment was passed over: {}; `lakebed index rebuild --read-packs` replaces it",
+                        crate::error_chain(&error)
+                    ));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let count = additions.len();
+        for id in additions {
+            if let Segment::Addition(packs) = store.with_scratch(|scratch| read_segment(store, id, scratch))? {
+                self.apply(id, &packs)?;
+            }
+            monitor.advance(Progress { entries: 1, bytes: 0 });
+        }
+        Ok(count)
+    }
+
+    /// Enters a segment that has been published.
+    ///
+    /// # Errors
+    /// RocksDB failed. The index lags behind then; the next open folds the segment again.
+    pub fn apply(&self, segment: SegmentId, packs: &[PackInfo]) -> Result<()> {
+        let mut state = self.write_state();
+        let mut numbered = Vec::new();
+        for pack in packs {
+            if state.removed.contains(&pack.id) || state.packs.number_of(&pack.id).is_some() {
+                continue;
+            }
+            let entry = PackEntry { id: pack.id, kind: pack.directory.kind, size_bytes: pack.size_bytes, usable: true };
+            numbered.push((state.packs.add(entry), pack));
+        }
+        match &self.rocks {
+            Some(rocks) if self.mode == Mode::Primary => {
+                for batch in numbered.chunks(PACKS_PER_BATCH) {
+                    rocks.add_packs(batch)?;
+                }
+                rocks.mark_segment(segment)?;
+            }
+            _ => {
+                for (number, pack) in numbered {
+                    places(number, pack, |id, place| state.overlay.entry(id).or_default().push(place));
+                }
+            }
+        }
+        state.segments.insert(segment);
+        Ok(())
+    }
+
+    fn apply_removal(&self, segment: SegmentId, packs: &[PackId]) -> Result<()> {
+        let mut state = self.write_state();
+        let numbers: Vec<_> = packs.iter().filter_map(|id| state.packs.number_of(id)).collect();
+        if let (Some(rocks), Mode::Primary) = (&self.rocks, self.mode) {
+            rocks.remove_packs(segment, packs, &numbers)?;
+        }
+        packs.iter().for_each(|id| state.packs.remove(id));
+        state.removed.extend(packs);
+        state.segments.insert(segment);
+        Ok(())
+    }
+
+    /// Returns where a chunk or node lies, in a pack that can be used; `None` where it lies in none.
+    ///
+    /// # Errors
+    /// RocksDB failed.
+    pub fn lookup(&self, id: &BlobId) -> Result<Option<Location>> {
+        let state = self.read_state();
+        let locate = |place: Place| {
+            let entry = state.packs.get(place.pack).filter(|entry| entry.usable)?;
+            Some(Location {
+                pack: entry.id,
+                frame_offset: place.frame_offset,
+                frame_len: place.frame_len,
+                offset: place.offset,
+                length: place.length,
+            })
+        };
+        if let Some(found) = state.overlay.get(id).into_iter().flatten().find_map(|&place| locate(place)) {
+            return Ok(Some(found));
+        }
+        let Some(rocks) = &self.rocks else { return Ok(None) };
+        if state.packs.is_empty() {
+            return Ok(None);
+        }
+        Ok(rocks.get(id, |value| Place::decode_all(value).find_map(locate))?.flatten())
+    }
+
+    /// Returns every pack that the index knows.
+    pub fn packs(&self) -> Vec<PackEntry> {
+        self.read_state().packs.entries().cloned().collect()
+    }
+
+    /// Compares the packs that the index knows with those that storage lists: (name, size in bytes). What is not there
+    /// at its size is not used any more, and neither is what is condemned. Returns how many packs are missing.
+    pub fn check_packs(&self, listed: &HashMap<PackId, u64>, condemned: &HashSet<PackId>) -> usize {
+        let mut state = self.write_state();
+        let mut missing = 0;
+        for entry in state.packs.entries_mut() {
+            let is_there = listed.get(&entry.id) == Some(&entry.size_bytes);
+            entry.usable = is_there && !condemned.contains(&entry.id);
+            missing += usize::from(!is_there);
+        }
+        missing
+    }
+
+    /// Makes what was folded durable, so that the next open need not fold it again.
+    ///
+    /// # Errors
+    /// RocksDB failed; nothing is lost by it.
+    pub fn flush(&self) -> Result<()> {
+        match (&self.rocks, self.mode) {
+            (Some(rocks), Mode::Primary) => Ok(rocks.flush()?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns figures.
+    pub fn stats(&self) -> IndexStats {
+        let state = self.read_state();
+        let (blobs, disk_bytes, memory_bytes) = self.rocks.as_ref().map(Rocks::figures).unwrap_or_default();
+        let overlay = state.overlay.len() as u64;
+        IndexStats {
+            packs: state.packs.entries().count() as u64,
+            blobs: blobs + overlay,
+            disk_bytes,
+            memory_bytes: memory_bytes + overlay * 96,
+        }
+    }
+
+    /// Returns every chunk and node that the index knows, in no order, with its places. For checks and tests.
+    ///
+    /// # Errors
+    /// RocksDB failed.
+    pub fn all(&self) -> Result<Vec<(BlobId, Location)>> {
+        let mut all = Vec::new();
+        let mut ids: HashMap<BlobId, Vec<Place>> = HashMap::new();
+        if let Some(rocks) = &self.rocks {
+            rocks.each(|id, value| ids.entry(id).or_default().extend(Place::decode_all(value)))?;
+        }
+        let state = self.read_state();
+        for (id, places) in &state.overlay {
+            ids.entry(*id).or_default().extend(places);
+        }
+        for (id, places) in ids {
+            for place in places {
+                if let Some(entry) = state.packs.get(place.pack) {
+                    all.push((
+                        id,
+                        Location {
+                            pack: entry.id,
+                            frame_offset: place.frame_offset,
+                            frame_len: place.frame_len,
+                            offset: place.offset,
+                            length: place.length,
+                        },
+                    ));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Returns how many packs of a kind the index knows, with their bytes.
+    pub fn pack_totals(&self, kind: PackKind) -> (u64, u64) {
+        let state = self.read_state();
+        let of_kind = state.packs.entries().filter(|entry| entry.kind == kind);
+        of_kind.fold((0, 0), |(count, bytes), entry| (count + 1, bytes + entry.size_bytes))
+    }
+
+    fn read_state(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write_state(&self) -> std::sync::RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// What a segment says.
+enum Segment {
+    Addition(Vec<PackInfo>),
+    Removal(Vec<PackId>),
+}
+
+fn read_segment(store: &Store, id: SegmentId, scratch: &mut FrameScratch) -> Result<Segment> {
+    let key = layout::segment(id);
+    let kinds = [FrameKind::Segment, FrameKind::RemovalSegment];
+    let (kind, plain) = store.read_hashed(&key, id.as_bytes(), &kinds, layout::INDEX, scratch)?;
+    let segment = match kind {
+        FrameKind::RemovalSegment => decode_removal(&plain).map(Segment::Removal),
+        _ => decode_segment(&plain).map(Segment::Addition),
+    };
+    segment.map_err(|source| Error::Record { key, source })
+}
+
+/// Why an index could not be opened as it is.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is broken: making it anew will help.
+    Broken(String),
+    /// Making it anew would not help.
+    Failed(Error),
+}
+
+impl From<Error> for Attempt {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Index { message, .. } => Self::Broken(message),
+            error => Self::Failed(error),
+        }
+    }
+}
+
+impl From<Attempt> for Error {
+    fn from(attempt: Attempt) -> Self {
+        match attempt {
+            Attempt::Broken(message) => Self::Index { path: PathBuf::new(), message },
+            Attempt::Failed(error) => error,
+        }
+    }
+}
+
+impl From<RocksError> for Attempt {
+    fn from(error: RocksError) -> Self {
+        match error {
+            RocksError::Corrupt { message, .. } => Self::Broken(message),
+            error => Self::Failed(error.into()),
+        }
+    }
+}

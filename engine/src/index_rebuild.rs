@@ -1,0 +1,114 @@
+//! Making the index from the packs themselves: for the day when segments are lost.
+
+use lakebed_core::codec::frame::FrameKind;
+use lakebed_core::id::{PackId, SegmentId};
+use lakebed_core::layout;
+use lakebed_core::monitor::{Monitor, Phase, Progress};
+use lakebed_core::pack::{PackInfo, TRAILER_LEN, Trailer, decode_removal, encode_segment};
+use lakebed_core::storage::{ObjectKey, StorageErrorKind};
+use lakebed_core::wire::DecodeError;
+use std::collections::HashSet;
+
+use crate::error::{Error, Result};
+use crate::repository::{Repository, Store};
+
+/// Packs described by one segment: bounds the memory of whoever folds it.
+pub(crate) const PACKS_PER_SEGMENT: usize = 64;
+
+/// Publishes a segment for every pack in storage that no readable segment describes and no removal names.
+///
+/// A segment that cannot be read is passed over, with a warning: its packs are described anew. A pack that cannot be
+/// read is passed over too.
+pub(crate) fn publish_unknown_packs(repository: &Repository, monitor: &dyn Monitor) -> Result<()> {
+    let store = repository.store();
+    let (known, damaged) = described_packs(store, monitor)?;
+    let listed = store.list_packs()?;
+    let mut unknown: Vec<(PackId, u64)> = listed.into_iter().filter(|(id, _)| !known.contains(id)).collect();
+    unknown.sort();
+    monitor.phase(Phase::Index, Some(Progress { entries: unknown.len() as u64, bytes: 0 }));
+    for batch in unknown.chunks(PACKS_PER_SEGMENT) {
+        let mut packs = Vec::new();
+        for &(id, size_bytes) in batch {
+            match read_directory(store, id, size_bytes) {
+                Ok(info) => packs.push(info),
+                Err(error) => monitor.warn(&format!("passed over: {}", crate::error_chain(&error))),
+            }
+            monitor.advance(Progress { entries: 1, bytes: 0 });
+        }
+        if !packs.is_empty() {
+            store.put_hashed(FrameKind::Segment, layout::INDEX, &encode_segment(&packs), repository.random())?;
+        }
+    }
+    store.storage().sync()?;
+    // only now that what they said is said anew
+    for id in damaged {
+        quarantine(store, &layout::segment(id))?;
+    }
+    Ok(store.storage().sync()?)
+}
+
+/// Moves an object that cannot be used out of the way, as it is.
+fn quarantine(store: &Store, key: &ObjectKey) -> Result<()> {
+    let bytes = store.storage().get(key)?;
+    if let Some(aside) = ObjectKey::new(format!("quarantine/{key}")) {
+        match store.storage().put(&aside, &bytes) {
+            Err(error) if error.kind != StorageErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
+        }
+    }
+    store.storage().sync()?;
+    Ok(store.storage().delete(key)?)
+}
+
+/// Returns the packs that some segment describes or removes, and the segments that cannot be read.
+fn described_packs(store: &Store, monitor: &dyn Monitor) -> Result<(HashSet<PackId>, Vec<SegmentId>)> {
+    let mut known = HashSet::new();
+    let mut unreadable = Vec::new();
+    for id in store.list_ids::<SegmentId>(layout::INDEX)? {
+        let key = layout::segment(id);
+        let kinds = [FrameKind::Segment, FrameKind::RemovalSegment];
+        let read = store
+            .with_scratch(|scratch| store.read_hashed(&key, id.as_bytes(), &kinds, layout::INDEX, scratch))
+            .and_then(|(kind, plain)| {
+                let packs = match kind {
+                    FrameKind::RemovalSegment => decode_removal(&plain),
+                    _ => lakebed_core::pack::decode_segment(&plain)
+                        .map(|packs| packs.into_iter().map(|pack| pack.id).collect()),
+                };
+                packs.map_err(|source| Error::Record { key: key.clone(), source })
+            });
+        match read {
+            Ok(packs) => known.extend(packs),
+            Err(error @ (Error::Damaged { .. } | Error::WrongHash { .. } | Error::Record { .. })) => {
+                monitor.warn(&format!("put into quarantine: {}", crate::error_chain(&error)));
+                unreadable.push(id);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((known, unreadable))
+}
+
+/// Reads what a pack says about itself.
+pub(crate) fn read_directory(store: &Store, id: PackId, size_bytes: u64) -> Result<PackInfo> {
+    let key = layout::pack(id);
+    let damaged = |source: DecodeError| Error::Damaged { key: key.clone(), source: source.into() };
+    let invalid = |why: &str| damaged(DecodeError::invalid("pack", why));
+    let mut bytes = Vec::new();
+    let trailer_at = size_bytes.checked_sub(TRAILER_LEN as u64).ok_or_else(|| invalid("it is shorter than a trailer"))?;
+    store.storage().get_range(&key, trailer_at, TRAILER_LEN, &mut bytes)?;
+    let trailer = Trailer::decode(&bytes).map_err(damaged)?;
+    let directory_at = trailer_at
+        .checked_sub(u64::from(trailer.directory_len))
+        .ok_or_else(|| invalid("its directory is longer than the pack"))?;
+    store.storage().get_range(&key, directory_at, trailer.directory_len as usize, &mut bytes)?;
+    let directory = store.with_scratch(|scratch| {
+        trailer
+            .open_directory(store.keys(), &bytes, scratch)
+            .map_err(|source| Error::Damaged { key: key.clone(), source })
+    })?;
+    if directory.frames_len() != directory_at {
+        return Err(invalid("its frames do not fill it"));
+    }
+    Ok(PackInfo { id, size_bytes, directory })
+}

@@ -1,0 +1,199 @@
+//! A folder of a snapshot as a tar or zip archive.
+
+use std::io::{Seek, Write};
+
+use lakebed_core::record::tree::{Entry, EntryKind};
+use lakebed_core::text::escape_path;
+
+use super::{Listed, walk, write_content};
+use crate::error::{Error, Result};
+use crate::repository::BlobReader;
+
+/// The kind of archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveFormat {
+    /// POSIX tar, with extended headers where they are needed.
+    Tar,
+    /// Zip, deflated.
+    Zip,
+}
+
+fn failed(source: std::io::Error) -> Error {
+    Error::Machine { operation: "write the archive", source }
+}
+
+/// Writes an entry and everything below it as an archive, with paths relative to the entry's parent.
+///
+/// # Errors
+/// Something is missing or damaged, or `out` fails. What is written until then is no whole archive.
+pub fn write_archive(reader: &BlobReader, entry: &Entry, format: ArchiveFormat, out: &mut dyn Write) -> Result<()> {
+    match format {
+        ArchiveFormat::Tar => {
+            let mut tar = TarArchive { builder: tar::Builder::new(out), hard_links: Default::default() };
+            each(reader, entry, &mut |path, entry| tar.add(reader, path, entry))?;
+            tar.builder.finish().map_err(failed)
+        }
+        ArchiveFormat::Zip => {
+            let mut zip = zip::ZipWriter::new_stream(out);
+            each(reader, entry, &mut |path, entry| add_to_zip(&mut zip, reader, path, entry))?;
+            zip.finish().map_err(|error| failed(error.into()))?;
+            Ok(())
+        }
+    }
+}
+
+fn each(reader: &BlobReader, top: &Entry, add: &mut dyn FnMut(&[u8], &Entry) -> Result<()>) -> Result<()> {
+    if !top.name.is_empty() {
+        add(&top.name, top)?;
+    }
+    match top.subtree {
+        Some(directory) => walk(reader, directory, &top.name, &mut |path, entry| {
+            add(path, entry)?;
+            Ok(Listed::Descend)
+        }),
+        None => Ok(()),
+    }
+}
+
+struct TarArchive<'a> {
+    builder: tar::Builder<&'a mut dyn Write>,
+    /// First path of each file that has more than one.
+    hard_links: std::collections::HashMap<(u64, u64), Vec<u8>>,
+}
+
+impl TarArchive<'_> {
+    fn add(&mut self, reader: &BlobReader, path: &[u8], entry: &Entry) -> Result<()> {
+        use tar::EntryType;
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(entry.mode);
+        header.set_uid(entry.uid.into());
+        header.set_gid(entry.gid.into());
+        header.set_mtime(u64::try_from(entry.mtime.secs).unwrap_or_default());
+        header.set_size(0);
+        let link = entry.hard_link_device.map(|device| (device, entry.inode));
+        if let Some(first) = link.and_then(|link| self.hard_links.get(&link)) {
+            header.set_entry_type(EntryType::Link);
+            return self.builder.append_link(&mut header, os_path(path), os_path(first)).map_err(failed);
+        }
+        if let Some(link) = link.filter(|_| entry.kind == EntryKind::File) {
+            self.hard_links.insert(link, path.to_vec());
+        }
+        let empty = std::io::empty();
+        match entry.kind {
+            EntryKind::Directory => {
+                header.set_entry_type(EntryType::Directory);
+                let path = [path, b"/"].concat();
+                self.builder.append_data(&mut header, os_path(&path), empty).map_err(failed)
+            }
+            EntryKind::Symlink => {
+                header.set_entry_type(EntryType::Symlink);
+                self.builder.append_link(&mut header, os_path(path), os_path(&entry.link_target)).map_err(failed)
+            }
+            EntryKind::Fifo | EntryKind::CharDevice | EntryKind::BlockDevice => {
+                header.set_entry_type(match entry.kind {
+                    EntryKind::Fifo => EntryType::Fifo,
+                    EntryKind::CharDevice => EntryType::Char,
+                    _ => EntryType::Block,
+                });
+                header.set_device_major(rustix::fs::major(entry.device)).map_err(failed)?;
+                header.set_device_minor(rustix::fs::minor(entry.device)).map_err(failed)?;
+                self.builder.append_data(&mut header, os_path(path), empty).map_err(failed)
+            }
+            // tar has no sockets; they are nothing without the process that made them
+            EntryKind::Socket => Ok(()),
+            EntryKind::File => {
+                header.set_entry_type(EntryType::Regular);
+                header.set_size(entry.size);
+                let mut writer = self.builder.append_writer_for(&mut header, path, entry.size)?;
+                write_content(reader, entry, &escape_path(path), &mut writer)?;
+                writer.finish().map_err(failed)
+            }
+        }
+    }
+}
+
+/// Streams a file's content into a tar archive: header first, then the bytes, then padding to 512.
+trait AppendWriter {
+    fn append_writer_for<'a>(&'a mut self, header: &mut tar::Header, path: &[u8], size: u64) -> Result<Padded<'a>>;
+}
+
+struct Padded<'a> {
+    out: &'a mut dyn Write,
+    padding: usize,
+}
+
+impl Padded<'_> {
+    fn finish(self) -> std::io::Result<()> {
+        self.out.write_all(&[0; 512][..self.padding])
+    }
+}
+
+impl Write for Padded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl AppendWriter for tar::Builder<&mut dyn Write> {
+    fn append_writer_for<'a>(&'a mut self, header: &mut tar::Header, path: &[u8], size: u64) -> Result<Padded<'a>> {
+        header.set_size(0);
+        // the header with its size, then nothing: the content follows by hand
+        header.set_path(os_path(path)).or_else(|_| {
+            // too long for the header: GNU's extension carries it
+            let mut long = tar::Header::new_gnu();
+            long.set_path("././@LongLink")?;
+            long.set_entry_type(tar::EntryType::GNULongName);
+            long.set_size(path.len() as u64 + 1);
+            long.set_mode(0o644);
+            long.set_cksum();
+            self.append(&long, [path, b"\0"].concat().as_slice())?;
+            header.set_path(os_path(&path[..path.len().min(99)]))
+        }).map_err(failed)?;
+        header.set_size(size);
+        header.set_cksum();
+        let out: &'a mut dyn Write = self.get_mut();
+        out.write_all(header.as_bytes()).map_err(failed)?;
+        Ok(Padded { out, padding: (512 - (size % 512) as usize) % 512 })
+    }
+}
+
+fn os_path(path: &[u8]) -> &std::path::Path {
+    use std::os::unix::ffi::OsStrExt;
+    std::path::Path::new(std::ffi::OsStr::from_bytes(path))
+}
+
+fn add_to_zip<W: Write + Seek>(
+    zip: &mut zip::ZipWriter<W>,
+    reader: &BlobReader,
+    path: &[u8],
+    entry: &Entry,
+) -> Result<()> {
+    let zip_failed = |error: zip::result::ZipError| failed(error.into());
+    // zip's names are text
+    let name = String::from_utf8(path.to_vec()).unwrap_or_else(|_| escape_path(path));
+    let time = entry.mtime.to_jiff().to_zoned(jiff::tz::TimeZone::UTC).datetime();
+    let mut options = zip::write::SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Deflated)
+        .unix_permissions(entry.mode)
+        .large_file(entry.size > u64::from(u32::MAX));
+    if let Ok(time) = zip::DateTime::try_from(time) {
+        options = options.last_modified_time(time);
+    }
+    match entry.kind {
+        EntryKind::Directory => zip.add_directory(name, options).map_err(zip_failed),
+        EntryKind::Symlink => {
+            let target = String::from_utf8_lossy(&entry.link_target).into_owned();
+            zip.add_symlink(name, target, options).map_err(zip_failed)
+        }
+        EntryKind::File => {
+            zip.start_file(name.clone(), options).map_err(zip_failed)?;
+            write_content(reader, entry, &name, zip)
+        }
+        // zip has no pipes, sockets or devices
+        _ => Ok(()),
+    }
+}

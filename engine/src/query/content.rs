@@ -1,0 +1,51 @@
+//! Writing a file's bytes somewhere.
+
+use std::io::Write;
+
+use lakebed_core::record::tree::{Content, Entry, EntryKind, Extent};
+
+use crate::error::{Error, Result};
+use crate::repository::BlobReader;
+
+/// Zeros to write holes with.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Writes the content of a file, holes as zeros, and checks the whole against the hash that was recorded.
+///
+/// # Errors
+/// What is no file; a chunk that is missing or damaged; the hash of the whole differs; `out` fails.
+pub fn write_content(reader: &BlobReader, entry: &Entry, path: &str, out: &mut dyn Write) -> Result<()> {
+    if entry.kind != EntryKind::File {
+        return Err(Error::WrongKind { path: path.into(), found: entry.kind.as_str(), expected: "file" });
+    }
+    let failed = |source| Error::Machine { operation: "write to the output", source };
+    let mut hasher = reader.store().keys().content_hasher();
+    let whole = matches!(entry.content, Content::Extents { .. } | Content::Indirect { .. });
+    for extent in reader.extents(entry)? {
+        match extent {
+            Extent::Data { id, length } => {
+                let written = reader.with_chunk(id, |plain| {
+                    if plain.len() as u64 != length {
+                        return Err(Error::WrongContent { path: path.into() });
+                    }
+                    if whole {
+                        hasher.update(plain);
+                    }
+                    out.write_all(plain).map_err(failed)
+                })?;
+                written?;
+            }
+            Extent::Hole { mut length } => {
+                while length > 0 {
+                    let part = length.min(ZEROS.len() as u64);
+                    out.write_all(&ZEROS[..part as usize]).map_err(failed)?;
+                    length -= part;
+                }
+            }
+        }
+    }
+    match entry.content.hash() {
+        Some(hash) if whole && hash != hasher.finish() => Err(Error::WrongContent { path: path.into() }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,94 @@
+//! Managing key slots. The data key never changes; who may use it does.
+
+use lakebed_core::id::KeySlotId;
+use lakebed_core::layout;
+use lakebed_core::record::key_slot::{KeySlot, Secret, Unlock};
+use lakebed_core::time::Timestamp;
+
+use super::Repository;
+use super::store::draw;
+use crate::error::{Error, Result};
+
+/// A key slot, to show to people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Its id.
+    pub id: KeySlotId,
+    /// When it was made.
+    pub created: Timestamp,
+    /// What opens it.
+    pub unlock: Unlock,
+    /// Its label.
+    pub label: String,
+    /// It is the one that opened the repository just now.
+    pub current: bool,
+}
+
+impl Repository {
+    /// Lists the key slots, oldest first.
+    ///
+    /// # Errors
+    /// Storage, or a damaged slot.
+    pub fn list_keys(&self) -> Result<Vec<KeyInfo>> {
+        let mut keys = Vec::new();
+        for id in self.store.list_ids::<KeySlotId>(layout::KEYS)? {
+            let key = layout::key_slot(id);
+            let damaged = |source| Error::Record { key: key.clone(), source };
+            let slot = KeySlot::decode(id, &self.store.storage().get(&key)?).map_err(damaged)?;
+            let label = slot.open_label(self.store.keys()).map_err(damaged)?;
+            keys.push(KeyInfo { id, created: slot.created, unlock: slot.unlock, label, current: id == self.slot });
+        }
+        keys.sort_by_key(|key| (key.created, key.id));
+        Ok(keys)
+    }
+
+    /// Adds a key slot for another secret and returns its id.
+    ///
+    /// # Errors
+    /// Storage; a secret that does not fit `unlock`; a repository that is not encrypted.
+    pub fn add_key(&self, unlock: Unlock, secret: &Secret, label: &str) -> Result<KeySlotId> {
+        let salts = [draw(self.random())?, draw(self.random())?];
+        let failed = |source| Error::KeySlot { slot: "new".into(), source };
+        let slot =
+            KeySlot::seal(self.store.keys(), &self.config_hash, unlock, secret, label, self.clock().now(), salts)
+                .map_err(failed)?;
+        // a slot that does not open would be a promise that fails on the day it is needed
+        let config = self.config();
+        slot.open(config.repository_id, config.encryption, &self.config_hash, secret).map_err(failed)?;
+        let bytes = slot.encode();
+        let id = KeySlot::id(&bytes);
+        self.store.storage().put(&layout::key_slot(id), &bytes)?;
+        self.store.storage().sync()?;
+        Ok(id)
+    }
+
+    /// Removes the key slot whose id begins with `prefix`, and returns its id.
+    ///
+    /// # Errors
+    /// None or several match; it is the last one.
+    pub fn remove_key(&self, prefix: &str) -> Result<KeySlotId> {
+        let ids = self.store.list_ids::<KeySlotId>(layout::KEYS)?;
+        let matching: Vec<_> = ids.iter().filter(|id| id.to_string().starts_with(prefix)).collect();
+        let &[&id] = matching.as_slice() else {
+            return Err(Error::KeySlotChoice { prefix: prefix.into(), count: matching.len() });
+        };
+        if ids.len() == 1 {
+            return Err(Error::LastKeySlot { slot: id.short() });
+        }
+        self.store.storage().delete(&layout::key_slot(id))?;
+        self.store.storage().sync()?;
+        Ok(id)
+    }
+
+    /// Replaces the slot that opened the repository by one for another secret, and returns the new slot's id. The new
+    /// one is durable before the old one goes.
+    ///
+    /// # Errors
+    /// As [`Repository::add_key`].
+    pub fn change_secret(&self, unlock: Unlock, secret: &Secret) -> Result<KeySlotId> {
+        let label = self.list_keys()?.into_iter().find(|key| key.current).map(|key| key.label).unwrap_or_default();
+        let id = self.add_key(unlock, secret, &label)?;
+        self.remove_key(&self.slot.to_string())?;
+        Ok(id)
+    }
+}

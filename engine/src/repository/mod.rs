@@ -1,0 +1,109 @@
+//! A repository: its objects, its keys, its index.
+
+mod keys;
+mod open;
+mod reader;
+mod sessions;
+mod snapshots;
+mod store;
+mod writer;
+
+pub use keys::KeyInfo;
+pub use open::{InitOptions, OpenOptions, RepositoryInfo};
+pub use reader::{BlobReader, TreeEntries};
+pub use sessions::{SessionHandle, SessionInfo};
+pub use snapshots::{Catalogue, SnapshotFilter, SnapshotInfo, SnapshotSelector};
+pub use store::Store;
+pub(crate) use writer::{FrameBuilder, PackWriter, measure_frame};
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lakebed_core::id::KeySlotId;
+use lakebed_core::monitor::Monitor;
+use lakebed_core::record::config::Config;
+use lakebed_core::time::{Clock, Random};
+
+use crate::error::Result;
+use crate::index::{Index, IndexOptions};
+
+/// An open repository: objects and keys, without its index. Cheap to clone.
+#[derive(Clone)]
+pub struct Repository {
+    pub(crate) store: Store,
+    config: Arc<Config>,
+    config_hash: [u8; 32],
+    slot: KeySlotId,
+    cache: Option<PathBuf>,
+    memory_bytes: u64,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Repository {
+    /// Returns the configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Returns the objects of the repository.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Returns where time comes from.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// Returns where randomness comes from.
+    pub fn random(&self) -> &dyn Random {
+        &*self.random
+    }
+
+    pub(crate) fn shared_random(&self) -> Arc<dyn Random> {
+        self.random.clone()
+    }
+
+    pub(crate) fn shared_clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
+    fn index_options(&self) -> IndexOptions {
+        IndexOptions { folder: self.cache.as_ref().map(|cache| cache.join("index")), memory_bytes: self.memory_bytes }
+    }
+
+    /// Opens the index and folds what is new in storage.
+    ///
+    /// # Errors
+    /// Storage, a damaged segment, or a cache folder that cannot be used.
+    pub fn index(&self, monitor: &dyn Monitor) -> Result<Index> {
+        Index::open(&self.store, &self.index_options(), monitor)
+    }
+
+    /// Throws the local index away and makes it anew from the index segments, or with `read_packs` from the packs
+    /// themselves: then every pack that no segment describes is published in a new one.
+    ///
+    /// # Errors
+    /// Storage, a damaged object, or another process holds the index.
+    pub fn rebuild_index(&self, read_packs: bool, monitor: &dyn Monitor) -> Result<Index> {
+        if read_packs {
+            crate::index_rebuild::publish_unknown_packs(self, monitor)?;
+        }
+        Index::rebuild(&self.store, &self.index_options(), monitor)
+    }
+
+    /// Begins to read chunks and trees.
+    ///
+    /// # Errors
+    /// As [`Repository::index`].
+    pub fn reader(&self, monitor: &dyn Monitor) -> Result<BlobReader> {
+        Ok(BlobReader::new(self.store.clone(), Arc::new(self.index(monitor)?)))
+    }
+}

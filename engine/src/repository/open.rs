@@ -1,0 +1,175 @@
+//! Making and opening repositories.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lakebed_core::chunker::ChunkerParameters;
+use lakebed_core::codec::seal::{DataKey, Encryption, RepositoryKeys};
+use lakebed_core::id::{KeySlotId, RepositoryId};
+use lakebed_core::layout;
+use lakebed_core::record::config::{Config, FORMAT_VERSION, Features};
+use lakebed_core::record::key_slot::{KeySlot, KeySlotError, Secret, Unlock};
+use lakebed_core::storage::{Storage, StorageErrorKind};
+use lakebed_core::time::{Clock, Random};
+
+use super::store::draw;
+use super::{Repository, Store};
+use crate::error::{Error, Result};
+use crate::system::{SystemClock, SystemRandom};
+
+/// How this process works with a repository. Nothing of it is kept there.
+#[derive(Clone)]
+pub struct OpenOptions {
+    /// Folder for caches: each repository gets a folder of its own in it. `None` keeps the index in memory, which suits
+    /// small repositories and tests.
+    pub cache_dir: Option<PathBuf>,
+    /// Memory for the index, in bytes. 128 MiB keep the filters of 50 million chunks at hand.
+    pub memory_bytes: u64,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where randomness comes from.
+    pub random: Arc<dyn Random>,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            cache_dir: None,
+            memory_bytes: 128 << 20,
+            clock: Arc::new(SystemClock::default()),
+            random: Arc::new(SystemRandom),
+        }
+    }
+}
+
+/// How a repository is to be made.
+#[derive(Debug, Clone)]
+pub struct InitOptions {
+    /// How its objects are protected.
+    pub encryption: Encryption,
+    /// What the first key slot asks for; ignored where nothing is encrypted.
+    pub unlock: Unlock,
+    /// Label of the first key slot.
+    pub label: String,
+    /// How large files are cut.
+    pub chunker: ChunkerParameters,
+}
+
+/// What a repository is, to show to people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoryInfo {
+    /// Its id.
+    pub id: RepositoryId,
+    /// Where it lies.
+    pub location: String,
+    /// How it is protected.
+    pub encryption: Encryption,
+}
+
+impl Repository {
+    /// Makes a repository in an empty place and opens it.
+    ///
+    /// # Errors
+    /// There is one already; storage failed; the secret does not fit.
+    pub fn init(
+        storage: Arc<dyn Storage>,
+        secret: &Secret,
+        init: &InitOptions,
+        options: &OpenOptions,
+    ) -> Result<Self> {
+        let location = storage.location();
+        match storage.size(&layout::config()) {
+            Ok(_) => return Err(Error::RepositoryExists { location }),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        let created = options.clock.now();
+        let config = Config {
+            version: FORMAT_VERSION,
+            repository_id: RepositoryId::new(draw(&*options.random)?),
+            created,
+            encryption: init.encryption,
+            chunker: init.chunker.clone(),
+            features: Features::default(),
+        };
+        let bytes = config.encode();
+        // what cannot be opened again is not made in the first place
+        Config::decode(&bytes).map_err(Error::Config)?;
+        let data_key = DataKey::new(draw(&*options.random)?);
+        let keys = RepositoryKeys::derive(config.repository_id, config.encryption, data_key);
+        let unlock = if init.encryption == Encryption::None { Unlock::Clear } else { init.unlock.clone() };
+        let salts = [draw(&*options.random)?, draw(&*options.random)?];
+        let slot = KeySlot::seal(&keys, &Config::hash(&bytes), unlock, secret, &init.label, created, salts)
+            .map_err(|source| Error::KeySlot { slot: "new".into(), source })?
+            .encode();
+        // the slot first: a configuration without a slot could never be opened, a slot without one does no harm
+        storage.put(&layout::key_slot(KeySlot::id(&slot)), &slot)?;
+        storage.sync()?;
+        match storage.put(&layout::config(), &bytes) {
+            Err(error) if error.kind == StorageErrorKind::AlreadyExists => {
+                return Err(Error::RepositoryExists { location });
+            }
+            result => result?,
+        }
+        storage.sync()?;
+        Self::open(storage, secret, options)
+    }
+
+    /// Opens a repository.
+    ///
+    /// # Errors
+    /// There is none; the secret opens no key slot; the configuration was changed or needs a newer lakebed.
+    pub fn open(storage: Arc<dyn Storage>, secret: &Secret, options: &OpenOptions) -> Result<Self> {
+        let location = storage.location();
+        let bytes = match storage.get(&layout::config()) {
+            Err(error) if error.is_not_found() => return Err(Error::NoRepository { location }),
+            result => result?,
+        };
+        let config = Config::decode(&bytes).map_err(Error::Config)?;
+        let config_hash = Config::hash(&bytes);
+        let (slot, data_key) = unlock(&*storage, &config, &config_hash, secret)?;
+        let keys = RepositoryKeys::derive(config.repository_id, config.encryption, data_key);
+        let cache = options.cache_dir.as_ref().map(|cache| cache.join(config.repository_id.to_string()));
+        Ok(Self {
+            store: Store::new(storage, Arc::new(keys)),
+            config: Arc::new(config),
+            config_hash,
+            slot,
+            cache,
+            memory_bytes: options.memory_bytes,
+            clock: options.clock.clone(),
+            random: options.random.clone(),
+        })
+    }
+
+    /// Returns what the repository is.
+    pub fn info(&self) -> RepositoryInfo {
+        RepositoryInfo {
+            id: self.config.repository_id,
+            location: self.store.storage().location(),
+            encryption: self.config.encryption,
+        }
+    }
+}
+
+/// Finds a slot that the secret opens. A slot that is damaged is passed over as long as another one opens.
+fn unlock(
+    storage: &dyn Storage,
+    config: &Config,
+    config_hash: &[u8; 32],
+    secret: &Secret,
+) -> Result<(KeySlotId, DataKey)> {
+    let mut damaged = None;
+    let mut slots = 0;
+    for object in storage.list(layout::KEYS)? {
+        let Ok(id) = layout::last_part(&object.key).parse::<KeySlotId>() else { continue };
+        slots += 1;
+        let slot = KeySlot::decode(id, &storage.get(&object.key)?).map_err(KeySlotError::from);
+        match slot.and_then(|slot| slot.open(config.repository_id, config.encryption, config_hash, secret)) {
+            Ok(key) => return Ok((id, key)),
+            Err(KeySlotError::WrongSecret) => {}
+            Err(source) => damaged = Some(Error::KeySlot { slot: id.short(), source }),
+        }
+    }
+    Err(damaged.unwrap_or_else(|| Error::WrongKey { location: storage.location(), slots }))
+}

@@ -1,0 +1,244 @@
+//! Reading chunks and trees: index, storage, and a few decoded frames kept at hand.
+//!
+//! Every byte that is read is checked: the seal of its frame, then the hash that names it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use lakebed_core::codec::frame::{FrameHeader, FrameName, OpenFrame, open_frame};
+use lakebed_core::id::{ChunkId, PackId, TreeId};
+use lakebed_core::layout;
+use lakebed_core::pack::{BlobId, PackKind};
+use lakebed_core::record::tree::{Content, Entry, Extent, Node};
+
+use super::Store;
+use crate::error::{Error, Result};
+use crate::index::{Index, Location};
+
+/// Decoded frames are kept up to this many bytes.
+const CACHE_BYTES: usize = 16 << 20;
+
+#[derive(Debug, Default)]
+struct FrameCache {
+    /// Least recently used first. There are a few dozen at most, so a walk is as good as a map.
+    frames: VecDeque<((PackId, u32), Arc<OpenFrame>)>,
+    bytes: usize,
+}
+
+impl FrameCache {
+    fn get(&mut self, key: (PackId, u32)) -> Option<Arc<OpenFrame>> {
+        let at = self.frames.iter().rposition(|(found, _)| *found == key)?;
+        let frame = self.frames.remove(at)?;
+        self.frames.push_back(frame.clone());
+        Some(frame.1)
+    }
+
+    fn put(&mut self, key: (PackId, u32), frame: Arc<OpenFrame>) {
+        self.bytes += frame.plain.len();
+        self.frames.push_back((key, frame));
+        while self.bytes > CACHE_BYTES && self.frames.len() > 1 {
+            if let Some((_, old)) = self.frames.pop_front() {
+                self.bytes -= old.plain.len();
+            }
+        }
+    }
+}
+
+/// Reads chunks and trees of a repository. Cheap to clone; may be used from many threads.
+#[derive(Debug, Clone)]
+pub struct BlobReader {
+    store: Store,
+    index: Arc<Index>,
+    cache: Arc<Mutex<FrameCache>>,
+}
+
+impl BlobReader {
+    /// Joins objects and index.
+    pub fn new(store: Store, index: Arc<Index>) -> Self {
+        Self { store, index, cache: Arc::default() }
+    }
+
+    /// Returns the index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Returns the objects.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Opens the frame whose bytes are given: all of one frame of that pack and kind.
+    pub(crate) fn open_bytes(&self, pack: PackId, offset: u64, kind: PackKind, bytes: &[u8], out: &mut OpenFrame) -> Result<()> {
+        let damaged = |source| Error::DamagedFrame { pack, offset, source };
+        let header = FrameHeader::decode(bytes).map_err(|error| damaged(error.into()))?;
+        let name = FrameName { kind: kind.frame_kind(), salt: &header.salt, number: header.number, context: b"" };
+        self.store.with_scratch(|scratch| {
+            open_frame(&self.store.keys().object_key(&header.salt), name, bytes, scratch, out).map_err(damaged)
+        })
+    }
+
+    fn frame(&self, place: &Location, kind: PackKind) -> Result<Arc<OpenFrame>> {
+        let key = (place.pack, place.frame_offset);
+        let cache = || self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(frame) = cache().get(key) {
+            return Ok(frame);
+        }
+        let mut bytes = Vec::new();
+        let (offset, length) = (u64::from(place.frame_offset), place.frame_len as usize);
+        self.store.storage().get_range(&layout::pack(place.pack), offset, length, &mut bytes)?;
+        let mut frame = OpenFrame::default();
+        self.open_bytes(place.pack, offset, kind, &bytes, &mut frame)?;
+        let frame = Arc::new(frame);
+        cache().put(key, frame.clone());
+        Ok(frame)
+    }
+
+    /// Passes the bytes of a chunk or node to `read`, after checking them.
+    fn with_blob<T>(&self, id: BlobId, kind: PackKind, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        let what = if kind == PackKind::Data { "The chunk" } else { "The tree node" };
+        let place = self.index.lookup(&id)?.ok_or(Error::Missing { what, blob: id })?;
+        let frame = self.frame(&place, kind)?;
+        let end = place.offset as usize + place.length as usize;
+        let wrong = || Error::WrongBlob { pack: place.pack, offset: place.frame_offset.into(), blob: id };
+        let plain = frame.plain.get(place.offset as usize..end).ok_or_else(wrong)?;
+        if kind.blob_id(self.store.keys(), plain) != id {
+            return Err(wrong());
+        }
+        Ok(read(plain))
+    }
+
+    /// Passes the bytes of a chunk to `read`.
+    ///
+    /// # Errors
+    /// It is nowhere, or damaged.
+    pub fn with_chunk<T>(&self, id: ChunkId, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        self.with_blob(id.into(), PackKind::Data, read)
+    }
+
+    /// Reads a node of a tree.
+    ///
+    /// # Errors
+    /// It is nowhere, or damaged.
+    pub fn node(&self, id: TreeId) -> Result<Node> {
+        self.with_blob(id.into(), PackKind::Tree, Node::decode)?.map_err(|source| Error::TreeNode { node: id, source })
+    }
+
+    /// Iterates over the entries of a directory, in the order of their names.
+    pub fn entries(&self, directory: TreeId) -> TreeEntries {
+        TreeEntries { reader: self.clone(), above: vec![vec![directory].into_iter()], leaf: Vec::new().into_iter() }
+    }
+
+    /// Returns a directory's entry of that name, reading no more nodes than lie on the way.
+    ///
+    /// # Errors
+    /// A node is missing or damaged.
+    pub fn lookup_name(&self, directory: TreeId, name: &[u8]) -> Result<Option<Entry>> {
+        let mut node = directory;
+        for _ in 0..MAX_DEPTH {
+            match self.node(node)? {
+                Node::Entries(mut entries) => {
+                    let found = entries.binary_search_by(|entry| entry.name.as_slice().cmp(name));
+                    return Ok(found.ok().map(|at| entries.swap_remove(at)));
+                }
+                Node::EntryIndex(items) => {
+                    let after = items.partition_point(|item| item.first_name.as_slice() <= name);
+                    match after.checked_sub(1) {
+                        Some(at) => node = items[at].node,
+                        None => return Ok(None),
+                    }
+                }
+                _ => break,
+            }
+        }
+        Err(wrong_node(node, "directory"))
+    }
+
+    /// Returns the extents of a file, in order.
+    ///
+    /// # Errors
+    /// Nodes of a long list are missing or damaged, or do not add up to the file's size.
+    pub fn extents(&self, entry: &Entry) -> Result<Vec<Extent>> {
+        match &entry.content {
+            Content::None => Ok(Vec::new()),
+            Content::Chunk(id) => Ok(vec![Extent::Data { id: *id, length: entry.size }]),
+            Content::Extents { extents, .. } => Ok(extents.clone()),
+            Content::Indirect { root, .. } => {
+                let extents = self.extent_list(*root)?;
+                let total = extents.iter().try_fold(0u64, |sum, extent: &Extent| sum.checked_add(extent.length()));
+                if total != Some(entry.size) {
+                    let source = lakebed_core::wire::DecodeError::invalid(
+                        "content list",
+                        "its extents do not add up to the size of the file",
+                    );
+                    return Err(Error::TreeNode { node: *root, source });
+                }
+                Ok(extents)
+            }
+        }
+    }
+
+    /// Returns the extents of a content list that is kept in nodes.
+    pub(crate) fn extent_list(&self, root: TreeId) -> Result<Vec<Extent>> {
+        let mut extents = Vec::new();
+        self.collect_extents(root, &mut extents, 0)?;
+        Ok(extents)
+    }
+
+    fn collect_extents(&self, node: TreeId, extents: &mut Vec<Extent>, depth: usize) -> Result<()> {
+        match self.node(node)? {
+            Node::Extents(more) => extents.extend(more),
+            Node::ExtentIndex(nodes) if depth < MAX_DEPTH => {
+                for node in nodes {
+                    self.collect_extents(node, extents, depth + 1)?;
+                }
+            }
+            _ => return Err(wrong_node(node, "content list")),
+        }
+        Ok(())
+    }
+}
+
+/// No honest tree has more levels of index nodes: each level holds at least 30 times the one above.
+const MAX_DEPTH: usize = 16;
+
+fn wrong_node(node: TreeId, expected: &'static str) -> Error {
+    let source = lakebed_core::wire::DecodeError::invalid(expected, "the node is of another type");
+    Error::TreeNode { node, source }
+}
+
+/// The entries of a directory, one leaf in memory at a time.
+#[derive(Debug)]
+pub struct TreeEntries {
+    reader: BlobReader,
+    above: Vec<std::vec::IntoIter<TreeId>>,
+    leaf: std::vec::IntoIter<Entry>,
+}
+
+impl Iterator for TreeEntries {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(entry) = self.leaf.next() {
+                return Some(Ok(entry));
+            }
+            let node = loop {
+                match self.above.last_mut()?.next() {
+                    Some(node) => break node,
+                    None => {
+                        self.above.pop();
+                    }
+                }
+            };
+            match self.reader.node(node) {
+                Ok(Node::Entries(entries)) => self.leaf = entries.into_iter(),
+                Ok(Node::EntryIndex(items)) if self.above.len() < MAX_DEPTH => {
+                    self.above.push(items.into_iter().map(|item| item.node).collect::<Vec<_>>().into_iter());
+                }
+                Ok(_) => return Some(Err(wrong_node(node, "directory"))),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Finding snapshots.
+
+use std::collections::{BTreeMap, HashMap};
+
+use lakebed_core::codec::frame::FrameKind;
+use lakebed_core::id::SnapshotId;
+use lakebed_core::layout;
+use lakebed_core::record::Record;
+use lakebed_core::record::gc::{Resolution, Verdict};
+use lakebed_core::record::snapshot::{Annotation, Snapshot};
+use lakebed_core::storage::ObjectKey;
+use lakebed_core::time::Timestamp;
+
+use super::Repository;
+use crate::error::{Error, Result};
+
+/// A snapshot and its id. Tags and description are those that count now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SnapshotInfo {
+    /// Its id: the session's that committed it.
+    pub id: SnapshotId,
+    /// Its record.
+    pub snapshot: Snapshot,
+}
+
+/// What snapshots are asked for. An empty list or `None` asks for nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SnapshotFilter {
+    /// Made by one of these hosts.
+    pub hosts: Vec<String>,
+    /// With all tags of at least one of these groups.
+    pub tags: Vec<Vec<String>>,
+    /// With all of these among their sources: a URI, an absolute path, or a path in the snapshot.
+    pub paths: Vec<String>,
+    /// Not before.
+    pub since: Option<Timestamp>,
+    /// Not after.
+    pub until: Option<Timestamp>,
+}
+
+impl SnapshotFilter {
+    /// Tells whether a snapshot is asked for.
+    pub fn matches(&self, snapshot: &Snapshot) -> bool {
+        let any_host = self.hosts.is_empty() || self.hosts.contains(&snapshot.host);
+        let has_tags = |group: &Vec<String>| group.iter().all(|tag| snapshot.tags.contains(tag));
+        let any_tags = self.tags.is_empty() || self.tags.iter().any(has_tags);
+        let has_path = |path: &String| {
+            let path = path.trim_end_matches('/');
+            snapshot.sources.iter().any(|source| {
+                source.uri == path || source.path == path || source.uri.strip_prefix("file://") == Some(path)
+            })
+        };
+        any_host
+            && any_tags
+            && self.paths.iter().all(has_path)
+            && self.since.is_none_or(|since| snapshot.time >= since)
+            && self.until.is_none_or(|until| snapshot.time <= until)
+    }
+}
+
+/// Which one snapshot is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SnapshotSelector {
+    /// The newest.
+    Latest,
+    /// The newest at or before a time.
+    At(Timestamp),
+    /// The one whose id begins so.
+    Id(String),
+}
+
+impl std::fmt::Display for SnapshotSelector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::At(time) => write!(f, "at or before {time}"),
+            Self::Id(prefix) => f.write_str(prefix),
+        }
+    }
+}
+
+/// Every live snapshot, oldest first, and the records that cannot be read.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    /// Snapshots, oldest first.
+    pub snapshots: Vec<SnapshotInfo>,
+    /// Records under `snapshots/` that are damaged, with what is wrong.
+    pub damaged: Vec<(ObjectKey, Error)>,
+}
+
+impl Repository {
+    /// Reads every snapshot that is not forgotten. One that is damaged does not hide the others.
+    ///
+    /// # Errors
+    /// Storage, as far as it concerns more than one record.
+    pub fn catalogue(&self) -> Result<Catalogue> {
+        let forgotten = self.forgotten()?;
+        let mut annotations = self.annotations()?;
+        let mut catalogue = Catalogue::default();
+        for id in self.store.list_ids::<SnapshotId>(layout::SNAPSHOTS)? {
+            if forgotten.contains_key(&id) {
+                continue;
+            }
+            match self.read_snapshot(id) {
+                Ok(None) => {}
+                Ok(Some(mut snapshot)) => {
+                    if let Some(number) = annotations.remove(&id) {
+                        match self.store.read_record::<Annotation>(&layout::annotation(id, number)) {
+                            Ok(annotation) => {
+                                snapshot.tags = annotation.tags;
+                                snapshot.description = annotation.description;
+                            }
+                            Err(error) => catalogue.damaged.push((layout::annotation(id, number), error)),
+                        }
+                    }
+                    catalogue.snapshots.push(SnapshotInfo { id, snapshot });
+                }
+                // forgotten and freed since it was listed
+                Err(Error::Storage(error)) if error.is_not_found() => {}
+                Err(error) => catalogue.damaged.push((layout::snapshot(id), error)),
+            }
+        }
+        catalogue.snapshots.sort_by_key(|info| (info.snapshot.time, info.id));
+        Ok(catalogue)
+    }
+
+    /// Returns the snapshots that match, oldest first. A record that is damaged is an error.
+    ///
+    /// # Errors
+    /// Storage, a damaged record.
+    pub fn snapshots(&self, filter: &SnapshotFilter) -> Result<Vec<SnapshotInfo>> {
+        let catalogue = self.catalogue()?;
+        Ok(catalogue.snapshots.into_iter().filter(|info| filter.matches(&info.snapshot)).collect())
+    }
+
+    /// Returns the one snapshot that is selected among those that match.
+    ///
+    /// # Errors
+    /// There is none, or more than one.
+    pub fn find_snapshot(&self, selector: &SnapshotSelector, filter: &SnapshotFilter) -> Result<SnapshotInfo> {
+        let catalogue = self.catalogue()?;
+        let mut matching = catalogue.snapshots.into_iter().filter(|info| filter.matches(&info.snapshot));
+        let none = || Error::NoSnapshot { selector: selector.to_string() };
+        match selector {
+            SnapshotSelector::Latest => matching.next_back().ok_or_else(none),
+            SnapshotSelector::At(time) => matching.rfind(|info| info.snapshot.time <= *time).ok_or_else(none),
+            SnapshotSelector::Id(prefix) => {
+                let prefix = prefix.to_ascii_lowercase();
+                let mut found: Vec<_> = matching.filter(|info| info.id.to_string().starts_with(&prefix)).collect();
+                match (found.pop(), found.len()) {
+                    (Some(info), 0) => Ok(info),
+                    (Some(_), others) => {
+                        Err(Error::AmbiguousSnapshot { selector: selector.to_string(), count: others + 1 })
+                    }
+                    (None, _) => {
+                        // say what is wrong with the record that was meant, if it is the record
+                        let damaged = catalogue.damaged.into_iter();
+                        let meant = damaged
+                            .filter(|(key, _)| layout::last_part(key).starts_with(&prefix) && !prefix.is_empty())
+                            .map(|(_, error)| error)
+                            .next();
+                        Err(meant.unwrap_or_else(none))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads what stands under a session's key: its snapshot, or `None` where the session was expired.
+    ///
+    /// # Errors
+    /// It is not there, or damaged.
+    pub fn read_snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>> {
+        let key = layout::snapshot(id);
+        match self.store.read_kinds(&key, &[FrameKind::Snapshot, FrameKind::Expiry])? {
+            (FrameKind::Snapshot, plain) => {
+                Ok(Some(Snapshot::decode(&plain).map_err(|source| Error::Record { key, source })?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Gives a snapshot other tags or another description. The record stays; an annotation is put beside it.
+    ///
+    /// # Errors
+    /// Storage.
+    pub fn annotate(&self, info: &SnapshotInfo, tags: Vec<String>, description: String) -> Result<()> {
+        let number = self.annotations()?.get(&info.id).map_or(0, |number| number + 1);
+        let annotation = Annotation {
+            version: lakebed_core::record::RECORD_VERSION,
+            time: self.clock().now(),
+            tags,
+            description,
+            unknown: Default::default(),
+        };
+        self.store.put_record(&layout::annotation(info.id, number), &annotation, self.random())?;
+        self.store.storage().sync()?;
+        Ok(())
+    }
+
+    /// Returns the number of the newest annotation of each snapshot that has one.
+    fn annotations(&self) -> Result<HashMap<SnapshotId, u32>> {
+        let mut newest = HashMap::new();
+        for object in self.store.storage().list(layout::ANNOTATIONS)? {
+            let mut parts = object.key.as_str().split('/').skip(1);
+            let id = parts.next().and_then(|id| id.parse().ok());
+            let number = parts.next().and_then(|number| u32::from_str_radix(number, 16).ok());
+            if let (Some(id), Some(number)) = (id, number) {
+                let known = newest.entry(id).or_insert(number);
+                *known = number.max(*known);
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Returns the snapshots that are forgotten: whose newest tombstone was not undone. The value tells whether it was
+    /// condemned.
+    ///
+    /// # Errors
+    /// Storage, or a damaged resolution.
+    pub(crate) fn forgotten(&self) -> Result<BTreeMap<SnapshotId, bool>> {
+        let mut tombstones: BTreeMap<SnapshotId, (u32, bool)> = BTreeMap::new();
+        for object in self.store.storage().list(layout::FORGOTTEN)? {
+            let mut parts = object.key.as_str().split('/').skip(1);
+            let id = parts.next().and_then(|id| id.parse().ok());
+            let number = parts.next().and_then(|number| u32::from_str_radix(number, 16).ok());
+            if let (Some(id), Some(number), Some(what)) = (id, number, parts.next()) {
+                let newest = tombstones.entry(id).or_insert((number, false));
+                if number > newest.0 {
+                    *newest = (number, false);
+                }
+                if number == newest.0 && what == "resolution" {
+                    newest.1 = true;
+                }
+            }
+        }
+        let mut forgotten = BTreeMap::new();
+        for (id, (number, resolved)) in tombstones {
+            let mut condemned = false;
+            if resolved {
+                let resolution: Resolution = self.store.read_record(&layout::resolution(id, number))?;
+                if resolution.verdict == Verdict::Undone {
+                    continue;
+                }
+                condemned = true;
+            }
+            forgotten.insert(id, condemned);
+        }
+        Ok(forgotten)
+    }
+}

@@ -1,0 +1,165 @@
+//! The objects of a repository: storage and keys together.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+
+use lakebed_core::codec::frame::{FrameKind, FrameScratch, open_record, seal_record};
+use lakebed_core::codec::seal::{RepositoryKeys, SALT_LEN, Salt};
+use lakebed_core::id::{ID_LEN, PackId};
+use lakebed_core::layout;
+use lakebed_core::record::Record;
+use lakebed_core::storage::{ObjectKey, Storage};
+use lakebed_core::time::Random;
+
+use crate::error::{Error, Result};
+
+/// Storage and keys. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    storage: Arc<dyn Storage>,
+    keys: Arc<RepositoryKeys>,
+    scratches: Arc<Mutex<Vec<FrameScratch>>>,
+}
+
+/// Draws an id or a salt.
+pub(crate) fn draw(random: &dyn Random) -> Result<[u8; ID_LEN]> {
+    let mut bytes = [0; SALT_LEN];
+    random.fill(&mut bytes).map_err(|source| Error::Machine { operation: "get randomness", source })?;
+    Ok(bytes)
+}
+
+impl Store {
+    /// Joins storage and keys.
+    pub fn new(storage: Arc<dyn Storage>, keys: Arc<RepositoryKeys>) -> Self {
+        Self { storage, keys, scratches: Arc::default() }
+    }
+
+    /// Returns the storage.
+    pub fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
+    /// Returns the keys.
+    pub fn keys(&self) -> &RepositoryKeys {
+        &self.keys
+    }
+
+    /// Lends buffers and contexts for sealing and opening.
+    pub(crate) fn with_scratch<T>(&self, work: impl FnOnce(&mut FrameScratch) -> Result<T>) -> Result<T> {
+        let pop = || self.scratches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+        let mut scratch = match pop() {
+            Some(scratch) => scratch,
+            None => FrameScratch::new().map_err(|source| Error::Machine { operation: "make a compressor", source })?,
+        };
+        let result = work(&mut scratch);
+        self.scratches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(scratch);
+        result
+    }
+
+    /// Lists the ids that objects right under a prefix are named by. Other names are passed over.
+    ///
+    /// # Errors
+    /// Storage.
+    pub fn list_ids<T: FromStr>(&self, prefix: &str) -> Result<Vec<T>> {
+        let objects = self.storage.list(prefix)?;
+        Ok(objects.iter().filter_map(|object| layout::last_part(&object.key).parse().ok()).collect())
+    }
+
+    /// Lists the packs in storage with their sizes in bytes.
+    ///
+    /// # Errors
+    /// Storage.
+    pub fn list_packs(&self) -> Result<HashMap<PackId, u64>> {
+        let mut packs = HashMap::new();
+        for object in self.storage.list(layout::PACKS)? {
+            if let Ok(id) = layout::last_part(&object.key).parse::<PackId>()
+                && layout::pack(id) == object.key
+            {
+                packs.insert(id, object.size_bytes);
+            }
+        }
+        Ok(packs)
+    }
+
+    /// Seals a record for a key and stores it. It is durable after [`Storage::sync`].
+    ///
+    /// # Errors
+    /// `AlreadyExists` where the key is taken, and every other failure of storage.
+    pub fn put_record<R: Record>(&self, key: &ObjectKey, record: &R, random: &dyn Random) -> Result<u64> {
+        let salt: Salt = draw(random)?;
+        let bytes = self.with_scratch(|scratch| {
+            seal_record(&self.keys, R::KIND, &salt, key.as_str(), &record.encode(), scratch)
+                .map_err(|source| Error::FrameCheck { source })
+        })?;
+        self.storage.put(key, &bytes)?;
+        Ok(bytes.len() as u64)
+    }
+
+    /// Seals a record that is named after its bytes, stores it, and returns its name and its size in bytes.
+    ///
+    /// # Errors
+    /// Storage.
+    pub fn put_hashed(&self, kind: FrameKind, prefix: &str, plain: &[u8], random: &dyn Random) -> Result<([u8; ID_LEN], u64)> {
+        let salt: Salt = draw(random)?;
+        let bytes = self.with_scratch(|scratch| {
+            let bytes = seal_record(&self.keys, kind, &salt, prefix, plain, scratch)
+                .map_err(|source| Error::FrameCheck { source })?;
+            let (_, back) = open_record(&self.keys, &[kind], prefix, &bytes, scratch)
+                .map_err(|source| Error::FrameCheck { source })?;
+            if back != plain {
+                let source = lakebed_core::wire::DecodeError::invalid(kind.as_str(), "it came back different");
+                return Err(Error::FrameCheck { source: source.into() });
+            }
+            Ok(bytes)
+        })?;
+        let name = *lakebed_core::hash::object_hash(&bytes).as_bytes();
+        let key = ObjectKey::new(format!("{prefix}{}", lakebed_core::id::to_hex(&name)));
+        // a prefix of the layout and hexadecimal digits are always a key
+        #[expect(clippy::expect_used)]
+        self.storage.put(&key.expect("a valid object key"), &bytes)?;
+        Ok((name, bytes.len() as u64))
+    }
+
+    /// Reads and opens a record.
+    ///
+    /// # Errors
+    /// It is not there, damaged, or of a newer version.
+    pub fn read_record<R: Record>(&self, key: &ObjectKey) -> Result<R> {
+        let (_, plain) = self.read_kinds(key, &[R::KIND])?;
+        R::decode(&plain).map_err(|source| Error::Record { key: key.clone(), source })
+    }
+
+    /// Reads and opens a record that may be of several kinds.
+    ///
+    /// # Errors
+    /// It is not there, damaged, or of another kind.
+    pub fn read_kinds(&self, key: &ObjectKey, kinds: &[FrameKind]) -> Result<(FrameKind, Vec<u8>)> {
+        let bytes = self.storage.get(key)?;
+        self.with_scratch(|scratch| {
+            open_record(&self.keys, kinds, key.as_str(), &bytes, scratch)
+                .map_err(|source| Error::Damaged { key: key.clone(), source })
+        })
+    }
+
+    /// Reads and opens a record that is named after its bytes.
+    ///
+    /// # Errors
+    /// It is not there, or its bytes do not hash to its name, or it is damaged or of another kind.
+    pub fn read_hashed(
+        &self,
+        key: &ObjectKey,
+        name: &[u8; ID_LEN],
+        kinds: &[FrameKind],
+        prefix: &str,
+        scratch: &mut FrameScratch,
+    ) -> Result<(FrameKind, Vec<u8>)> {
+        let bytes = self.storage.get(key)?;
+        let found = lakebed_core::hash::object_hash(&bytes);
+        if found.as_bytes() != name {
+            return Err(Error::WrongHash { key: key.clone(), found: lakebed_core::id::to_hex(&found.as_bytes()[..4]) });
+        }
+        open_record(&self.keys, kinds, prefix, &bytes, scratch)
+            .map_err(|source| Error::Damaged { key: key.clone(), source })
+    }
+}

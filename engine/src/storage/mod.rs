@@ -1,0 +1,14 @@
+//! Where the objects of a repository lie: a folder, memory, or either behind a decorator.
+//!
+//! All of them keep the contract of [`lakebed_core::storage::Storage`], which [`contract`] checks. Writes to the files
+//! of a repository happen in [`local`] and nowhere else.
+
+pub mod contract;
+pub mod local;
+pub mod memory;
+pub mod readonly;
+
+pub use contract::{Clause, ContractViolation};
+pub use local::LocalStorage;
+pub use memory::MemoryStorage;
+pub use readonly::ReadOnlyStorage;

@@ -1,0 +1,127 @@
+//! The real clock, the real randomness, and who we are.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use lakebed_core::record::session::Process;
+use lakebed_core::record::snapshot::Owners;
+use lakebed_core::time::{Clock, Random, Timestamp};
+
+/// The clock of this machine.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    // the one place that asks the system for the time
+    #[expect(clippy::disallowed_methods)]
+    fn now(&self) -> Timestamp {
+        jiff::Timestamp::now().into()
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The randomness of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemRandom;
+
+impl Random for SystemRandom {
+    fn fill(&self, buffer: &mut [u8]) -> std::io::Result<()> {
+        getrandom::fill(buffer).map_err(std::io::Error::other)
+    }
+}
+
+/// Returns the name of this host.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Returns the name of the user who runs this process, or the number where there is no name.
+pub fn user_name() -> String {
+    let uid = rustix::process::geteuid().as_raw();
+    name_in("/etc/passwd", uid).unwrap_or_else(|| uid.to_string())
+}
+
+/// Describes this process; `host` is the name that its snapshots have.
+pub fn this_process(host: &str) -> Process {
+    let pid = std::process::id();
+    Process {
+        host: host.into(),
+        boot_id: boot_id(),
+        pid,
+        start_ticks: start_ticks(pid).unwrap_or_default(),
+    }
+}
+
+/// Tells whether a process of this boot of this host is certainly gone. What cannot be known counts as alive.
+pub fn is_dead(process: &Process) -> bool {
+    let here = boot_id();
+    if here.is_empty() || process.boot_id.is_empty() || process.boot_id != here {
+        return false;
+    }
+    match start_ticks(process.pid) {
+        // the number may have gone to another process
+        Some(ticks) => process.start_ticks != 0 && ticks != process.start_ticks,
+        None => !PathBuf::from(format!("/proc/{}", process.pid)).exists() && PathBuf::from("/proc/self").exists(),
+    }
+}
+
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+fn start_ticks(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // the command's name stands in parentheses and may hold anything; field 22 is the 20th after it
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Returns the names of the given users and groups, as far as `/etc/passwd` and `/etc/group` know them.
+pub fn owner_names(users: &BTreeSet<u32>, groups: &BTreeSet<u32>) -> Owners {
+    Owners { users: names_in("/etc/passwd", users), groups: names_in("/etc/group", groups) }
+}
+
+fn names_in(file: &str, wanted: &BTreeSet<u32>) -> std::collections::BTreeMap<u32, String> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    records(&text).filter(|(id, _)| wanted.contains(id)).map(|(id, name)| (id, name.to_owned())).collect()
+}
+
+fn name_in(file: &str, wanted: u32) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    records(&text).find(|(id, _)| *id == wanted).map(|(_, name)| name.to_owned())
+}
+
+/// Lines of `name:x:number:...`.
+fn records(text: &str) -> impl Iterator<Item = (u32, &str)> {
+    text.lines().filter_map(|line| {
+        let mut parts = line.split(':');
+        let name = parts.next()?;
+        Some((parts.nth(1)?.parse().ok()?, name))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_lives_and_one_that_started_earlier_under_its_number_is_dead() {
+        let me = this_process("here");
+        assert!(!is_dead(&me));
+        if me.start_ticks > 0 {
+            assert!(is_dead(&Process { start_ticks: me.start_ticks - 1, ..me.clone() }));
+        }
+        assert!(!is_dead(&Process { boot_id: "another boot".into(), ..me }));
+    }
+}
