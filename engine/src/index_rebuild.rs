@@ -95,7 +95,8 @@ pub(crate) fn read_directory(store: &Store, id: PackId, size_bytes: u64) -> Resu
     let damaged = |source: DecodeError| Error::Damaged { key: key.clone(), source: source.into() };
     let invalid = |why: &str| damaged(DecodeError::invalid("pack", why));
     let mut bytes = Vec::new();
-    let trailer_at = size_bytes.checked_sub(TRAILER_LEN as u64).ok_or_else(|| invalid("it is shorter than a trailer"))?;
+    let trailer_at =
+        size_bytes.checked_sub(TRAILER_LEN as u64).ok_or_else(|| invalid("it is shorter than a trailer"))?;
     store.storage().get_range(&key, trailer_at, TRAILER_LEN, &mut bytes)?;
     let trailer = Trailer::decode(&bytes).map_err(damaged)?;
     let directory_at = trailer_at

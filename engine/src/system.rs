@@ -56,12 +56,7 @@ pub fn user_name() -> String {
 /// Describes this process; `host` is the name that its snapshots have.
 pub fn this_process(host: &str) -> Process {
     let pid = std::process::id();
-    Process {
-        host: host.into(),
-        boot_id: boot_id(),
-        pid,
-        start_ticks: start_ticks(pid).unwrap_or_default(),
-    }
+    Process { host: host.into(), boot_id: boot_id(), pid, start_ticks: start_ticks(pid).unwrap_or_default() }
 }
 
 /// Tells whether a process of this boot of this host is certainly gone. What cannot be known counts as alive.

@@ -1,1 +1,16 @@
-//! Behaviour tests.
+//! Behaviour tests, one file for each behaviour, in one binary: each binary links RocksDB.
+
+mod common;
+mod round_trip;
+
+/// A file of tests that nobody lists above would never run.
+#[test]
+fn every_file_here_is_a_module() {
+    let source = include_str!("main.rs");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/it");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let module = name.trim_end_matches(".rs");
+        assert!(module == "main" || source.contains(&format!("mod {module};")), "{name} is not listed in main.rs");
+    }
+}

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lakebed_core::id::TreeId;
 use lakebed_core::record::tree::{Entry, EntryKind, write_directory};
 
-use super::Mount;
 use super::run::{Run, Worker};
 use crate::error::{Error, Result};
 use crate::repository::TreeEntries;
+use crate::source::Mount;
 
 /// What became of an entry.
 #[derive(Clone)]
@@ -44,10 +44,13 @@ struct State {
     finished: Option<TreeId>,
 }
 
+/// The counterparts of an entry: (which tree compared with, its entry).
+pub(super) type Matching = Vec<(usize, Entry)>;
+
 /// A directory, or a source that is a single file, to be worked on.
 pub(super) enum Work {
     Directory { node: Arc<DirNode>, mount: Arc<Mount>, path: Vec<Vec<u8>>, entry: Box<Entry> },
-    RootFile { node: Arc<DirNode>, slot: usize, mount: Arc<Mount>, entry: Entry, matching: Vec<(usize, Entry)> },
+    RootFile { node: Arc<DirNode>, slot: usize, mount: Arc<Mount>, entry: Box<Entry>, matching: Matching },
 }
 
 impl Work {
@@ -148,8 +151,8 @@ impl Run<'_> {
     }
 
     /// Returns every entry of a directory's counterparts, by name.
-    pub(super) fn children_in_comparisons(&self, node: &DirNode) -> Result<HashMap<Vec<u8>, Vec<(usize, Entry)>>> {
-        let mut children: HashMap<Vec<u8>, Vec<(usize, Entry)>> = HashMap::new();
+    pub(super) fn children_in_comparisons(&self, node: &DirNode) -> Result<HashMap<Vec<u8>, Matching>> {
+        let mut children: HashMap<Vec<u8>, Matching> = HashMap::new();
         for beside in self.beside(node) {
             for entry in beside.entries {
                 match entry {
@@ -247,7 +250,7 @@ impl Worker<'_, '_> {
         let run = self.run;
         match work {
             Work::RootFile { node, slot, mount, entry, matching } => {
-                let mut entry = entry;
+                let mut entry = *entry;
                 let tree_path = mount.tree_path.clone();
                 let kept = self.leaf(&mut entry, &matching, &tree_path, None, &|_| mount.source.open_root())?;
                 if self.settle(&node, slot, kept.then_some(entry), &matching) {
@@ -290,7 +293,7 @@ impl Worker<'_, '_> {
         node.fill(vec![Slot::Pending; total]);
         let mut last_done = total == 0;
         let below = |name: &[u8]| [full_path, &[name.to_vec()]].concat();
-        let mut matching: Vec<(usize, Entry)> = Vec::new();
+        let mut matching = Matching::new();
         for (slot, mut entry) in entries.into_iter().enumerate() {
             self.pause()?;
             matching.clear();

@@ -16,7 +16,12 @@ pub(super) struct RateLimit {
 
 impl RateLimit {
     pub(super) fn new(bytes_per_second: u64, clock: Arc<dyn Clock>) -> Self {
-        Self { bytes_per_second: bytes_per_second.max(1), bytes: AtomicU64::new(0), start_ns: clock.monotonic_ns(), clock }
+        Self {
+            bytes_per_second: bytes_per_second.max(1),
+            bytes: AtomicU64::new(0),
+            start_ns: clock.monotonic_ns(),
+            clock,
+        }
     }
 
     /// Counts bytes and waits until they fit into the rate.

@@ -15,35 +15,17 @@ mod queue;
 mod run;
 mod store;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use lakebed_core::codec::compress::Compression;
 use lakebed_core::id::SnapshotId;
 use lakebed_core::monitor::Monitor;
 use lakebed_core::record::snapshot::{Failure, Summary};
-use lakebed_core::record::tree::Entry;
-use lakebed_core::source::Source;
 use lakebed_core::time::Timestamp;
 
 use crate::error::Result;
 use crate::repository::{Repository, SnapshotInfo};
-
-/// A source, and where it lies in the snapshot.
-pub struct Mount {
-    /// Names from the snapshot's root down. Empty: the source's entries lie at the root.
-    pub tree_path: Vec<Vec<u8>>,
-    /// Entries of the directories on the way, as far as they are known; the last is the source's parent.
-    pub ancestors: Vec<Entry>,
-    /// Where the entries come from.
-    pub source: Arc<dyn Source>,
-}
-
-impl std::fmt::Debug for Mount {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mount").field("source", &self.source.uri()).finish_non_exhaustive()
-    }
-}
+use crate::source::Mount;
 
 /// Which snapshot a backup is compared with.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -60,7 +60,8 @@ pub(super) fn choose(
         if crate::system::is_dead(&other.newest.process) {
             base.dead.push(other.id);
         }
-        let is_newer = checkpoint.is_none_or(|best: &crate::repository::SessionInfo| best.newest.time < other.newest.time);
+        let is_newer =
+            checkpoint.is_none_or(|best: &crate::repository::SessionInfo| best.newest.time < other.newest.time);
         if other.checkpoint.is_some() && is_newer && uris(&other.newest.sources) == wanted {
             checkpoint = Some(other);
         }

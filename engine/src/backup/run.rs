@@ -21,9 +21,10 @@ use super::limit::RateLimit;
 use super::parent::{Base, Comparison, choose};
 use super::queue::{Next, Queue};
 use super::store::ChunkStore;
-use super::{BackupOptions, BackupReport, Mount};
+use super::{BackupOptions, BackupReport};
 use crate::error::{Error, Result};
 use crate::repository::{BlobReader, FrameBuilder, Repository, SessionHandle, SnapshotInfo};
+use crate::source::Mount;
 
 /// Counts that the workers share.
 #[derive(Default)]
@@ -126,7 +127,12 @@ impl Worker<'_, '_> {
     }
 
     /// Adds a chunk to the frame for its kind of content, and sends the frame off when it is full.
-    pub(super) fn add_chunk(&mut self, content: FrameContent, id: lakebed_core::id::ChunkId, plain: &[u8]) -> Result<()> {
+    pub(super) fn add_chunk(
+        &mut self,
+        content: FrameContent,
+        id: lakebed_core::id::ChunkId,
+        plain: &[u8],
+    ) -> Result<()> {
         let builder = match content {
             FrameContent::LargeFiles => &mut self.large,
             _ => &mut self.small,
@@ -442,7 +448,7 @@ fn store_left_over(run: &Run<'_>) -> Result<()> {
         let join = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
             thread.join().unwrap_or_else(|_| Err(Error::Poisoned { message: "storing the last frames".into() }))
         };
-        threads.into_iter().map(join).collect()
+        threads.into_iter().try_for_each(join)
     })
 }
 
@@ -495,7 +501,13 @@ fn place_mounts(run: &Run<'_>, top: MountPoint) -> Result<()> {
                         let child = run.child_directory(&node, slot, entry.clone(), &matching);
                         run.queue.push(Work::mounted(child, mount, entry));
                     } else {
-                        run.queue.push(Work::RootFile { node: node.clone(), slot, mount, entry, matching });
+                        run.queue.push(Work::RootFile {
+                            node: node.clone(),
+                            slot,
+                            mount,
+                            entry: Box::new(entry),
+                            matching,
+                        });
                     }
                 }
                 Err(error) => {

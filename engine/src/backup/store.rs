@@ -73,9 +73,8 @@ impl ChunkStore {
         limit: Option<RateLimit>,
     ) -> Result<Self> {
         let store = repository.store().clone();
-        let writer = |kind, session| {
-            PackWriter::new(store.clone(), kind, session, compression, repository.shared_random())
-        };
+        let writer =
+            |kind, session| PackWriter::new(store.clone(), kind, session, compression, repository.shared_random());
         let writers = match session {
             Some(session) => Some((writer(PackKind::Data, session)?, writer(PackKind::Tree, session)?)),
             None => None,

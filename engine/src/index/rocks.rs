@@ -283,7 +283,8 @@ impl Rocks {
 
     /// Passes the places of a chunk or node to `read`.
     pub(super) fn get<T>(&self, id: &BlobId, read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
-        let value = self.db.get_pinned_cf(self.family(CHUNKS)?, id.as_bytes()).map_err(|error| self.classify(&error))?;
+        let value =
+            self.db.get_pinned_cf(self.family(CHUNKS)?, id.as_bytes()).map_err(|error| self.classify(&error))?;
         match value {
             Some(value) if value.len() % PLACE_LEN != 0 => Err(self.corrupt("it holds a row that cannot be")),
             value => Ok(value.map(|value| read(&value))),
@@ -380,10 +381,10 @@ fn options(memory_bytes: u64, secondary: bool) -> (Options, Vec<ColumnFamilyDesc
         options.set_block_based_table_factory(&table);
         ColumnFamilyDescriptor::new(name, options)
     };
-    let families = FAMILIES.iter().map(|name| family(name)).chain([ColumnFamilyDescriptor::new(
-        rocksdb::DEFAULT_COLUMN_FAMILY_NAME,
-        Options::default(),
-    )]);
+    let families = FAMILIES
+        .iter()
+        .map(|name| family(name))
+        .chain([ColumnFamilyDescriptor::new(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, Options::default())]);
     let families = families.collect();
     (options, families, cache)
 }

@@ -142,17 +142,20 @@ impl AppendWriter for tar::Builder<&mut dyn Write> {
     fn append_writer_for<'a>(&'a mut self, header: &mut tar::Header, path: &[u8], size: u64) -> Result<Padded<'a>> {
         header.set_size(0);
         // the header with its size, then nothing: the content follows by hand
-        header.set_path(os_path(path)).or_else(|_| {
-            // too long for the header: GNU's extension carries it
-            let mut long = tar::Header::new_gnu();
-            long.set_path("././@LongLink")?;
-            long.set_entry_type(tar::EntryType::GNULongName);
-            long.set_size(path.len() as u64 + 1);
-            long.set_mode(0o644);
-            long.set_cksum();
-            self.append(&long, [path, b"\0"].concat().as_slice())?;
-            header.set_path(os_path(&path[..path.len().min(99)]))
-        }).map_err(failed)?;
+        header
+            .set_path(os_path(path))
+            .or_else(|_| {
+                // too long for the header: GNU's extension carries it
+                let mut long = tar::Header::new_gnu();
+                long.set_path("././@LongLink")?;
+                long.set_entry_type(tar::EntryType::GNULongName);
+                long.set_size(path.len() as u64 + 1);
+                long.set_mode(0o644);
+                long.set_cksum();
+                self.append(&long, [path, b"\0"].concat().as_slice())?;
+                header.set_path(os_path(&path[..path.len().min(99)]))
+            })
+            .map_err(failed)?;
         header.set_size(size);
         header.set_cksum();
         let out: &'a mut dyn Write = self.get_mut();

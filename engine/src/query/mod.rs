@@ -4,13 +4,14 @@ mod archive;
 mod content;
 mod diff;
 mod find;
-mod list;
+pub(crate) mod list;
 mod stats;
 
 pub use archive::{ArchiveFormat, write_archive};
 pub use content::write_content;
 pub use diff::{Change, ChangeKind, DiffOptions, diff, unified_patch};
 pub use find::{FindOptions, Finding, Occurrence, find};
+pub(crate) use list::join;
 pub use list::{Listed, walk};
 pub use stats::{RepositoryStats, SnapshotStats, repository_stats, snapshot_stats};
 

@@ -14,6 +14,7 @@ pub use reader::{BlobReader, TreeEntries};
 pub use sessions::{SessionHandle, SessionInfo};
 pub use snapshots::{Catalogue, SnapshotFilter, SnapshotInfo, SnapshotSelector};
 pub use store::Store;
+pub(crate) use store::draw;
 pub(crate) use writer::{FrameBuilder, PackWriter, measure_frame};
 
 use std::path::PathBuf;

@@ -71,12 +71,7 @@ impl Repository {
     ///
     /// # Errors
     /// There is one already; storage failed; the secret does not fit.
-    pub fn init(
-        storage: Arc<dyn Storage>,
-        secret: &Secret,
-        init: &InitOptions,
-        options: &OpenOptions,
-    ) -> Result<Self> {
+    pub fn init(storage: Arc<dyn Storage>, secret: &Secret, init: &InitOptions, options: &OpenOptions) -> Result<Self> {
         let location = storage.location();
         match storage.size(&layout::config()) {
             Ok(_) => return Err(Error::RepositoryExists { location }),
@@ -140,6 +135,19 @@ impl Repository {
             clock: options.clock.clone(),
             random: options.random.clone(),
         })
+    }
+
+    /// Reads the configuration again and checks that it is the one that the repository was opened with.
+    ///
+    /// # Errors
+    /// It is gone or another one.
+    pub(crate) fn check_config(&self) -> Result<()> {
+        let key = layout::config();
+        let found = Config::hash(&self.store.storage().get(&key)?);
+        match found == self.config_hash {
+            true => Ok(()),
+            false => Err(Error::WrongHash { key, found: lakebed_core::id::to_hex(&found[..4]) }),
+        }
     }
 
     /// Returns what the repository is.

@@ -69,7 +69,14 @@ impl BlobReader {
     }
 
     /// Opens the frame whose bytes are given: all of one frame of that pack and kind.
-    pub(crate) fn open_bytes(&self, pack: PackId, offset: u64, kind: PackKind, bytes: &[u8], out: &mut OpenFrame) -> Result<()> {
+    pub(crate) fn open_bytes(
+        &self,
+        pack: PackId,
+        offset: u64,
+        kind: PackKind,
+        bytes: &[u8],
+        out: &mut OpenFrame,
+    ) -> Result<()> {
         let damaged = |source| Error::DamagedFrame { pack, offset, source };
         let header = FrameHeader::decode(bytes).map_err(|error| damaged(error.into()))?;
         let name = FrameName { kind: kind.frame_kind(), salt: &header.salt, number: header.number, context: b"" };

@@ -100,7 +100,13 @@ impl Store {
     ///
     /// # Errors
     /// Storage.
-    pub fn put_hashed(&self, kind: FrameKind, prefix: &str, plain: &[u8], random: &dyn Random) -> Result<([u8; ID_LEN], u64)> {
+    pub fn put_hashed(
+        &self,
+        kind: FrameKind,
+        prefix: &str,
+        plain: &[u8],
+        random: &dyn Random,
+    ) -> Result<([u8; ID_LEN], u64)> {
         let salt: Salt = draw(random)?;
         let bytes = self.with_scratch(|scratch| {
             let bytes = seal_record(&self.keys, kind, &salt, prefix, plain, scratch)

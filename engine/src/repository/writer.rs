@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use lakebed_core::codec::compress::{Compression, FrameContent};
-use lakebed_core::codec::frame::{DIRECTORY_NUMBER, FRAME_HEADER_LEN, FrameError, FrameName, OpenFrame, open_frame, seal_frame};
+use lakebed_core::codec::frame::{
+    DIRECTORY_NUMBER, FRAME_HEADER_LEN, FrameError, FrameName, OpenFrame, open_frame, seal_frame,
+};
 use lakebed_core::codec::seal::{ObjectSealer, SEAL_LEN, Salt};
 use lakebed_core::hash::ObjectHasher;
 use lakebed_core::id::{PackId, SessionId};
@@ -227,8 +229,7 @@ impl PackWriter {
     }
 
     fn seal_and_append(&self, filling: &Filling, number: u32, frame: &FrameBuilder) -> Result<(u64, u64)> {
-        let name =
-            FrameName { kind: self.kind.frame_kind(), salt: &filling.salt, number, context: b"" };
+        let name = FrameName { kind: self.kind.frame_kind(), salt: &filling.salt, number, context: b"" };
         let lengths: Vec<u32> = frame.blobs.iter().map(|blob| blob.length).collect();
         let check = |source| Error::FrameCheck { source };
         let sealed = self.shared.store.with_scratch(|scratch| {

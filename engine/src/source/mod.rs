@@ -5,8 +5,10 @@
 
 pub mod filter;
 pub mod local;
+pub mod mounts;
 pub mod reader;
 
 pub use filter::{Filter, FilterError, FilterOptions, Marker};
 pub use local::{LocalOptions, LocalSource, directory_identity};
+pub use mounts::{Mount, local_mounts, parse_path_list, tree_path};
 pub use reader::{Finish, ReaderSource};

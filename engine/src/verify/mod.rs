@@ -1,1 +1,132 @@
-//! v
+//! Verify: is everything there, and is it what it should be.
+//!
+//! First the structure: every record can be read, every tree reaches chunks that the index knows, in packs that storage
+//! has at their size. Then, as far as asked, the data: whole packs are read and hashed, their frames opened, their chunks
+//! hashed, and their directories compared with the index. What is found is reported with the snapshots and paths that it
+//! touches. Nothing is changed but the ledger, which notes what was found good.
+
+mod data;
+mod ledger;
+mod structure;
+
+use std::time::Duration;
+
+use lakebed_core::id::SnapshotId;
+use lakebed_core::monitor::Monitor;
+use lakebed_core::time::Timestamp;
+
+use crate::error::Result;
+use crate::repository::Repository;
+
+pub use ledger::Coverage;
+
+/// How much data is read.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum ReadData {
+    /// None: the structure only.
+    #[default]
+    None,
+    /// All packs.
+    All,
+    /// A random part of the packs, by bytes: above 0, at most 1.
+    Sample(f64),
+    /// The packs whose last verification is longest ago, as many as fit.
+    Budget {
+        /// So much time.
+        time: Option<Duration>,
+        /// So many bytes.
+        bytes: Option<u64>,
+    },
+}
+
+/// How a repository is verified.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyOptions {
+    /// How much data is read.
+    pub read: ReadData,
+    /// Read every file of several chunks from front to back as well, and compare the hash of the whole.
+    pub whole_files: bool,
+    /// Worker threads; 0: one for each processor.
+    pub threads: usize,
+}
+
+/// A part of a snapshot that damage touches.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Affected {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The path in it, as escaped text; empty for the whole snapshot.
+    pub path: String,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The object or chunk.
+    pub subject: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What it touches, at most [`AFFECTED_MAX`] of them.
+    pub affected: Vec<Affected>,
+    /// How many more it touches.
+    pub affected_more: u64,
+}
+
+/// No more paths are listed for one damage.
+pub const AFFECTED_MAX: usize = 100;
+
+/// What a verification found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct VerifyReport {
+    /// Snapshots checked.
+    pub snapshots: u64,
+    /// Different tree nodes checked.
+    pub nodes: u64,
+    /// Different chunks that the trees need.
+    pub chunks: u64,
+    /// Packs in storage.
+    pub packs: u64,
+    /// Bytes of the packs in storage.
+    pub pack_bytes: u64,
+    /// Packs read and found good.
+    pub packs_read: u64,
+    /// Bytes of packs read.
+    pub bytes_read: u64,
+    /// Files read as a whole.
+    pub whole_files: u64,
+    /// Packs that no snapshot needs and no index segment describes: what an interrupted run left. No damage.
+    pub unreferenced_packs: u64,
+    /// What is wrong.
+    pub damage: Vec<Damage>,
+    /// How much was verified when, where data were read.
+    pub coverage: Option<Coverage>,
+    /// When the verification began.
+    pub started: Timestamp,
+}
+
+impl VerifyReport {
+    /// Tells whether nothing is wrong with what was checked.
+    pub fn is_good(&self) -> bool {
+        self.damage.is_empty()
+    }
+}
+
+impl Repository {
+    /// Verifies the repository. Damage is no error: it is in the report.
+    ///
+    /// # Errors
+    /// Storage cannot be read at all; the run was interrupted.
+    pub fn verify(&self, options: &VerifyOptions, monitor: &dyn Monitor) -> Result<VerifyReport> {
+        let started = self.clock().now();
+        let mut checked = structure::check(self, options, monitor)?;
+        checked.report.started = started;
+        if options.read != ReadData::None {
+            data::check(self, options, &mut checked, monitor)?;
+        }
+        if options.whole_files {
+            data::check_whole_files(&mut checked, monitor)?;
+        }
+        structure::locate(&mut checked, monitor)?;
+        Ok(checked.report)
+    }
+}

@@ -1,0 +1,81 @@
+//! The mark of a restore that is going on.
+//!
+//! A restore into an empty folder writes files under their own names, which is quickest; if it is interrupted, a file may
+//! be there in part. So it first puts a marker into the folder and takes it away at the end. Whoever finds the marker of
+//! the same snapshot knows that everything in the folder came from that restore, and that a file is whole only if its size
+//! and time are right, since times are set last.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use lakebed_core::id::SnapshotId;
+
+use crate::error::{Error, Result};
+
+/// Name of the marker, right in the target folder.
+pub(super) const MARKER: &str = ".lakebed-restore";
+
+/// How the target was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ground {
+    /// It was not there or empty: everything in it is ours.
+    Fresh,
+    /// An interrupted restore of the same snapshot left it.
+    Continued,
+    /// It holds other things.
+    Occupied,
+}
+
+#[derive(Debug)]
+pub(super) struct Marker {
+    path: Option<PathBuf>,
+    pub(super) ground: Ground,
+}
+
+impl Marker {
+    /// Looks at the target, without changing anything.
+    pub(super) fn look(target: &Path, snapshot: SnapshotId) -> Result<Self> {
+        let path = target.join(MARKER);
+        let ground = match std::fs::read_to_string(&path) {
+            Ok(text) if text.trim() == snapshot.to_string() => Ground::Continued,
+            Ok(_) => Ground::Occupied,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => match std::fs::read_dir(target) {
+                Ok(mut entries) => {
+                    if entries.next().is_none() {
+                        Ground::Fresh
+                    } else {
+                        Ground::Occupied
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ground::Fresh,
+                Err(source) => return Err(Error::local("list the target folder", target, source)),
+            },
+            Err(source) => return Err(Error::local("read", path, source)),
+        };
+        Ok(Self { path: None, ground })
+    }
+
+    /// Puts the marker there. The target exists by now.
+    pub(super) fn set(&mut self, target: &Path, snapshot: SnapshotId) -> Result<()> {
+        if self.ground == Ground::Occupied {
+            return Ok(());
+        }
+        let path = target.join(MARKER);
+        let write = || {
+            let mut file = std::fs::File::create(&path)?;
+            file.write_all(snapshot.to_string().as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(|source| Error::local("write", &path, source))?;
+        self.path = Some(path);
+        Ok(())
+    }
+
+    /// Takes the marker away: the restore is whole.
+    pub(super) fn clear(self) -> Result<()> {
+        match self.path {
+            Some(path) => std::fs::remove_file(&path).map_err(|source| Error::local("remove", path, source)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The folder that is restored into: making, replacing and finishing entries, one at a time.
+//!
+//! Directories are opened without following links, so a link that lies where a directory should be is never written
+//! through.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lakebed_core::record::tree::{Entry, EntryKind};
+use lakebed_core::time::Timestamp;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+
+/// Open directories that are kept at hand.
+const OPEN_DIRECTORIES: usize = 32;
+
+/// The folder that is restored into.
+#[derive(Debug)]
+pub(super) struct Target {
+    root: PathBuf,
+    owners: bool,
+    directories: Mutex<HashMap<Vec<u8>, Arc<OwnedFd>>>,
+    next_temporary: AtomicU64,
+}
+
+/// A file being written: it gets its name, or keeps it, when it is whole.
+#[derive(Debug)]
+pub(super) struct NewFile {
+    directory: Arc<OwnedFd>,
+    pub(super) file: File,
+    /// Its name until it is whole, where it has another one then.
+    temporary: Option<Vec<u8>>,
+    name: Vec<u8>,
+    path: PathBuf,
+    finished: bool,
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.finished {
+            let name = self.temporary.as_ref().unwrap_or(&self.name);
+            // what is not whole must not stay under the name of what is
+            let _ = rustix::fs::unlinkat(&self.directory, name.as_slice(), AtFlags::empty());
+        }
+    }
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
+    }
+}
+
+fn timespec(time: Timestamp) -> Timespec {
+    Timespec { tv_sec: time.secs, tv_nsec: time.nanos.into() }
+}
+
+pub(super) fn mtime(stat: &Stat) -> Timestamp {
+    Timestamp { secs: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 }
+}
+
+impl Target {
+    pub(super) fn new(root: PathBuf, owners: bool) -> Self {
+        Self { root, owners, directories: Mutex::default(), next_temporary: AtomicU64::new(0) }
+    }
+
+    /// Returns where a path of the snapshot lies.
+    pub(super) fn path(&self, path: &[u8]) -> PathBuf {
+        if path.is_empty() { self.root.clone() } else { self.root.join(OsStr::from_bytes(path)) }
+    }
+
+    fn failed(&self, operation: &'static str, path: &[u8]) -> impl FnOnce(Errno) -> Error + use<> {
+        let path = self.path(path);
+        move |error| Error::local(operation, path, error.into())
+    }
+
+    /// Makes the target folder itself.
+    pub(super) fn make_root(&self) -> Result<()> {
+        std::fs::create_dir_all(&self.root).map_err(|source| Error::local("make the target folder", &self.root, source))
+    }
+
+    /// Opens a directory of the target.
+    fn directory(&self, path: &[u8]) -> Result<Arc<OwnedFd>> {
+        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = directories.get(path) {
+            return Ok(open.clone());
+        }
+        let follow = if path.is_empty() { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | follow;
+        let open = match rustix::fs::open(self.path(path), flags, Mode::empty()) {
+            Err(Errno::NAMETOOLONG) => {
+                drop(directories);
+                let (above, name) = split(path);
+                let above = self.directory(above)?;
+                let open = rustix::fs::openat(&above, name, flags, Mode::empty());
+                directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+                open
+            }
+            result => result,
+        };
+        let open = Arc::new(open.map_err(self.failed("open the directory", path))?);
+        if directories.len() >= OPEN_DIRECTORIES {
+            directories.clear();
+        }
+        directories.insert(path.to_vec(), open.clone());
+        Ok(open)
+    }
+
+    /// Returns what is there under a path; `None` where there is nothing.
+    pub(super) fn look(&self, path: &[u8]) -> Result<Option<Stat>> {
+        let (above, name) = split(path);
+        let above = match self.directory(above) {
+            Err(Error::Local { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            result => result?,
+        };
+        match rustix::fs::statat(&above, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(self.failed("look at", path)(error)),
+        }
+    }
+
+    /// Makes a directory that only we may enter until it is finished.
+    pub(super) fn make_directory(&self, path: &[u8]) -> Result<()> {
+        let (above, name) = split(path);
+        let above = self.directory(above)?;
+        rustix::fs::mkdirat(&above, name, Mode::RWXU).map_err(self.failed("make the directory", path))
+    }
+
+    /// Lists the names in a directory.
+    pub(super) fn names(&self, path: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let directory = self.directory(path)?;
+        let mut names = Vec::new();
+        let list = || rustix::fs::Dir::read_from(&directory);
+        for entry in list().map_err(self.failed("list", path))? {
+            let entry = entry.map_err(self.failed("list", path))?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(name.to_vec());
+            }
+        }
+        Ok(names)
+    }
+
+    /// Deletes whatever is under a path, a directory with all below it.
+    pub(super) fn remove(&self, path: &[u8]) -> Result<()> {
+        let Some(stat) = self.look(path)? else { return Ok(()) };
+        let (above, name) = split(path);
+        let above = self.directory(above)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return rustix::fs::unlinkat(&above, name, AtFlags::empty()).map_err(self.failed("delete", path));
+        }
+        for below in self.names(path)? {
+            self.remove(&crate::query::join(path, &below))?;
+        }
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+        rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR).map_err(self.failed("delete", path))
+    }
+
+    /// Begins a file. `direct` writes it under its own name, which nothing may have; else it gets it at the end, and
+    /// replaces what has it.
+    pub(super) fn begin_file(&self, path: &[u8], direct: bool) -> Result<NewFile> {
+        let (above, name) = split(path);
+        let directory = self.directory(above)?;
+        let temporary = (!direct).then(|| {
+            let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
+            format!(".lakebed-restore-{}-{number}", std::process::id()).into_bytes()
+        });
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&directory, temporary.as_deref().unwrap_or(name), flags, Mode::RUSR | Mode::WUSR)
+            .map_err(self.failed("make the file", path))?;
+        let (file, name, path) = (File::from(file), name.to_vec(), self.path(path));
+        Ok(NewFile { directory, file, temporary, name, path, finished: false })
+    }
+
+    /// Opens an existing file to compare with; `None` where it is no regular file or cannot be read.
+    pub(super) fn existing(&self, path: &[u8]) -> Option<File> {
+        let (above, name) = split(path);
+        let directory = self.directory(above).ok()?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(&directory, name, flags, Mode::empty()).ok()?);
+        file.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(file)
+    }
+
+    /// Makes a link, pipe or device.
+    pub(super) fn make_special(&self, path: &[u8], entry: &Entry) -> Result<()> {
+        let (above, name) = split(path);
+        let above = self.directory(above)?;
+        let mode = Mode::from_raw_mode(entry.mode);
+        let node = |file_type| rustix::fs::mknodat(&above, name, file_type, mode, entry.device);
+        let made = match entry.kind {
+            EntryKind::Symlink => rustix::fs::symlinkat(entry.link_target.as_slice(), &above, name),
+            EntryKind::Fifo => node(FileType::Fifo),
+            EntryKind::Socket => node(FileType::Socket),
+            EntryKind::CharDevice => node(FileType::CharacterDevice),
+            EntryKind::BlockDevice => node(FileType::BlockDevice),
+            EntryKind::File | EntryKind::Directory => Ok(()),
+        };
+        made.map_err(self.failed("make", path))
+    }
+
+    /// Gives a file that was restored before another name.
+    pub(super) fn link(&self, first: &[u8], path: &[u8]) -> Result<()> {
+        let ((above, name), (first_above, first_name)) = (split(path), split(first));
+        let (above, first_above) = (self.directory(above)?, self.directory(first_above)?);
+        rustix::fs::linkat(&first_above, first_name, &above, name, AtFlags::empty())
+            .map_err(self.failed("make the link", path))
+    }
+
+    /// Sets owner, mode, attributes and times of an entry that is no regular file, or of a directory at its end.
+    pub(super) fn finish_entry(&self, path: &[u8], entry: &Entry) -> Result<()> {
+        let (above, name) = split(path);
+        // the root of a target has no name above it
+        let (above, name) =
+            if path.is_empty() { (self.directory(b"")?, &b"."[..]) } else { (self.directory(above)?, name) };
+        if self.owners {
+            let (user, group) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+            rustix::fs::chownat(&above, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(self.failed("set the owner of", path))?;
+        }
+        let whole = self.path(path);
+        for xattr in &entry.xattrs {
+            xattr::set(&whole, OsStr::from_bytes(&xattr.name), &xattr.value)
+                .map_err(|source| Error::local("set an extended attribute of", &whole, source))?;
+        }
+        if entry.kind != EntryKind::Symlink {
+            rustix::fs::chmodat(&above, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
+                .map_err(self.failed("set the mode of", path))?;
+        }
+        let time = timespec(entry.mtime);
+        let times = Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(&above, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(self.failed("set the times of", path))
+    }
+
+    /// Sets owner, attributes, mode and times of a file that is written, and gives it its name.
+    pub(super) fn finish_file(&self, mut new: NewFile, entry: &Entry) -> Result<()> {
+        let failed = |operation| {
+            let path = new.path.clone();
+            move |error: Errno| Error::local(operation, path, error.into())
+        };
+        if self.owners {
+            let (user, group) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+            let (own_user, own_group) = (rustix::process::geteuid(), rustix::process::getegid());
+            if user != own_user || group != own_group {
+                rustix::fs::fchown(&new.file, Some(user), Some(group)).map_err(failed("set the owner of"))?;
+            }
+        }
+        for xattr in &entry.xattrs {
+            use xattr::FileExt;
+            new.file
+                .set_xattr(OsStr::from_bytes(&xattr.name), &xattr.value)
+                .map_err(|source| Error::local("set an extended attribute of", &new.path, source))?;
+        }
+        // the file was made with 0o600; changing the owner drops set-id bits, so the mode comes after it
+        if entry.mode != 0o600 {
+            rustix::fs::fchmod(&new.file, Mode::from_raw_mode(entry.mode)).map_err(failed("set the mode of"))?;
+        }
+        let time = timespec(entry.mtime);
+        let times = Timestamps { last_access: time, last_modification: time };
+        rustix::fs::futimens(new.file.as_fd(), &times).map_err(failed("set the times of"))?;
+        if let Some(temporary) = &new.temporary {
+            rustix::fs::renameat(&new.directory, temporary.as_slice(), &new.directory, new.name.as_slice())
+                .map_err(failed("rename"))?;
+        }
+        new.finished = true;
+        Ok(())
+    }
+
+    /// Makes the whole file system of the target durable: one call instead of one for each file.
+    pub(super) fn sync(&self) -> Result<()> {
+        let directory = self.directory(b"")?;
+        #[cfg(target_os = "linux")]
+        let synced = rustix::fs::syncfs(&directory);
+        #[cfg(not(target_os = "linux"))]
+        let synced = rustix::fs::fsync(&directory);
+        synced.map_err(self.failed("make durable", b""))
+    }
+}
+
+impl NewFile {
+    /// Appends bytes.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|source| Error::local("write", &self.path, source))
+    }
+
+    /// Leaves a hole.
+    pub(super) fn skip(&mut self, length: u64) -> Result<()> {
+        use std::io::Seek;
+        let skip = i64::try_from(length).map_err(std::io::Error::other);
+        skip.and_then(|skip| self.file.seek(std::io::SeekFrom::Current(skip)))
+            .map(|_| ())
+            .map_err(|source| Error::local("write", &self.path, source))
+    }
+
+    /// Sets the size, after holes at the end.
+    pub(super) fn set_size(&mut self, size: u64) -> Result<()> {
+        self.file.set_len(size).map_err(|source| Error::local("write", &self.path, source))
+    }
+}

@@ -1,0 +1,133 @@
+//! What the tests share.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lakebed_engine::backup::{BackupOptions, BackupReport};
+use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::record::key_slot::{Secret, Unlock};
+use lakebed_engine::core::storage::Storage;
+use lakebed_engine::repository::{SnapshotFilter, SnapshotInfo, SnapshotSelector};
+use lakebed_engine::restore::{RestoreOptions, RestoreReport, restore};
+use lakebed_engine::source::{Filter, FilterOptions, LocalOptions, local_mounts};
+use lakebed_engine::storage::{LocalStorage, MemoryStorage};
+use lakebed_engine::verify::{ReadData, VerifyOptions, VerifyReport};
+use lakebed_engine::{InitOptions, OpenOptions, Repository, Silent};
+use tempfile::TempDir;
+
+/// The key of every test repository: a key file, which needs no derivation.
+pub fn secret() -> Secret {
+    Secret::KeyFile(zeroize::Zeroizing::new(vec![7; 32]))
+}
+
+pub fn init_options(encryption: Encryption) -> InitOptions {
+    InitOptions { encryption, unlock: Unlock::KeyFile, label: "test".into(), chunker: Default::default() }
+}
+
+/// A folder for one test, with a source tree, a repository and caches in it.
+pub struct Place {
+    pub folder: TempDir,
+    pub storage: Arc<dyn Storage>,
+    pub open: OpenOptions,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lakebed_testkit::remove_all(self.folder.path());
+    }
+}
+
+impl Place {
+    /// A repository in a folder, its index in RocksDB.
+    pub fn local() -> (Self, Repository) {
+        let folder = TempDir::new().unwrap();
+        let storage: Arc<dyn Storage> = Arc::new(LocalStorage::create(folder.path().join("repo")).unwrap());
+        let open = OpenOptions { cache_dir: Some(folder.path().join("cache")), ..OpenOptions::default() };
+        Self::init(folder, storage, open, Encryption::Aes256Gcm)
+    }
+
+    /// A repository in memory, its index too.
+    pub fn memory(encryption: Encryption) -> (Self, Repository) {
+        let folder = TempDir::new().unwrap();
+        Self::init(folder, Arc::new(MemoryStorage::new()), OpenOptions::default(), encryption)
+    }
+
+    /// A repository over a given storage.
+    pub fn over(storage: Arc<dyn Storage>, open: OpenOptions) -> (Self, Repository) {
+        Self::init(TempDir::new().unwrap(), storage, open, Encryption::Aes256Gcm)
+    }
+
+    fn init(
+        folder: TempDir,
+        storage: Arc<dyn Storage>,
+        open: OpenOptions,
+        encryption: Encryption,
+    ) -> (Self, Repository) {
+        let repository = Repository::init(storage.clone(), &secret(), &init_options(encryption), &open).unwrap();
+        (Self { folder, storage, open }, repository)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn reopen(&self) -> Repository {
+        Repository::open(self.storage.clone(), &secret(), &self.open).unwrap()
+    }
+}
+
+/// Options whose results do not depend on the machine.
+pub fn options() -> BackupOptions {
+    BackupOptions { host: "host".into(), user: "user".into(), threads: 2, ..BackupOptions::default() }
+}
+
+pub fn backup(repository: &Repository, paths: &[PathBuf]) -> BackupReport {
+    backup_with(repository, paths, &options(), &FilterOptions::default())
+}
+
+pub fn backup_with(
+    repository: &Repository,
+    paths: &[PathBuf],
+    options: &BackupOptions,
+    filter: &FilterOptions,
+) -> BackupReport {
+    try_backup(repository, paths, options, filter).unwrap()
+}
+
+pub fn try_backup(
+    repository: &Repository,
+    paths: &[PathBuf],
+    options: &BackupOptions,
+    filter: &FilterOptions,
+) -> lakebed_engine::Result<BackupReport> {
+    let filter = Arc::new(Filter::new(filter).unwrap());
+    let mounts = local_mounts(paths, &filter, &LocalOptions::default()).unwrap();
+    repository.backup(mounts, options, &Silent)
+}
+
+pub fn latest(repository: &Repository) -> SnapshotInfo {
+    repository.find_snapshot(&SnapshotSelector::Latest, &SnapshotFilter::default()).unwrap()
+}
+
+/// Restores a snapshot and returns where the given path of it lies then.
+pub fn restore_to(repository: &Repository, info: &SnapshotInfo, target: &Path, path: &Path) -> PathBuf {
+    let report = try_restore(repository, info, target);
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    target.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+pub fn try_restore(repository: &Repository, info: &SnapshotInfo, target: &Path) -> RestoreReport {
+    let reader = repository.reader(&Silent).unwrap();
+    let options = RestoreOptions { target: target.to_path_buf(), ..RestoreOptions::default() };
+    restore(&reader, info, &options, &|_, _| {}, &Silent).unwrap()
+}
+
+pub fn verify_all(repository: &Repository) -> VerifyReport {
+    let options = VerifyOptions { read: ReadData::All, whole_files: true, threads: 2 };
+    repository.verify(&options, &Silent).unwrap()
+}
+
+pub fn assert_good(repository: &Repository) {
+    let report = verify_all(repository);
+    assert!(report.is_good(), "{:#?}", report.damage);
+}

@@ -1,0 +1,78 @@
+//! What was backed up comes back, whatever it is and however it changes.
+
+use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_testkit::compare::{CompareOptions, assert_same_tree, assert_tree_is, snapshot_of};
+use lakebed_testkit::strategies::{arb_changes, arb_tree};
+use lakebed_testkit::tree::{Content, Item, TreeSpec, apply_changes};
+use proptest::prelude::*;
+
+use crate::common::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Three nights of random changes: each night's snapshot gives back that night's tree, also after the others.
+    #[test]
+    fn every_night_comes_back(tree in arb_tree(), first in arb_changes(), second in arb_changes(), encrypted: bool) {
+        let encryption = if encrypted { Encryption::Aes256Gcm } else { Encryption::None };
+        let (place, repository) = Place::memory(encryption);
+        let source = place.path("source");
+        tree.write(&source);
+        let mut nights = Vec::new();
+        for changes in [Vec::new(), first, second] {
+            apply_changes(&source, &changes);
+            let report = backup(&repository, std::slice::from_ref(&source));
+            prop_assert!(report.failures.is_empty(), "{:?}", report.failures);
+            nights.push((report.snapshot.unwrap(), snapshot_of(&source)));
+        }
+        assert_good(&repository);
+        for (night, (info, expected)) in nights.iter().enumerate() {
+            let target = place.path(&format!("out{night}"));
+            let restored = restore_to(&repository, info, &target, &source);
+            assert_tree_is(expected, &restored, &CompareOptions { check_holes: false, ..CompareOptions::default() });
+        }
+    }
+}
+
+#[test]
+fn an_empty_tree_a_huge_file_and_many_small_files_come_back() {
+    let (place, repository) = Place::local();
+    let mut tree = TreeSpec::new().directory("empty").file("huge", Content::random(1, 40 << 20));
+    for number in 0..3000u64 {
+        tree = tree.file(&format!("small/{}/{number}", number % 40), Content::random(number, number % 900));
+    }
+    let source = place.path("source");
+    tree.write(&source);
+    backup(&repository, std::slice::from_ref(&source));
+    let restored = restore_to(&repository, &latest(&repository), &place.path("out"), &source);
+    assert_same_tree(&source, &restored, &CompareOptions::default());
+    assert_good(&repository);
+}
+
+#[test]
+fn an_unchanged_night_reads_nothing_and_adds_next_to_nothing() {
+    let (place, repository) = Place::local();
+    let source = place.path("source");
+    TreeSpec::new().file("a/b", Content::random(1, 5000)).file("c", Content::random(2, 3 << 20)).write(&source);
+    // a file changed within the file system's clock tick is read again on purpose
+    std::thread::sleep(std::time::Duration::from_millis(120));
+    let first = backup(&repository, std::slice::from_ref(&source));
+    let second = backup(&repository, std::slice::from_ref(&source));
+    assert_eq!(second.parent, first.snapshot.as_ref().map(|info| info.id));
+    assert_eq!((second.summary.bytes_read, second.summary.files_unmodified), (0, 2));
+    // the folders above the source may have other times now; what is below them is the same
+    assert!(second.summary.bytes_stored < 5000, "{:?}", second.summary);
+}
+
+#[test]
+fn the_index_may_be_deleted() {
+    let (place, repository) = Place::local();
+    let source = place.path("source");
+    TreeSpec::new().file("a", Content::random(1, 600_000)).with("l", Item::symlink("a")).write(&source);
+    backup(&repository, std::slice::from_ref(&source));
+    std::fs::remove_dir_all(place.path("cache")).unwrap();
+    let repository = place.reopen();
+    let again = backup(&repository, std::slice::from_ref(&source));
+    assert_eq!(again.summary.bytes_new, 0);
+    assert_good(&repository);
+}
