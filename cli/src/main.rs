@@ -1,1 +1,14 @@
-fn main() {}
+//! `lakebed`, the command line of the backup engine: it parses, calls the engine, and prints.
+
+mod args;
+mod commands;
+mod context;
+mod error;
+mod secret;
+mod size;
+mod time;
+mod ui;
+
+fn main() -> std::process::ExitCode {
+    commands::main()
+}

@@ -1,6 +1,11 @@
 //! Behaviour tests, one file for each behaviour, in one binary: each binary links RocksDB.
 
+mod checkpoints;
 mod common;
+mod concurrency;
+mod damage;
+mod index;
+mod layering;
 mod round_trip;
 
 /// A file of tests that nobody lists above would never run.

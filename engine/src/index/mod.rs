@@ -313,6 +313,28 @@ impl Index {
     /// # Errors
     /// RocksDB failed.
     pub fn lookup(&self, id: &BlobId) -> Result<Option<Location>> {
+        self.with_places(id, |mut places| places.next())
+    }
+
+    /// Returns every place where a chunk or node lies, in packs that can be used.
+    ///
+    /// # Errors
+    /// RocksDB failed.
+    pub fn lookup_all(&self, id: &BlobId) -> Result<Vec<Location>> {
+        let mut all = Vec::new();
+        self.with_places(id, |places| {
+            all.extend(places);
+            None
+        })?;
+        Ok(all)
+    }
+
+    /// Passes the places of a chunk to `take`: first those in memory, then, unless it took one, those in RocksDB.
+    fn with_places(
+        &self,
+        id: &BlobId,
+        mut take: impl FnMut(&mut dyn Iterator<Item = Location>) -> Option<Location>,
+    ) -> Result<Option<Location>> {
         let state = self.read_state();
         let locate = |place: Place| {
             let entry = state.packs.get(place.pack).filter(|entry| entry.usable)?;
@@ -324,14 +346,17 @@ impl Index {
                 length: place.length,
             })
         };
-        if let Some(found) = state.overlay.get(id).into_iter().flatten().find_map(|&place| locate(place)) {
+        if let Some(places) = state.overlay.get(id)
+            && let Some(found) = take(&mut places.iter().filter_map(|&place| locate(place)))
+        {
             return Ok(Some(found));
         }
-        let Some(rocks) = &self.rocks else { return Ok(None) };
-        if state.packs.is_empty() {
-            return Ok(None);
+        match &self.rocks {
+            Some(rocks) if !state.packs.is_empty() => {
+                Ok(rocks.get(id, |value| take(&mut Place::decode_all(value).filter_map(locate)))?.flatten())
+            }
+            _ => Ok(None),
         }
-        Ok(rocks.get(id, |value| Place::decode_all(value).find_map(locate))?.flatten())
     }
 
     /// Returns every pack that the index knows.

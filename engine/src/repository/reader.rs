@@ -101,11 +101,30 @@ impl BlobReader {
         Ok(frame)
     }
 
-    /// Passes the bytes of a chunk or node to `read`, after checking them.
-    fn with_blob<T>(&self, id: BlobId, kind: PackKind, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
+    /// Passes the bytes of a chunk or node to `read`, after checking them. Where one place is damaged, others are tried.
+    fn with_blob<T>(&self, id: BlobId, kind: PackKind, mut read: impl FnMut(&[u8]) -> T) -> Result<T> {
         let what = if kind == PackKind::Data { "The chunk" } else { "The tree node" };
         let place = self.index.lookup(&id)?.ok_or(Error::Missing { what, blob: id })?;
-        let frame = self.frame(&place, kind)?;
+        let first = match self.with_blob_at(id, kind, &place, &mut read) {
+            Err(error @ (Error::Storage(_) | Error::DamagedFrame { .. } | Error::WrongBlob { .. })) => error,
+            result => return result,
+        };
+        for other in self.index.lookup_all(&id)?.into_iter().filter(|other| *other != place) {
+            if let Ok(done) = self.with_blob_at(id, kind, &other, &mut read) {
+                return Ok(done);
+            }
+        }
+        Err(first)
+    }
+
+    fn with_blob_at<T>(
+        &self,
+        id: BlobId,
+        kind: PackKind,
+        place: &Location,
+        read: &mut impl FnMut(&[u8]) -> T,
+    ) -> Result<T> {
+        let frame = self.frame(place, kind)?;
         let end = place.offset as usize + place.length as usize;
         let wrong = || Error::WrongBlob { pack: place.pack, offset: place.frame_offset.into(), blob: id };
         let plain = frame.plain.get(place.offset as usize..end).ok_or_else(wrong)?;
@@ -119,7 +138,7 @@ impl BlobReader {
     ///
     /// # Errors
     /// It is nowhere, or damaged.
-    pub fn with_chunk<T>(&self, id: ChunkId, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
+    pub fn with_chunk<T>(&self, id: ChunkId, read: impl FnMut(&[u8]) -> T) -> Result<T> {
         self.with_blob(id.into(), PackKind::Data, read)
     }
 

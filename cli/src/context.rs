@@ -1,0 +1,134 @@
+//! What commands work with: the storage and the repository that the global options name, and the output.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::layout;
+use lakebed_engine::core::record::config::Config;
+use lakebed_engine::core::record::key_slot::Secret;
+use lakebed_engine::core::storage::{Storage, StorageError};
+use lakebed_engine::source::directory_identity;
+use lakebed_engine::storage::{LocalStorage, ReadOnlyStorage};
+use lakebed_engine::{Error, OpenOptions, Repository};
+
+use crate::args::Globals;
+use crate::error::CliError;
+use crate::ui::{CliMonitor, Ui};
+
+/// What a command wants to do with a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Nothing of it is changed, whatever happens.
+    Read,
+    /// Objects are added or deleted.
+    Write,
+}
+
+/// Global options, and where output goes.
+pub(crate) struct Context {
+    pub(crate) globals: Globals,
+    pub(crate) ui: Ui,
+}
+
+impl Context {
+    /// Returns the folder that the repository lies or shall lie in.
+    pub(crate) fn location(&self) -> Result<PathBuf, CliError> {
+        let Some(repo) = self.globals.repo.clone().filter(|repo| !repo.as_os_str().is_empty()) else {
+            return Err(CliError::usage("No repository was named: give --repo FOLDER or set LAKEBED_REPO"));
+        };
+        if repo.to_string_lossy().contains("://") {
+            let shown = repo.display();
+            let message = format!("`{shown}` is no folder: this lakebed keeps repositories in local folders only");
+            return Err(CliError::usage(message));
+        }
+        Ok(repo)
+    }
+
+    /// Opens the storage, without asking whether there is a repository in it.
+    fn storage(&self, access: Access) -> Result<Arc<dyn Storage>, CliError> {
+        let path = self.location()?;
+        let storage = LocalStorage::open(&path).map_err(|error| match error.is_not_found() {
+            true => Error::NoRepository { location: path.display().to_string() },
+            false => error.into(),
+        })?;
+        Ok(match access {
+            Access::Read => Arc::new(ReadOnlyStorage::new(Arc::new(storage))),
+            Access::Write => Arc::new(storage),
+        })
+    }
+
+    /// Opens the repository, with the secret that it needs.
+    pub(crate) fn open(&self, access: Access) -> Result<Repository, CliError> {
+        let storage = self.storage(access)?;
+        let location = storage.location();
+        let bytes = storage.get(&layout::config()).map_err(|error: StorageError| match error.is_not_found() {
+            true => Error::NoRepository { location: location.clone() },
+            false => error.into(),
+        })?;
+        let config = Config::decode(&bytes).map_err(Error::Config)?;
+        let secret = match config.encryption {
+            Encryption::None => {
+                if self.globals.secret.is_given() {
+                    self.ui.warn("the repository is not encrypted; the password or key file is not used");
+                }
+                Secret::None
+            }
+            _ => self.globals.secret.read(&location)?,
+        };
+        let repository = Repository::open(storage, &secret, &self.open_options()?)?;
+        self.ui.set_repository(&repository);
+        Ok(repository)
+    }
+
+    /// Returns how this process works with repositories.
+    pub(crate) fn open_options(&self) -> Result<OpenOptions, CliError> {
+        let mut options = OpenOptions { cache_dir: Some(self.cache_dir()?), ..OpenOptions::default() };
+        if let Some(memory) = self.globals.memory {
+            options.memory_bytes = memory;
+        }
+        Ok(options)
+    }
+
+    fn cache_dir(&self) -> Result<PathBuf, CliError> {
+        let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        self.globals
+            .cache_dir
+            .clone()
+            .filter(|path| !path.as_os_str().is_empty())
+            .or_else(|| set("XDG_CACHE_HOME").map(|path| path.join("lakebed")))
+            .or_else(|| set("HOME").map(|path| path.join(".cache/lakebed")))
+            .ok_or_else(|| {
+                CliError::failed("There is no place for the local index: HOME is not set")
+                    .hint("give --cache-dir FOLDER or set LAKEBED_CACHE_DIR")
+            })
+    }
+
+    /// Returns the folders that a backup leaves out whole: the repository, and the cache, which is made if need be.
+    pub(crate) fn never_enter(&self) -> Result<Vec<(u64, u64)>, CliError> {
+        let cache = self.cache_dir()?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&cache)
+            .map_err(|error| Error::local("create the cache folder", &cache, error))?;
+        [self.location()?, cache]
+            .into_iter()
+            .map(|path| {
+                directory_identity(&path).map_err(|error| Error::local("look at the folder", &path, error).into())
+            })
+            .collect()
+    }
+
+    /// Returns a monitor for a long run: it shows progress, and a first signal asks the run to end in good order. A
+    /// second one ends the process at once.
+    pub(crate) fn monitor(&self) -> Result<CliMonitor<'_>, CliError> {
+        CliMonitor::new(&self.ui)
+    }
+
+    /// Returns a monitor for a question, which a signal may end at any time.
+    pub(crate) fn question(&self) -> CliMonitor<'_> {
+        CliMonitor::for_question(&self.ui)
+    }
+}

@@ -1,0 +1,206 @@
+//! All output. Whether it is text or JSON is decided once, when the process starts.
+//!
+//! Standard output carries answers and reports, standard error what happens meanwhile: progress, warnings, errors.
+
+mod format;
+mod json;
+mod progress;
+
+pub(crate) use format::{
+    Table, action_sign, bytes, count, duration, entry_json, local_time, mode, percent, plain, rate, ratio, text_of,
+};
+pub(crate) use progress::{CliMonitor, cancel_flag};
+
+use std::io::{BufWriter, IsTerminal, Write};
+use std::sync::OnceLock;
+
+use indicatif::ProgressBar;
+use lakebed_engine::Repository;
+use serde_json::Value;
+
+use crate::error::{CliError, Exit};
+
+/// Where output goes, and in which form.
+pub(crate) struct Ui {
+    command: &'static str,
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+    repository: OnceLock<Value>,
+    bar: ProgressBar,
+}
+
+/// Writes text; fails where standard output does.
+pub(crate) type Text<'a> = &'a mut dyn Write;
+
+impl Ui {
+    /// Decides how output looks.
+    pub(crate) fn new(command: &'static str, json: bool, quiet: bool, verbose: bool) -> Self {
+        let shows_progress = !json && !quiet && std::io::stderr().is_terminal();
+        let bar = if shows_progress { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        Self { command, json, quiet, verbose, repository: OnceLock::new(), bar }
+    }
+
+    /// Tells whether output is a JSON document.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Tells whether each entry is to be told of.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
+    /// Tells whether standard output is a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        std::io::stdout().is_terminal()
+    }
+
+    /// Notes which repository is worked with.
+    pub(crate) fn set_repository(&self, repository: &Repository) {
+        let info = repository.info();
+        // a process works with one repository; a second call would say the same
+        let _ = self.repository.set(json::repository(&info));
+    }
+
+    /// Prints what was asked for.
+    pub(crate) fn answer(
+        &self,
+        result: impl FnOnce() -> Value,
+        text: impl FnOnce(Text<'_>) -> std::io::Result<()>,
+    ) -> Result<(), CliError> {
+        if self.json {
+            self.document("result", result())
+        } else {
+            self.write(|out| text(out).map_err(CliError::output))
+        }
+    }
+
+    /// Prints what was done; silent with `--quiet`.
+    pub(crate) fn report(
+        &self,
+        result: impl FnOnce() -> Value,
+        text: impl FnOnce(Text<'_>) -> std::io::Result<()>,
+    ) -> Result<(), CliError> {
+        if self.json || !self.quiet { self.answer(result, text) } else { Ok(()) }
+    }
+
+    /// Passes buffered standard output to `write`, and flushes it.
+    pub(crate) fn write<T>(&self, write: impl FnOnce(Text<'_>) -> Result<T, CliError>) -> Result<T, CliError> {
+        self.bar.suspend(|| {
+            let mut out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
+            let result = write(&mut out)?;
+            out.flush().map_err(CliError::output)?;
+            Ok(result)
+        })
+    }
+
+    /// Prints a line of what happens to one entry. A reader that has gone is no reason to stop the run.
+    pub(crate) fn line(&self, line: &str) {
+        self.bar.suspend(|| {
+            let _ = writeln!(std::io::stdout(), "{line}");
+        });
+    }
+
+    fn document(&self, key: &str, value: Value) -> Result<(), CliError> {
+        let document = json::document(self.command, self.repository.get(), key, value);
+        self.write(|out| {
+            serde_json::to_writer(&mut *out, &document).map_err(|error| CliError::output(error.into()))?;
+            out.write_all(b"\n").map_err(CliError::output)
+        })
+    }
+
+    /// Tells of something that does not stop the run.
+    pub(crate) fn warn(&self, message: &str) {
+        self.error_line(&format!("warning: {message}"));
+    }
+
+    /// Tells of something in passing; silent with `--quiet` and in JSON.
+    pub(crate) fn note(&self, message: &str) {
+        if !self.quiet && !self.json {
+            self.error_line(message);
+        }
+    }
+
+    fn error_line(&self, line: &str) {
+        // where standard error is gone there is nobody left to tell
+        self.bar.suspend(|| {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        });
+    }
+
+    /// Ends the process: prints the error, if there is one, and returns the exit code.
+    pub(crate) fn finish(&self, result: Result<Exit, CliError>) -> u8 {
+        self.bar.finish_and_clear();
+        let error = match result {
+            Ok(exit) => return exit.code(),
+            Err(error) if error.is_closed_pipe() => return 0,
+            Err(error) => error,
+        };
+        if self.json {
+            // standard error says it where standard output cannot
+            if self.document("error", json::error(&error)).is_ok() {
+                return error.exit_code();
+            }
+        }
+        self.error_line(error_text(&error).trim_end());
+        error.exit_code()
+    }
+}
+
+/// Writes an error as people read it: the error, its causes, a hint.
+fn error_text(error: &CliError) -> String {
+    let mut text = format!("Error: {error}\n");
+    let causes = error.causes();
+    if !causes.is_empty() {
+        text.push_str("Caused by:\n");
+        for (number, cause) in causes.iter().enumerate() {
+            text.push_str(&format!("{}: {cause}\n", number + 1));
+        }
+    }
+    if let Some(hint) = error.advice() {
+        text.push_str(&format!("Hint: {hint}\n"));
+    }
+    text
+}
+
+/// Prints what clap says about a command line that it could not read, or the help that was asked for, and returns the
+/// exit code.
+pub(crate) fn usage(error: &clap::Error) -> u8 {
+    let code = u8::try_from(error.exit_code()).unwrap_or(crate::error::code::USAGE);
+    let wants_json = std::env::args_os().any(|arg| arg == "--json");
+    if !error.use_stderr() || !wants_json {
+        // there is nobody to tell where it cannot be printed
+        let _ = error.print();
+        return code;
+    }
+    let message = error.to_string();
+    let first = message.lines().next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    let document = json::document("", None, "error", json::error(&CliError::usage(first)));
+    let _ = writeln!(std::io::stdout(), "{document}");
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lakebed_engine::Error;
+    use lakebed_engine::core::layout;
+
+    #[test]
+    fn errors_read_well() {
+        let error = CliError::from(Error::Damaged {
+            key: layout::config(),
+            source: lakebed_engine::core::codec::frame::FrameError::Decompress { why: "bad magic".into() },
+        });
+        assert_eq!(
+            error_text(&error),
+            "Error: The object `lakebed.json` is damaged\n\
+             Caused by:\n\
+             1: it cannot be decompressed: bad magic\n\
+             Hint: run `lakebed verify --read-data`; other snapshots are not affected unless it says so\n"
+        );
+        assert_eq!(error_text(&CliError::usage("Give a path")), "Error: Give a path\n");
+    }
+}

@@ -1,0 +1,80 @@
+//! A run that is cut off is continued from its checkpoint.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lakebed_engine::backup::BackupOptions;
+use lakebed_engine::core::monitor::{Monitor, Progress};
+use lakebed_engine::source::{Filter, FilterOptions, LocalOptions, local_mounts};
+use lakebed_engine::{Error, Repository};
+use lakebed_testkit::compare::{CompareOptions, assert_same_tree};
+use lakebed_testkit::tree::{Content, TreeSpec};
+
+use crate::common::*;
+
+/// Stops a run after so many entries, as a signal would.
+struct StopAfter(AtomicU64);
+
+impl Monitor for StopAfter {
+    fn advance(&self, step: Progress) {
+        let _ =
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(step.entries)));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+fn stop_after(repository: &Repository, source: &std::path::Path, options: &BackupOptions, entries: u64) {
+    let filter = Arc::new(Filter::new(&FilterOptions::default()).unwrap());
+    let mounts = local_mounts(&[source.to_path_buf()], &filter, &LocalOptions::default()).unwrap();
+    let error = repository.backup(mounts, options, &StopAfter(AtomicU64::new(entries))).unwrap_err();
+    assert!(matches!(error, Error::Interrupted), "{error:?}");
+}
+
+#[test]
+fn what_a_checkpoint_holds_is_not_read_again() {
+    let (place, repository) = Place::local();
+    let source = place.path("source");
+    let mut tree = TreeSpec::new();
+    for number in 0..1200u64 {
+        tree = tree.file(&format!("d{:02}/{number}", number / 30), Content::random(number, 10_000));
+    }
+    tree.write(&source);
+    std::thread::sleep(std::time::Duration::from_millis(120));
+    let options = BackupOptions { checkpoint_bytes: 1 << 20, ..options() };
+    stop_after(&repository, &source, &options, 700);
+    assert!(repository.catalogue().unwrap().snapshots.is_empty());
+    let session = repository.sessions().unwrap().remove(0);
+    let checkpoint = session.checkpoint.unwrap();
+    assert!(checkpoint.summary.files > 300, "{checkpoint:?}");
+
+    let report = backup_with(&place.reopen(), std::slice::from_ref(&source), &options, &FilterOptions::default());
+    assert!(report.resumed);
+    // nothing beyond one checkpoint's worth of bytes and what was in flight is read twice
+    let read_before = 700 * 10_000;
+    let read_now = report.summary.bytes_read;
+    assert!(read_now < 12_000_000 - read_before + 4_000_000, "{read_now} bytes read");
+    let restored = restore_to(&repository, &latest(&repository), &place.path("out"), &source);
+    assert_same_tree(&source, &restored, &CompareOptions::default());
+    assert_good(&place.reopen());
+}
+
+#[test]
+fn a_checkpoint_is_no_snapshot() {
+    let (place, repository) = Place::local();
+    let source = place.path("source");
+    let mut tree = TreeSpec::new();
+    for number in 0..300u64 {
+        tree = tree.file(&format!("{number}"), Content::random(number, 20_000));
+    }
+    tree.write(&source);
+    let options = BackupOptions { checkpoint_bytes: 1 << 20, ..options() };
+    stop_after(&repository, &source, &options, 250);
+    assert!(repository.catalogue().unwrap().snapshots.is_empty());
+    assert_good(&repository);
+    backup(&repository, std::slice::from_ref(&source));
+    assert_eq!(repository.catalogue().unwrap().snapshots.len(), 1);
+    assert_good(&repository);
+}

@@ -1,0 +1,214 @@
+//! Damage of every kind, in every object: found, located, and never restored silently.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lakebed_engine::core::chunker::ChunkerParameters;
+use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::storage::Storage;
+use lakebed_engine::storage::{LocalStorage, ReadOnlyStorage};
+use lakebed_engine::verify::VerifyReport;
+use lakebed_engine::{InitOptions, OpenOptions, Repository};
+use lakebed_testkit::compare::{CompareOptions, differences, snapshot_of};
+use lakebed_testkit::damage::{Damage, damage, object_files, swap};
+use lakebed_testkit::tree::{Content, TreeSpec};
+
+use crate::common::*;
+
+/// Chunks so small that a file of 3,000 bytes has several: every byte of such a repository can be tried.
+fn tiny_chunks() -> ChunkerParameters {
+    ChunkerParameters {
+        small_file_bytes: 256,
+        min_bytes: 128,
+        average_bytes: 256,
+        max_bytes: 512,
+        ..ChunkerParameters::default()
+    }
+}
+
+/// A small repository in a folder, with an index in memory, two snapshots, an annotation and a ledger.
+struct Small {
+    folder: tempfile::TempDir,
+    source: PathBuf,
+}
+
+impl Small {
+    fn new(encryption: Encryption) -> Self {
+        let folder = tempfile::TempDir::new().unwrap();
+        let source = folder.path().join("source");
+        TreeSpec::new()
+            .file("a/notebook.py", b"print(1)\n".to_vec())
+            .file("a/other.py", b"print(2)\n".to_vec())
+            .file("big", Content::random(1, 3000))
+            .write(&source);
+        let storage = Arc::new(LocalStorage::create(folder.path().join("repo")).unwrap());
+        let init = InitOptions { chunker: tiny_chunks(), ..init_options(encryption) };
+        let repository = Repository::init(storage, &secret(), &init, &OpenOptions::default()).unwrap();
+        backup(&repository, std::slice::from_ref(&source));
+        std::fs::write(source.join("a/new.py"), "print(3)\n").unwrap();
+        backup(&repository, std::slice::from_ref(&source));
+        repository.annotate(&latest(&repository), vec!["kept".into()], String::new()).unwrap();
+        assert_good(&repository);
+        Self { folder, source }
+    }
+
+    fn repo(&self) -> PathBuf {
+        self.folder.path().join("repo")
+    }
+
+    fn open(&self) -> lakebed_engine::Result<Repository> {
+        let storage: Arc<dyn Storage> = Arc::new(LocalStorage::open(self.repo()).unwrap());
+        Repository::open(storage, &secret(), &OpenOptions::default())
+    }
+
+    /// Verifies everything, without entering it in the ledger; `None` where the repository cannot even be opened, which
+    /// is found as well.
+    fn verify(&self) -> Option<VerifyReport> {
+        let storage: Arc<dyn Storage> = Arc::new(LocalStorage::open(self.repo()).unwrap());
+        let storage = Arc::new(ReadOnlyStorage::new(storage));
+        let repository = Repository::open(storage, &secret(), &OpenOptions::default()).ok()?;
+        Some(verify_all(&repository))
+    }
+
+    /// Restores whatever can be and checks that no file came back with other bytes than it had.
+    fn restores_no_lie(&self, name: &str) {
+        let Ok(repository) = self.open() else { return };
+        let Ok(catalogue) = repository.catalogue() else { return };
+        let Some(info) = catalogue.snapshots.last() else { return };
+        let Ok(reader) = repository.reader(&lakebed_engine::Silent) else { return };
+        let target = self.folder.path().join(name);
+        let options = lakebed_engine::restore::RestoreOptions { target: target.clone(), ..Default::default() };
+        let _ = lakebed_engine::restore::restore(&reader, info, &options, &|_, _| {}, &lakebed_engine::Silent);
+        let restored = target.join(self.source.strip_prefix("/").unwrap());
+        if restored.exists() {
+            let (before, after) = (snapshot_of(&self.source), snapshot_of(&restored));
+            for (path, entry) in &after {
+                let original = before.get(path).or_else(|| before.get(&b"a/new.py"[..])).unwrap();
+                assert_eq!(entry.content, original.content, "{}", String::from_utf8_lossy(path));
+            }
+        }
+        lakebed_testkit::remove_all(&target);
+    }
+}
+
+fn relative(small: &Small, file: &Path) -> String {
+    file.strip_prefix(small.repo()).unwrap().display().to_string()
+}
+
+#[test]
+fn every_flipped_byte_is_found() {
+    for encryption in [Encryption::Aes256Gcm, Encryption::None] {
+        let small = Small::new(encryption);
+        let mut flipped = 0;
+        for file in object_files(&small.repo()) {
+            for offset in 0..std::fs::metadata(&file).unwrap().len() {
+                let undo = damage(&file, Damage::FlipByte { offset, mask: 1 << (offset % 8) });
+                let found = small.verify().is_none_or(|report| !report.is_good());
+                assert!(found, "{} at {offset}", relative(&small, &file));
+                undo.restore();
+                flipped += 1;
+            }
+        }
+        assert!(flipped > 8000, "{flipped}");
+        assert!(small.verify().unwrap().is_good());
+    }
+}
+
+#[test]
+fn truncated_empty_and_missing_objects_are_found_and_never_restored() {
+    let small = Small::new(Encryption::Aes256Gcm);
+    for file in object_files(&small.repo()) {
+        let name = relative(&small, &file);
+        let length = std::fs::metadata(&file).unwrap().len();
+        // a run's audit record, a ledger or an annotation may go without anybody missing it
+        let may_go = ["runs/", "ledger/", "annotations/"].iter().any(|prefix| name.starts_with(prefix));
+        // nobody can miss a whole snapshot but by its number
+        let may_go = may_go || name.starts_with("snapshots/");
+        for kind in [Damage::Truncate { length: length / 2 }, Damage::Truncate { length: length - 1 }, Damage::Empty] {
+            let undo = damage(&file, kind);
+            assert!(small.verify().is_none_or(|report| !report.is_good()), "{name} {kind:?}");
+            small.restores_no_lie("out");
+            undo.restore();
+        }
+        let undo = damage(&file, Damage::Delete);
+        let found = small.verify().is_none_or(|report| !report.is_good());
+        assert!(found || may_go, "{name} missing");
+        small.restores_no_lie("out");
+        undo.restore();
+    }
+    assert!(small.verify().unwrap().is_good());
+}
+
+#[test]
+fn exchanged_objects_and_those_of_another_repository_are_found() {
+    let small = Small::new(Encryption::Aes256Gcm);
+    let other = Small::new(Encryption::Aes256Gcm);
+    let files = object_files(&small.repo());
+    for (a, b) in files.iter().zip(files.iter().skip(1)) {
+        let undo = swap(a, b);
+        let found = small.verify().is_none_or(|report| !report.is_good());
+        assert!(found, "{} and {}", relative(&small, a), relative(&small, b));
+        undo.restore();
+    }
+    let foreign = object_files(&other.repo());
+    for prefix in ["snapshots/", "index/", "packs/", "keys/", "lakebed.json", "annotations/", "runs/", "ledger/"] {
+        let of = |all: &[PathBuf], of: &Small| {
+            all.iter().find(|file| relative(of, file).starts_with(prefix)).cloned().unwrap()
+        };
+        let (mine, theirs) = (of(&files, &small), of(&foreign, &other));
+        let kept = std::fs::read(&mine).unwrap();
+        std::fs::copy(&theirs, &mine).unwrap();
+        assert!(small.verify().is_none_or(|report| !report.is_good()), "{prefix}");
+        std::fs::write(&mine, kept).unwrap();
+    }
+    assert!(small.verify().unwrap().is_good());
+}
+
+#[test]
+fn damage_names_the_snapshots_and_paths_that_it_touches() {
+    let small = Small::new(Encryption::Aes256Gcm);
+    let repository = small.open().unwrap();
+    let shown = small.source.strip_prefix("/").unwrap().display().to_string();
+    // the pack with the incompressible file is the largest object
+    let pack =
+        object_files(&small.repo()).into_iter().max_by_key(|file| std::fs::metadata(file).unwrap().len()).unwrap();
+    let undo = damage(&pack, Damage::FlipByte { offset: 1500, mask: 1 });
+    let report = verify_all(&repository);
+    let affected: Vec<_> = report.damage.iter().flat_map(|damage| &damage.affected).collect();
+    assert!(affected.iter().any(|affected| affected.path == format!("{shown}/big")), "{:#?}", report.damage);
+    assert!(!affected.iter().any(|affected| affected.path.ends_with("new.py")), "{:#?}", report.damage);
+    let snapshots: std::collections::BTreeSet<_> = affected.iter().map(|affected| affected.snapshot).collect();
+    assert_eq!(snapshots.len(), 2);
+    // the restore says so too, and leaves nothing under the file's name
+    let target = small.folder.path().join("out");
+    let report = try_restore(&repository, &latest(&repository), &target);
+    assert!(report.failures.iter().any(|failure| failure.damage && failure.path.ends_with("big")));
+    assert!(!target.join(&shown).join("big").exists());
+    assert!(target.join(&shown).join("a/new.py").exists());
+    undo.restore();
+}
+
+/// The next backup stores again what a missing pack held, as far as the source still has it.
+#[test]
+fn a_missing_pack_heals_with_the_next_backup() {
+    let small = Small::new(Encryption::Aes256Gcm);
+    for pack in object_files(&small.repo()).into_iter().filter(|file| relative(&small, file).starts_with("packs/")) {
+        std::fs::remove_file(pack).unwrap();
+    }
+    let repository = small.open().unwrap();
+    assert!(!verify_all(&repository).is_good());
+    backup(&repository, std::slice::from_ref(&small.source));
+    let target = small.folder.path().join("out");
+    let restored = restore_to(&repository, &latest(&repository), &target, &small.source);
+    let found = differences(&snapshot_of(&small.source), &snapshot_of(&restored), &CompareOptions::default());
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_wrong_key_opens_nothing() {
+    let small = Small::new(Encryption::Aes256Gcm);
+    let storage: Arc<dyn Storage> = Arc::new(LocalStorage::open(small.repo()).unwrap());
+    let wrong = lakebed_engine::core::record::key_slot::Secret::KeyFile(zeroize::Zeroizing::new(vec![8; 32]));
+    let error = Repository::open(storage, &wrong, &OpenOptions::default()).unwrap_err();
+    assert!(matches!(error, lakebed_engine::Error::WrongKey { slots: 1, .. }), "{error:?}");
+}
