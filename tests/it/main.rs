@@ -4,6 +4,7 @@ mod checkpoints;
 mod common;
 mod concurrency;
 mod damage;
+mod golden;
 mod index;
 mod layering;
 mod round_trip;

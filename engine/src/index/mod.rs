@@ -313,7 +313,7 @@ impl Index {
     /// # Errors
     /// RocksDB failed.
     pub fn lookup(&self, id: &BlobId) -> Result<Option<Location>> {
-        self.with_places(id, |mut places| places.next())
+        self.with_places(id, |places| places.next())
     }
 
     /// Returns every place where a chunk or node lies, in packs that can be used.
