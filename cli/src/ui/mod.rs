@@ -27,6 +27,7 @@ pub(crate) struct Ui {
     quiet: bool,
     verbose: bool,
     repository: OnceLock<Value>,
+    shows_progress: bool,
     bar: ProgressBar,
 }
 
@@ -38,7 +39,9 @@ impl Ui {
     pub(crate) fn new(command: &'static str, json: bool, quiet: bool, verbose: bool) -> Self {
         let shows_progress = !json && !quiet && std::io::stderr().is_terminal();
         let bar = if shows_progress { ProgressBar::no_length() } else { ProgressBar::hidden() };
-        Self { command, json, quiet, verbose, repository: OnceLock::new(), bar }
+        // nothing is drawn before a phase begins
+        bar.finish_and_clear();
+        Self { command, json, quiet, verbose, repository: OnceLock::new(), shows_progress, bar }
     }
 
     /// Tells whether output is a JSON document.
@@ -85,14 +88,12 @@ impl Ui {
         if self.json || !self.quiet { self.answer(result, text) } else { Ok(()) }
     }
 
-    /// Passes buffered standard output to `write`, and flushes it.
+    /// Passes buffered standard output to `write`, and flushes it. Not while progress is shown.
     pub(crate) fn write<T>(&self, write: impl FnOnce(Text<'_>) -> Result<T, CliError>) -> Result<T, CliError> {
-        self.bar.suspend(|| {
-            let mut out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
-            let result = write(&mut out)?;
-            out.flush().map_err(CliError::output)?;
-            Ok(result)
-        })
+        let mut out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
+        let result = write(&mut out)?;
+        out.flush().map_err(CliError::output)?;
+        Ok(result)
     }
 
     /// Prints a line of what happens to one entry. A reader that has gone is no reason to stop the run.

@@ -48,12 +48,16 @@ pub(crate) struct CliMonitor<'a> {
 impl<'a> CliMonitor<'a> {
     /// Begins to watch for signals.
     pub(crate) fn new(ui: &'a Ui) -> Result<Self, CliError> {
-        Ok(Self { cancelled: cancel_flag()?, ..Self::for_question(ui) })
+        Ok(Self::with_flag(ui, cancel_flag()?))
     }
 
     /// Leaves signals as they are.
     pub(crate) fn for_question(ui: &'a Ui) -> Self {
-        Self { ui, cancelled: Arc::default(), entries: Arc::default(), counts_entries: AtomicBool::new(false) }
+        Self::with_flag(ui, Arc::default())
+    }
+
+    fn with_flag(ui: &'a Ui, cancelled: Arc<AtomicBool>) -> Self {
+        Self { ui, cancelled, entries: Arc::default(), counts_entries: AtomicBool::new(false) }
     }
 }
 
@@ -83,7 +87,7 @@ fn template(total: Option<Progress>) -> &'static str {
 impl Monitor for CliMonitor<'_> {
     fn phase(&self, phase: Phase, total: Option<Progress>) {
         let bar = &self.ui.bar;
-        if bar.is_hidden() {
+        if !self.ui.shows_progress {
             return;
         }
         let total = total.filter(|total| *total != Progress::default());
@@ -108,7 +112,7 @@ impl Monitor for CliMonitor<'_> {
     }
 
     fn advance(&self, step: Progress) {
-        if self.ui.bar.is_hidden() {
+        if !self.ui.shows_progress {
             return;
         }
         self.entries.fetch_add(step.entries, Ordering::Relaxed);

@@ -378,3 +378,72 @@ pub fn decode_removal(bytes: &[u8]) -> Result<Vec<PackId>, DecodeError> {
     reader.end()?;
     Ok(packs)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::seal::{DataKey, Encryption};
+    use crate::id::RepositoryId;
+    use proptest::prelude::*;
+
+    fn arb_directory() -> impl Strategy<Value = PackDirectory> {
+        let blob = (prop::array::uniform32(any::<u8>()), 0u32..1 << 20)
+            .prop_map(|(id, length)| BlobInfo { id: BlobId::new(id), length });
+        let frame = (any::<u32>(), 48u32..1 << 20, prop::collection::vec(blob, 0..6))
+            .prop_map(|(number, frame_len, blobs)| FrameInfo { number, frame_len, blobs });
+        (any::<bool>(), prop::array::uniform32(1u8..), any::<[u8; 32]>(), prop::collection::vec(frame, 0..6)).prop_map(
+            |(data, session, salt, frames)| PackDirectory {
+                kind: if data { PackKind::Data } else { PackKind::Tree },
+                session: SessionId::new(session),
+                salt,
+                frames,
+            },
+        )
+    }
+
+    fn keys() -> RepositoryKeys {
+        RepositoryKeys::derive(RepositoryId::new([1; 32]), Encryption::Aes256Gcm, DataKey::new([2; 32]))
+    }
+
+    proptest! {
+        #[test]
+        fn directories_and_segments_come_back(directory in arb_directory(), id in prop::array::uniform32(1u8..)) {
+            prop_assert_eq!(&PackDirectory::decode(&directory.encode()).unwrap(), &directory);
+            let pack = PackInfo { id: PackId::new(id), size_bytes: 77, directory };
+            let bytes = encode_segment(std::slice::from_ref(&pack));
+            prop_assert_eq!(decode_segment(&bytes).unwrap(), vec![pack]);
+            let removal = encode_removal(&[PackId::new(id)]);
+            prop_assert_eq!(decode_removal(&removal).unwrap(), vec![PackId::new(id)]);
+        }
+
+        #[test]
+        fn the_end_of_a_pack_opens_and_no_byte_of_it_can_change(
+            directory in arb_directory(),
+            at: prop::sample::Index,
+            bit in 0u8..8,
+        ) {
+            let (keys, mut scratch) = (keys(), FrameScratch::new().unwrap());
+            let tail = directory.seal_tail(&keys.object_key(&directory.salt), &mut scratch).unwrap();
+            let mut open = |tail: &[u8]| {
+                let (sealed, trailer) = tail.split_at(tail.len() - TRAILER_LEN);
+                let trailer = Trailer::decode(trailer).ok()?;
+                // the length is not sealed; whoever reads it finds that it does not fit
+                let fits = trailer.directory_len as usize == sealed.len();
+                trailer.open_directory(&keys, sealed, &mut scratch).ok().filter(|_| fits)
+            };
+            prop_assert_eq!(open(&tail), Some(directory));
+            let mut bad = tail.clone();
+            let at = at.index(bad.len());
+            bad[at] ^= 1 << bit;
+            prop_assert_eq!(open(&bad), None);
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes: Vec<u8>) {
+            let versioned = [&[PACK_VERSION], &bytes[..]].concat();
+            let _ = (PackDirectory::decode(&versioned), decode_segment(&versioned), decode_removal(&versioned));
+            let _ = Trailer::decode(&bytes);
+            let _ = Trailer::decode(&[&TRAILER_MAGIC[..], &versioned].concat());
+        }
+    }
+}

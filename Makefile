@@ -1,0 +1,25 @@
+# What can be done with a checkout of lakebed. Each target is a script in scripts/, which says what it needs.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build test lint demo bench
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+setup: ## check what building needs, and install what is missing where that is possible
+	@scripts/setup
+
+build: ## build the release binary and print where it is
+	@scripts/build
+
+test: ## everything that must hold: format, lints, tests, documentation, licences, build
+	@scripts/test
+
+lint: ## the part of `test` that runs no tests
+	@scripts/lint
+
+demo: ## two nights of backups of real files, a restore, a comparison (SOURCE=folder, KEEP=1)
+	@SOURCE='$(SOURCE)' KEEP='$(KEEP)' scripts/demo
+
+bench: ## one run of each phase beside plain floors (SOURCE=folder, WORK=folder, ROUNDS=n)
+	@SOURCE='$(SOURCE)' WORK='$(WORK)' ROUNDS='$(ROUNDS)' scripts/bench

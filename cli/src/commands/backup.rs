@@ -1,0 +1,422 @@
+//! `backup`: make a snapshot.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::Args;
+use lakebed_engine::Repository;
+use lakebed_engine::backup::{BackupOptions, BackupReport, ParentChoice};
+use lakebed_engine::core::codec::compress::Compression;
+use lakebed_engine::core::time::Timestamp;
+use lakebed_engine::source::{
+    Filter, FilterOptions, Finish, LocalOptions, Mount, ReaderSource, local_mounts, parse_path_list, tree_path,
+};
+use serde_json::{Value, json};
+
+use super::select;
+use crate::context::{Access, Context};
+use crate::error::{CliError, Exit};
+use crate::size::{parse_rate, parse_size};
+use crate::time::parse_first;
+use crate::ui::{self, cancel_flag};
+
+const EXAMPLES: &str = "\
+A path is stored under the name that it is given by: `src` as src/..., `/data/lake` as data/lake/..., `.` as what is in it.
+Patterns are those of .gitignore, matched against paths as they are in the snapshot. What cannot be read is told, listed
+in the snapshot and skipped; the exit code is then 3.
+
+Examples:
+  lakebed backup --repo /mnt/backup/lake /data/lake --exclude '*.tmp' --tag nightly
+  lakebed backup --repo /mnt/backup/lake . --exclude-caches --one-file-system --dry-run
+  lakebed backup --repo /mnt/backup/lake --command base.dump -- pg_dump -Fc base";
+
+/// Make a snapshot of folders and files
+///
+/// Reads what has changed since the last snapshot of the same paths, stores what the repository does not have, and
+/// commits a snapshot. A run that was interrupted is continued by the next one. Other backups, restores and
+/// verifications may run at the same time.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+#[command(override_usage = "lakebed backup [OPTIONS] PATH...\n       lakebed backup [OPTIONS] --stdin NAME\n       \
+    lakebed backup [OPTIONS] --command NAME -- PROGRAM [ARGS...]")]
+pub(crate) struct BackupArgs {
+    /// Folders and files to back up
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// The program whose output is stored, and its arguments, with --command
+    #[arg(last = true, value_name = "PROGRAM")]
+    program: Vec<OsString>,
+    /// Store standard input as a file of this name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "program", "files_from", "files_from0", "command"])]
+    stdin: Option<OsString>,
+    /// Store what PROGRAM prints as a file of this name; when it fails there is no snapshot
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "files_from", "files_from0"], requires = "program")]
+    command: Option<OsString>,
+    /// Also back up the paths in this file, one a line, `#` for comments; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    files_from: Vec<PathBuf>,
+    /// The same, with paths that end in a NUL byte, as from `find -print0`
+    #[arg(long, value_name = "FILE")]
+    files_from0: Vec<PathBuf>,
+
+    /// Leave out what matches this pattern; `!` takes back in
+    #[arg(long, value_name = "PATTERN", help_heading = "What is left out")]
+    exclude: Vec<String>,
+    /// The same, upper and lower case taken as one
+    #[arg(long, value_name = "PATTERN", help_heading = "What is left out")]
+    iexclude: Vec<String>,
+    /// Leave out what matches the patterns in this file, one a line
+    #[arg(long, value_name = "FILE", help_heading = "What is left out")]
+    exclude_file: Vec<PathBuf>,
+    /// Leave out what is in folders that hold a file of this name (that begins with HEADER)
+    #[arg(long, value_name = "NAME[:HEADER]", help_heading = "What is left out")]
+    exclude_if_present: Vec<String>,
+    /// Leave out what is in folders that a CACHEDIR.TAG marks as caches
+    #[arg(long, help_heading = "What is left out")]
+    exclude_caches: bool,
+    /// Leave out files larger than this
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "What is left out")]
+    exclude_larger_than: Option<u64>,
+    /// Do not enter other file systems than that of each PATH
+    #[arg(short = 'x', long, help_heading = "What is left out")]
+    one_file_system: bool,
+
+    /// Tags, separated by commas
+    #[arg(long, value_name = "TAG,...", help_heading = "The snapshot")]
+    tag: Vec<String>,
+    /// Free text about the snapshot
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, help_heading = "The snapshot")]
+    description: String,
+    /// Host that the snapshot is filed under [default: this machine's name]
+    #[arg(long, env = "LAKEBED_HOST", value_name = "HOST", help_heading = "The snapshot")]
+    host: Option<String>,
+    /// The moment that the snapshot stands for [default: now]
+    #[arg(long, value_name = "TIME", value_parser = parse_first, help_heading = "The snapshot")]
+    time: Option<Timestamp>,
+    /// Make no snapshot where nothing has changed
+    #[arg(long, help_heading = "The snapshot")]
+    skip_if_unchanged: bool,
+
+    /// Snapshot to compare with [default: the newest of this host and these paths]
+    #[arg(long, value_name = "SNAPSHOT", help_heading = "How it is made")]
+    parent: Option<String>,
+    /// Compare with nothing: read every file
+    #[arg(long, conflicts_with = "parent", help_heading = "How it is made")]
+    force: bool,
+    /// Do not read files of which only the change time differs
+    #[arg(long, help_heading = "How it is made")]
+    ignore_ctime: bool,
+    /// Do not read files of which only the number differs, for network file systems
+    #[arg(long, help_heading = "How it is made")]
+    ignore_inode: bool,
+    /// fastest, fast, balanced, max, archival, none, or a zstd level from -7 to 22
+    #[arg(long, value_name = "HOW", default_value_t, allow_hyphen_values = true, help_heading = "How it is made")]
+    compression: Compression,
+    /// Bytes a second to read at most, such as 50MiB [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = "How it is made")]
+    limit_read: Option<u64>,
+    /// Bytes a second to write at most, such as 50MiB [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = "How it is made")]
+    limit_write: Option<u64>,
+    /// Worker threads [default: one for each processor]
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true, help_heading = "How it is made")]
+    threads: usize,
+    /// Read and compare everything, write nothing
+    #[arg(short = 'n', long, help_heading = "How it is made")]
+    dry_run: bool,
+}
+
+impl BackupArgs {
+    fn options(&self, repository: &Repository) -> Result<BackupOptions, CliError> {
+        let defaults = BackupOptions::default();
+        let parent = match (&self.parent, self.force) {
+            (_, true) => ParentChoice::None,
+            (Some(name), false) => ParentChoice::Snapshot(select::find(repository, name)?.id),
+            (None, false) => ParentChoice::Newest,
+        };
+        Ok(BackupOptions {
+            host: self.host.clone().filter(|host| !host.is_empty()).unwrap_or(defaults.host),
+            tags: self.tag.iter().flat_map(|tags| select::split_tags(tags)).collect(),
+            description: self.description.clone(),
+            time: self.time,
+            parent,
+            ignore_ctime: self.ignore_ctime,
+            ignore_inode: self.ignore_inode,
+            skip_if_unchanged: self.skip_if_unchanged,
+            dry_run: self.dry_run,
+            compression: self.compression,
+            threads: self.threads,
+            read_limit: self.limit_read,
+            write_limit: self.limit_write,
+            ..defaults
+        })
+    }
+
+    fn filter(&self) -> Result<Filter, CliError> {
+        let options = FilterOptions {
+            exclude: self.exclude.clone(),
+            iexclude: self.iexclude.clone(),
+            exclude_files: self.exclude_file.clone(),
+            exclude_if_present: self.exclude_if_present.clone(),
+            exclude_caches: self.exclude_caches,
+            exclude_larger_than: self.exclude_larger_than,
+            one_file_system: self.one_file_system,
+        };
+        Filter::new(&options).map_err(|error| CliError::failed("Cannot use what is to be left out").caused_by(error))
+    }
+
+    /// Returns the paths of the arguments and of the lists.
+    fn all_paths(&self) -> Result<Vec<PathBuf>, CliError> {
+        let mut paths = self.paths.clone();
+        // without --command there is no program, and what stands after `--` are paths
+        paths.extend(self.program.iter().map(PathBuf::from));
+        for (files, separator) in [(&self.files_from, b'\n'), (&self.files_from0, 0)] {
+            for file in files {
+                paths.extend(parse_path_list(&read_list(file)?, separator));
+            }
+        }
+        if paths.is_empty() {
+            let message = match self.files_from.is_empty() && self.files_from0.is_empty() {
+                true => "Nothing was named to back up: give a PATH, --files-from, --stdin or --command",
+                false => "The given lists name nothing to back up",
+            };
+            return Err(CliError::usage(message));
+        }
+        Ok(paths)
+    }
+}
+
+fn read_list(file: &Path) -> Result<Vec<u8>, CliError> {
+    let mut bytes = Vec::new();
+    let result = match file.as_os_str() == "-" {
+        true => std::io::stdin().lock().read_to_end(&mut bytes).map(|_| ()),
+        false => std::fs::read(file).map(|content| bytes = content),
+    };
+    result.map_err(|error| {
+        CliError::failed(format!("Cannot read the list of paths `{}`", file.display())).caused_by(error)
+    })?;
+    Ok(bytes)
+}
+
+pub(crate) fn run(ctx: &Context, args: &BackupArgs) -> Result<Exit, CliError> {
+    let stream = args.stdin.as_deref().or(args.command.as_deref());
+    let paths = if stream.is_none() { args.all_paths()? } else { Vec::new() };
+    let filter = Arc::new(args.filter()?);
+    let repository = ctx.open(if args.dry_run { Access::Read } else { Access::Write })?;
+    let options = args.options(&repository)?;
+    let never_enter = ctx.never_enter()?;
+    let monitor = ctx.monitor()?;
+    let mut child = None;
+    let mounts = match stream {
+        None => {
+            let local = LocalOptions { never_enter, one_file_system: args.one_file_system };
+            local_mounts(&paths, &filter, &local)?
+        }
+        Some(name) => {
+            let (reader, finish): (Box<dyn Read + Send>, Finish) = match args.command {
+                None => (Box::new(std::io::stdin()), stop_if_cancelled(cancel_flag()?)),
+                Some(_) => {
+                    let (running, output) = Running::start(&args.program)?;
+                    let finish = running.finish(cancel_flag()?);
+                    child = Some(running);
+                    (Box::new(output), finish)
+                }
+            };
+            let kind = if args.stdin.is_some() { "stdin" } else { "command" };
+            let time = options.time.unwrap_or_else(|| repository.clock().now());
+            vec![stream_mount(kind, name, time, reader, finish)?]
+        }
+    };
+    let result = repository.backup(mounts, &options, &monitor);
+    drop(monitor);
+    // a program that still runs has nobody to write to
+    drop(child);
+    let report = result?;
+    if stream.is_some() && !report.failures.is_empty() {
+        return Err(stream_failed(&report));
+    }
+    print(ctx, &report, args)?;
+    Ok(if report.failures.is_empty() { Exit::Done } else { Exit::Partial })
+}
+
+/// Makes a source of a stream.
+fn stream_mount(
+    kind: &str,
+    name: &OsStr,
+    time: Timestamp,
+    reader: Box<dyn Read + Send>,
+    finish: Finish,
+) -> Result<Mount, CliError> {
+    let names = tree_path(Path::new(name));
+    let Some(last) = names.last().cloned() else {
+        return Err(CliError::usage(format!("`{}` is no name for a file in the snapshot", name.display())));
+    };
+    let shown = lakebed_engine::core::text::escape_path(name.as_bytes());
+    let source = ReaderSource::new(format!("{kind}:{shown}"), last, time, reader, Some(finish));
+    Ok(Mount { tree_path: names, ancestors: Vec::new(), source: Arc::new(source) })
+}
+
+fn stream_failed(report: &BackupReport) -> CliError {
+    let reasons: Vec<&str> = report.failures.iter().map(|failure| failure.reason.as_str()).collect();
+    CliError::failed("The stream could not be stored whole").caused_by(reasons.join("; "))
+}
+
+/// An interrupt often ends whoever writes to us first: what came until then must not pass for everything.
+fn stop_if_cancelled(cancelled: Arc<AtomicBool>) -> Finish {
+    Box::new(move || match cancelled.load(Ordering::Relaxed) {
+        true => Err(std::io::Error::new(std::io::ErrorKind::Interrupted, "interrupted")),
+        false => Ok(()),
+    })
+}
+
+/// A program whose output is read. It is ended when this is dropped.
+struct Running {
+    name: String,
+    child: Arc<Mutex<Option<Child>>>,
+}
+
+impl Running {
+    fn start(program: &[OsString]) -> Result<(Self, std::process::ChildStdout), CliError> {
+        let Some((program, args)) = program.split_first() else {
+            return Err(CliError::usage("No program was given: write it after `--`"));
+        };
+        let name = program.display().to_string();
+        let failed = |error: std::io::Error| CliError::failed(format!("Cannot start `{name}`")).caused_by(error);
+        let mut child = Command::new(program).args(args).stdout(Stdio::piped()).spawn().map_err(failed)?;
+        let Some(output) = child.stdout.take() else {
+            return Err(failed(std::io::Error::other("its output cannot be read")));
+        };
+        Ok((Self { name, child: Arc::new(Mutex::new(Some(child))) }, output))
+    }
+
+    /// Returns what is to be asked once the output has ended: whether the program succeeded.
+    fn finish(&self, cancelled: Arc<AtomicBool>) -> Finish {
+        let (name, child) = (self.name.clone(), self.child.clone());
+        let interrupted = stop_if_cancelled(cancelled);
+        Box::new(move || {
+            let child = child.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let status = child.map(|mut child| child.wait()).transpose()?;
+            interrupted()?;
+            match status {
+                Some(status) if !status.success() => Err(std::io::Error::other(format!("`{name}` failed: {status}"))),
+                _ => Ok(()),
+            }
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // it may have ended by itself; either way it is gone after this
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn print(ctx: &Context, report: &BackupReport, args: &BackupArgs) -> Result<(), CliError> {
+    let summary = &report.summary;
+    let seconds = summary.finished.seconds_since(summary.started) as f64
+        + (f64::from(summary.finished.nanos) - f64::from(summary.started.nanos)) / 1e9;
+    ctx.ui.report(
+        || result_json(report, args.dry_run),
+        |out| {
+            match report.parent {
+                Some(parent) if !args.force => writeln!(out, "compared with snapshot {}", parent.short())?,
+                _ => writeln!(out, "compared with no snapshot: everything was read")?,
+            }
+            if report.resumed {
+                writeln!(out, "continued from an interrupted run")?;
+            }
+            let (count, bytes) = (ui::count, ui::bytes);
+            writeln!(
+                out,
+                "files:       {} new, {} changed, {} unmodified",
+                count(summary.files_new),
+                count(summary.files_changed),
+                count(summary.files_unmodified)
+            )?;
+            writeln!(out, "directories: {}", count(summary.directories))?;
+            if summary.others > 0 {
+                writeln!(out, "others:      {} (links, pipes, devices)", count(summary.others))?;
+            }
+            writeln!(
+                out,
+                "bytes:       {} in all, {} read, {} new, {} stored",
+                bytes(summary.bytes),
+                bytes(summary.bytes_read),
+                bytes(summary.bytes_new),
+                bytes(summary.bytes_stored)
+            )?;
+            writeln!(out, "time:        {}, {}", ui::duration(seconds), ui::rate(summary.bytes_read, seconds))?;
+            if !report.failures.is_empty() {
+                writeln!(out, "incomplete:  {} entries are missing or doubtful", count(report.failures.len() as u64))?;
+            }
+            match &report.snapshot {
+                Some(info) => writeln!(out, "snapshot {} saved", info.id.short()),
+                None if args.dry_run => writeln!(out, "dry run: nothing was written"),
+                None => writeln!(out, "nothing has changed: no snapshot was made"),
+            }
+        },
+    )
+}
+
+fn result_json(report: &BackupReport, dry_run: bool) -> Value {
+    json!({
+        "snapshot": report.snapshot.as_ref().map(|info| info.id),
+        "time": report.snapshot.as_ref().map(|info| info.snapshot.time),
+        "parent": report.parent,
+        "resumed": report.resumed,
+        "dry_run": dry_run,
+        "complete": report.failures.is_empty(),
+        "summary": report.summary,
+        "failures": report.failures,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_program(script: &str, cancelled: bool) -> std::io::Result<String> {
+        let program = ["sh", "-c", script].map(OsString::from);
+        let (running, mut output) = Running::start(&program).unwrap();
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        running.finish(Arc::new(AtomicBool::new(cancelled)))()?;
+        Ok(text)
+    }
+
+    #[test]
+    fn a_program_must_succeed() {
+        assert_eq!(run_program("echo all", false).unwrap(), "all\n");
+        assert_eq!(run_program("echo half; exit 3", false).unwrap_err().to_string(), "`sh` failed: exit status: 3");
+        assert!(run_program("echo all", true).is_err());
+        assert!(Running::start(&["/nowhere/at/all".into()]).is_err());
+        assert!(Running::start(&[]).is_err());
+    }
+
+    #[test]
+    fn a_program_that_is_not_waited_for_is_ended() {
+        let (running, _output) = Running::start(&["sleep".into(), "1000".into()]).unwrap();
+        drop(running);
+    }
+
+    #[test]
+    fn a_stream_needs_a_name() {
+        let mount = |name: &str| {
+            let stream = Box::new(std::io::empty());
+            stream_mount("stdin", OsStr::new(name), Timestamp::default(), stream, Box::new(|| Ok(())))
+        };
+        assert_eq!(mount("db/dump.sql").unwrap().tree_path, [b"db".to_vec(), b"dump.sql".to_vec()]);
+        assert_eq!(mount("dump.sql").unwrap().source.uri(), "stdin:dump.sql");
+        assert!(mount("").is_err());
+        assert!(mount("/").is_err());
+    }
+}

@@ -1,0 +1,60 @@
+//! The commands: each reads its arguments, calls the engine, and prints what came of it.
+
+pub(crate) mod backup;
+pub(crate) mod cat;
+pub(crate) mod completions;
+pub(crate) mod diff;
+pub(crate) mod find;
+pub(crate) mod index;
+pub(crate) mod init;
+pub(crate) mod key;
+pub(crate) mod ls;
+pub(crate) mod man;
+pub(crate) mod restore;
+mod select;
+pub(crate) mod snapshots;
+pub(crate) mod stats;
+pub(crate) mod tag;
+pub(crate) mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::context::Context;
+use crate::error::{CliError, Exit};
+use crate::ui::{self, Ui};
+
+/// Runs the command that the process was called with.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ui::usage(&error).into(),
+    };
+    let globals = cli.globals;
+    let ui = Ui::new(cli.command.name(), globals.json, globals.quiet, globals.verbose);
+    let ctx = Context { globals, ui };
+    let result = run(&ctx, &cli.command);
+    ctx.ui.finish(result).into()
+}
+
+fn run(ctx: &Context, command: &Command) -> Result<Exit, CliError> {
+    match command {
+        Command::Init(args) => init::run(ctx, args),
+        Command::Backup(args) => backup::run(ctx, args),
+        Command::Snapshots(args) => snapshots::run(ctx, args),
+        Command::Ls(args) => ls::run(ctx, args),
+        Command::Find(args) => find::run(ctx, args),
+        Command::Diff(args) => diff::run(ctx, args),
+        Command::Cat(args) => cat::run(ctx, args),
+        Command::Restore(args) => restore::run(ctx, args),
+        Command::Verify(args) => verify::run(ctx, args),
+        Command::Stats(args) => stats::run(ctx, args),
+        Command::Tag(args) => tag::run(ctx, args),
+        Command::Key(args) => key::run(ctx, args),
+        Command::Index(args) => index::run(ctx, args),
+        Command::Completions(args) => completions::run(ctx, args),
+        Command::Man(args) => man::run(ctx, args),
+    }
+}
