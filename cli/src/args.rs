@@ -97,8 +97,8 @@ impl Command {
             Self::Verify(_) => "verify",
             Self::Stats(_) => "stats",
             Self::Tag(_) => "tag",
-            Self::Key(_) => "key",
-            Self::Index(_) => "index",
+            Self::Key(args) => args.name(),
+            Self::Index(args) => args.name(),
             Self::Completions(_) => "completions",
             Self::Man(_) => "man",
         }

@@ -167,6 +167,7 @@ fn engine_code(error: &Error) -> u8 {
         Error::IndexLocked { .. } => code::LOCKED,
         Error::WrongKey { .. } => code::WRONG_KEY,
         Error::Interrupted => code::INTERRUPTED,
+        Error::Argument { .. } => code::USAGE,
         error if is_damage(error) => code::DAMAGE,
         _ => code::FAILED,
     }
@@ -198,7 +199,9 @@ const UPDATE: &str = "a newer lakebed wrote this: update lakebed on this machine
 fn engine_hint(error: &Error) -> Option<String> {
     let text = match error {
         Error::NoRepository { location } => {
-            return Some(format!("make one with `lakebed init --repo {location}`, or check the path (is the disk mounted?)"));
+            return Some(format!(
+                "make one with `lakebed init --repo {location}`, or check the path (is the disk mounted?)"
+            ));
         }
         Error::RepositoryExists { .. } => "use it as it is, or name another folder",
         Error::WrongKey { .. } => {
@@ -223,7 +226,9 @@ fn engine_hint(error: &Error) -> Option<String> {
             StorageErrorKind::NoSpace => {
                 "free space where the repository lies; everything that was committed is still whole"
             }
-            StorageErrorKind::PermissionDenied => "check the owner and mode of the repository's folder, and who you are",
+            StorageErrorKind::PermissionDenied => {
+                "check the owner and mode of the repository's folder, and who you are"
+            }
             StorageErrorKind::ReadOnly => "the repository can only be read from here: is its disk mounted read-only?",
             StorageErrorKind::NotFound => "`lakebed verify` tells whether anything is missing",
             StorageErrorKind::Transient => "try again",
@@ -267,7 +272,7 @@ mod tests {
     use std::io;
 
     use lakebed_engine::core::codec::frame::FrameError;
-    use lakebed_engine::core::id::{KeySlotId, PackId, SessionId, TreeId};
+    use lakebed_engine::core::id::{PackId, SessionId, TreeId};
     use lakebed_engine::core::layout;
     use lakebed_engine::core::source::SourceError;
     use lakebed_engine::core::storage::StorageError;
@@ -328,7 +333,7 @@ mod tests {
             (Error::SessionExpired { session: id },                      1, "again"),
             (Error::Interrupted,                                         130, "again"),
             (Error::Machine { operation: "x", source: io::Error::other("x") }, 1, ""),
-            (Error::Argument { what: "x", value: text(), why: text() },  1, ""),
+            (Error::Argument { what: "x", value: text(), why: text() },  2, ""),
             (Error::Poisoned { message: text() },                        1, ""),
             (storage(io::ErrorKind::StorageFull),                        1, "free space"),
             (storage(io::ErrorKind::PermissionDenied),                   1, "owner and mode"),
@@ -347,7 +352,6 @@ mod tests {
                 (found, _) => panic!("{shown}: {found:?}"),
             }
         }
-        let _ = KeySlotId::new([1; 32]);
     }
 
     #[test]

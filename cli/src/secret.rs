@@ -146,10 +146,8 @@ pub(crate) fn key_file(file: &Path) -> Result<Secret, CliError> {
     let bytes = read_file(file, "key file")?;
     if bytes.len() < KEY_FILE_MIN_BYTES {
         let found = bytes.len();
-        let message = format!(
-            "The key file `{}` has {found} bytes; a key needs at least {KEY_FILE_MIN_BYTES}",
-            file.display()
-        );
+        let message =
+            format!("The key file `{}` has {found} bytes; a key needs at least {KEY_FILE_MIN_BYTES}", file.display());
         return Err(CliError::failed(message)
             .hint("`lakebed init --new-key-file FILE` makes a good one; for a typed password use --password-file"));
     }

@@ -60,15 +60,26 @@ fn one_path_of_several_that_is_missing_makes_the_snapshot_partial() {
 #[test]
 fn excludes_are_in_gitignore_syntax() {
     let kit = Kit::with_repo();
-    for name in ["src/x.tmp", "src/sub/y.TMP", "src/sub/keep.tmp", "src/cache/z", "src/marked/in", "src/marked/.nobackup"] {
+    for name in
+        ["src/x.tmp", "src/sub/y.TMP", "src/sub/keep.tmp", "src/cache/z", "src/marked/in", "src/marked/.nobackup"]
+    {
         kit.file(name, "x");
     }
     kit.file("src/cachedir/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n");
     kit.file("src/cachedir/data", "x");
     kit.file("patterns", "# a comment\n*.tmp\n!keep.tmp\n");
     kit.run(&[
-        "backup", "src", "--exclude", "/src/cache", "--iexclude", "y.tmp", "--exclude-file", "patterns",
-        "--exclude-if-present", ".nobackup", "--exclude-caches",
+        "backup",
+        "src",
+        "--exclude",
+        "/src/cache",
+        "--iexclude",
+        "y.tmp",
+        "--exclude-file",
+        "patterns",
+        "--exclude-if-present",
+        ".nobackup",
+        "--exclude-caches",
     ])
     .exits(0);
     let listed = kit.run(&["ls", "latest", "--recursive"]).exits(0).out;

@@ -82,9 +82,7 @@ fn an_unencrypted_repository_needs_no_secret() {
     let kit = Kit::new();
     kit.file("src/a", "a");
     kit.run(&["init", "--no-encryption"]).exits(0);
-    let without = |arguments: &[&str]| {
-        said(kit.command(arguments).env_remove("LAKEBED_PASSWORD").output().unwrap())
-    };
+    let without = |arguments: &[&str]| said(kit.command(arguments).env_remove("LAKEBED_PASSWORD").output().unwrap());
     without(&["backup", "src"]).exits(0);
     without(&["verify", "--read-data"]).exits(0);
     assert_eq!(without(&["cat", "latest", "src/a"]).exits(0).out, "a");

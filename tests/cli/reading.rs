@@ -68,7 +68,8 @@ fn a_folder_comes_out_as_an_archive_that_others_read() {
         std::fs::write(kit.path(file), output.stdout).unwrap();
     }
     let run = |program: &str, arguments: &[&str]| {
-        let output = std::process::Command::new(program).args(arguments).current_dir(kit.folder.path()).output().unwrap();
+        let output =
+            std::process::Command::new(program).args(arguments).current_dir(kit.folder.path()).output().unwrap();
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
     };
     std::fs::create_dir(kit.path("tar")).unwrap();
@@ -97,7 +98,21 @@ fn verify_says_what_it_checked_and_finds_damage() {
 #[test]
 fn help_teaches_and_completions_and_pages_are_made() {
     let kit = Kit::new();
-    for verb in ["init", "backup", "snapshots", "ls", "find", "diff", "cat", "tag", "stats", "restore", "verify", "key", "index"] {
+    for verb in [
+        "init",
+        "backup",
+        "snapshots",
+        "ls",
+        "find",
+        "diff",
+        "cat",
+        "tag",
+        "stats",
+        "restore",
+        "verify",
+        "key",
+        "index",
+    ] {
         let help = kit.run(&[verb, "--help"]).exits(0).out;
         assert!(help.to_lowercase().contains("example") || verb == "key" || verb == "index", "{verb}: {help}");
     }

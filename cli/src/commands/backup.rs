@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
-use lakebed_engine::Repository;
 use lakebed_engine::backup::{BackupOptions, BackupReport, ParentChoice};
 use lakebed_engine::core::codec::compress::Compression;
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::source::{
-    Filter, FilterOptions, Finish, LocalOptions, Mount, ReaderSource, local_mounts, parse_path_list, tree_path,
+    Filter, FilterError, FilterOptions, Finish, LocalOptions, Mount, ReaderSource, local_mounts, parse_path_list,
+    tree_path,
 };
+use lakebed_engine::{Error, Repository};
 use serde_json::{Value, json};
 
 use super::select;
@@ -167,7 +168,10 @@ impl BackupArgs {
             exclude_larger_than: self.exclude_larger_than,
             one_file_system: self.one_file_system,
         };
-        Filter::new(&options).map_err(|error| CliError::failed("Cannot use what is to be left out").caused_by(error))
+        Filter::new(&options).map_err(|error| match error {
+            FilterError::File { .. } => CliError::failed("Cannot tell what is to be left out").caused_by(error),
+            error => CliError::usage(error.to_string()),
+        })
     }
 
     /// Returns the paths of the arguments and of the lists.
@@ -236,7 +240,12 @@ pub(crate) fn run(ctx: &Context, args: &BackupArgs) -> Result<Exit, CliError> {
     drop(monitor);
     // a program that still runs has nobody to write to
     drop(child);
-    let report = result?;
+    let report = match result {
+        Err(Error::NothingRead) if stream.is_some() => {
+            return Err(CliError::failed("What was to be stored did not come whole; no snapshot was made"));
+        }
+        result => result?,
+    };
     if stream.is_some() && !report.failures.is_empty() {
         return Err(stream_failed(&report));
     }
@@ -263,7 +272,11 @@ fn stream_mount(
 
 fn stream_failed(report: &BackupReport) -> CliError {
     let reasons: Vec<&str> = report.failures.iter().map(|failure| failure.reason.as_str()).collect();
-    CliError::failed("The stream could not be stored whole").caused_by(reasons.join("; "))
+    let error = CliError::failed("What was to be stored did not come whole").caused_by(reasons.join("; "));
+    match &report.snapshot {
+        Some(info) => error.hint(format!("snapshot {} was made without it and is marked `partial`", info.id.short())),
+        None => error,
+    }
 }
 
 /// An interrupt often ends whoever writes to us first: what came until then must not pass for everything.
@@ -356,7 +369,8 @@ fn print(ctx: &Context, report: &BackupReport, args: &BackupArgs) -> Result<(), 
             )?;
             writeln!(out, "time:        {}, {}", ui::duration(seconds), ui::rate(summary.bytes_read, seconds))?;
             if !report.failures.is_empty() {
-                writeln!(out, "incomplete:  {} entries are missing or doubtful", count(report.failures.len() as u64))?;
+                let failed = ui::counted(report.failures.len() as u64, "entry", "entries");
+                writeln!(out, "incomplete:  {failed} missing or doubtful, told above")?;
             }
             match &report.snapshot {
                 Some(info) => writeln!(out, "snapshot {} saved", info.id.short()),

@@ -60,7 +60,8 @@ struct Totals {
 
 impl Totals {
     fn count(&mut self, change: &Change) {
-        let (before, after) = (change.before.as_ref().map_or(0, |e| e.size), change.after.as_ref().map_or(0, |e| e.size));
+        let (before, after) =
+            (change.before.as_ref().map_or(0, |e| e.size), change.after.as_ref().map_or(0, |e| e.size));
         let number = match change.kind {
             ChangeKind::Added => &mut self.added,
             ChangeKind::Removed => &mut self.removed,
@@ -152,7 +153,9 @@ fn each(
         entry_at(reader, after, path)?;
     }
     let is_directory = |entry: &Option<_>| {
-        entry.as_ref().is_some_and(|entry: &lakebed_engine::core::record::tree::Entry| entry.kind == EntryKind::Directory)
+        entry
+            .as_ref()
+            .is_some_and(|entry: &lakebed_engine::core::record::tree::Entry| entry.kind == EntryKind::Directory)
     };
     // below the path itself, or, where it is no folder on both sides, among its neighbours
     let (top, only) = match (is_directory(&old) && is_directory(&new), path.split_last()) {
@@ -162,7 +165,9 @@ fn each(
     let subtree = |info| at(info, top).map(|entry| entry.and_then(|entry| entry.subtree));
     let (old, new) = (subtree(before)?, subtree(after)?);
     let mut failed = None;
-    let inside = |found: &[u8]| found == wanted || found.strip_prefix(wanted.as_slice()).is_some_and(|rest| rest.starts_with(b"/"));
+    let inside = |found: &[u8]| {
+        found == wanted || found.strip_prefix(wanted.as_slice()).is_some_and(|rest| rest.starts_with(b"/"))
+    };
     let options = DiffOptions { ignore_metadata };
     let result = diff(reader, old, new, &top.join(&b'/'), &options, &mut |change| {
         if only && !inside(&change.path) {

@@ -40,8 +40,7 @@ pub(crate) fn run(ctx: &Context, args: &FindArgs) -> Result<Exit, CliError> {
         ctx.ui.warn(&one_line(error));
     }
     let filter = args.filter.filter();
-    let snapshots: Vec<_> =
-        catalogue.snapshots.into_iter().filter(|info| filter.matches(&info.snapshot)).collect();
+    let snapshots: Vec<_> = catalogue.snapshots.into_iter().filter(|info| filter.matches(&info.snapshot)).collect();
     let reader = repository.reader(&ctx.question())?;
     let options = FindOptions { patterns: args.patterns.clone(), ignore_case: args.ignore_case };
     let findings = find(&reader, &snapshots, &options)?;
@@ -62,7 +61,7 @@ pub(crate) fn run(ctx: &Context, args: &FindArgs) -> Result<Exit, CliError> {
                 }
             }
             if findings.is_empty() {
-                writeln!(out, "nothing was found in {} snapshots", ui::count(snapshots.len() as u64))?;
+                writeln!(out, "nothing was found in {}", ui::counted(snapshots.len() as u64, "snapshot", "snapshots"))?;
             }
             Ok(())
         },

@@ -23,6 +23,15 @@ pub(crate) struct IndexArgs {
     command: IndexCommand,
 }
 
+impl IndexArgs {
+    /// Returns the command's name, as JSON has it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.command {
+            IndexCommand::Rebuild { .. } => "index rebuild",
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum IndexCommand {
     /// Throw the local index away and make it anew
@@ -50,8 +59,8 @@ pub(crate) fn run(ctx: &Context, args: &IndexArgs) -> Result<Exit, CliError> {
             })
         },
         |out| {
-            let (entries, packs) = (ui::count(stats.blobs), ui::count(stats.packs));
-            writeln!(out, "index made anew: {entries} entries of {packs} packs, {}", ui::bytes(stats.disk_bytes))
+            let (entries, packs) = (ui::count(stats.blobs), ui::counted(stats.packs, "pack", "packs"));
+            writeln!(out, "index made anew: {entries} entries of {packs}, {}", ui::bytes(stats.disk_bytes))
         },
     )?;
     Ok(Exit::Done)

@@ -54,6 +54,10 @@ pub(crate) struct InitArgs {
 pub(crate) fn run(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
     let path = ctx.location()?;
     refuse_existing(&path)?;
+    if let Some(file) = args.new_key_file.as_deref().filter(|file| file.symlink_metadata().is_ok()) {
+        return Err(CliError::failed(format!("`{}` exists already", file.display()))
+            .hint("to use it as the key give --key-file; a file is never replaced"));
+    }
     // asked before anything is made: whoever gives up at the prompt leaves nothing behind
     let typed = match (args.no_encryption, &args.new_key_file) {
         (true, _) => Some(Secret::None),
@@ -117,14 +121,14 @@ fn refuse_existing(path: &Path) -> Result<(), CliError> {
 
 fn make_key_file(path: &Path, random: &dyn Random) -> Result<Secret, CliError> {
     let mut key = Zeroizing::new(vec![0; KEY_FILE_MIN_BYTES]);
-    let write = || -> std::io::Result<()> {
+    let mut write = || -> std::io::Result<()> {
         random.fill(&mut key)?;
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(&key)?;
         file.sync_all()
     };
-    let mut write = write;
-    write().map_err(|error| CliError::failed(format!("Cannot make the key file `{}`", path.display())).caused_by(error))?;
+    write()
+        .map_err(|error| CliError::failed(format!("Cannot make the key file `{}`", path.display())).caused_by(error))?;
     Ok(Secret::KeyFile(key))
 }
 

@@ -1,9 +1,9 @@
 //! `key`: who may open the repository.
 
 use clap::{Args, Subcommand};
+use lakebed_engine::Repository;
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::record::key_slot::{KdfCost, Secret, Unlock};
-use lakebed_engine::Repository;
 use serde_json::{Value, json};
 
 use crate::args::Kdf;
@@ -27,6 +27,18 @@ Examples:
 pub(crate) struct KeyArgs {
     #[command(subcommand)]
     command: KeyCommand,
+}
+
+impl KeyArgs {
+    /// Returns the command's name, as JSON has it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.command {
+            KeyCommand::Add { .. } => "key add",
+            KeyCommand::List => "key list",
+            KeyCommand::Remove { .. } => "key remove",
+            KeyCommand::Passwd { .. } => "key passwd",
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -101,7 +113,9 @@ pub(crate) fn run(ctx: &Context, args: &KeyArgs) -> Result<Exit, CliError> {
             let what = describe(&secret);
             ctx.ui.report(
                 || json!({ "added": id }),
-                |out| writeln!(out, "key slot {} takes the old one's place: use the new {what} from now on", id.short()),
+                |out| {
+                    writeln!(out, "key slot {} takes the old one's place: use the new {what} from now on", id.short())
+                },
             )?;
         }
     }

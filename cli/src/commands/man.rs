@@ -29,7 +29,9 @@ pub(crate) fn run(ctx: &Context, args: &ManArgs) -> Result<Exit, CliError> {
         Some(folder) => clap_mangen::generate_to(Cli::command(), folder).map_err(|error| {
             CliError::failed(format!("Cannot write manual pages to `{}`", folder.display())).caused_by(error)
         })?,
-        None => ctx.ui.write(|out| clap_mangen::Man::new(Cli::command()).render(&mut *out).map_err(CliError::output))?,
+        None => {
+            ctx.ui.write(|out| clap_mangen::Man::new(Cli::command()).render(&mut *out).map_err(CliError::output))?
+        }
     }
     Ok(Exit::Done)
 }

@@ -19,7 +19,7 @@ pub(crate) mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command};
 use crate::context::Context;
@@ -30,7 +30,11 @@ use crate::ui::{self, Ui};
 pub(crate) fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return ui::usage(&error).into(),
+        Err(error) => {
+            let all = Cli::command();
+            let names: Vec<&str> = all.get_subcommands().map(clap::Command::get_name).collect();
+            return ui::usage(&error, &names).into();
+        }
     };
     let globals = cli.globals;
     let ui = Ui::new(cli.command.name(), globals.json, globals.quiet, globals.verbose);

@@ -96,7 +96,8 @@ impl From<OverwriteArg> for Overwrite {
 }
 
 pub(crate) fn run(ctx: &Context, args: &RestoreArgs) -> Result<Exit, CliError> {
-    let paths = args.path.iter().map(|path| Ok(snapshot_path(path)?.join(&b'/'))).collect::<Result<Vec<_>, CliError>>()?;
+    let paths =
+        args.path.iter().map(|path| Ok(snapshot_path(path)?.join(&b'/'))).collect::<Result<Vec<_>, CliError>>()?;
     let filter = PathFilter::new(&paths, &args.include, &args.exclude)?;
     let repository = ctx.open(Access::Read)?;
     let info = args.choice.find(&repository, args.snapshot.as_deref())?;
@@ -187,7 +188,8 @@ fn print(
                 ui::bytes(report.bytes)
             )?;
             if !report.failures.is_empty() {
-                writeln!(out, "failed:  {} entries, listed above", count(report.failures.len() as u64))?;
+                let failed = ui::counted(report.failures.len() as u64, "entry", "entries");
+                writeln!(out, "failed:  {failed}, told above")?;
             }
             if report.kept > 0 && args.overwrite == OverwriteArg::Never {
                 writeln!(out, "what existed was kept; --overwrite replaces it")?;
@@ -204,9 +206,9 @@ fn result_json(
     planned: &[(Action, PathBuf)],
 ) -> Value {
     let failures = report.failures.iter();
-    let failures = failures.map(|failure| {
-        json!({ "path": shown(&failure.path), "reason": one_line(&failure.error), "damage": failure.damage })
-    });
+    let failures = failures.map(
+        |failure| json!({ "path": shown(&failure.path), "reason": one_line(&failure.error), "damage": failure.damage }),
+    );
     let mut result = json!({
         "snapshot": info.id,
         "time": info.snapshot.time,

@@ -72,7 +72,8 @@ impl ChoiceArgs {
             (Some(time), _) => SnapshotSelector::At(time),
             (None, Some(name)) => selector(name)?,
             (None, None) => {
-                let message = "No snapshot was named: give `latest`, an id as `lakebed snapshots` lists it, or --at TIME";
+                let message =
+                    "No snapshot was named: give `latest`, an id as `lakebed snapshots` lists it, or --at TIME";
                 return Err(CliError::usage(message));
             }
         };

@@ -1,6 +1,7 @@
 //! `snapshots`: list snapshots.
 
 use clap::Args;
+use lakebed_engine::core::text::escape_path;
 use lakebed_engine::repository::SnapshotInfo;
 use serde_json::{Value, json};
 
@@ -59,8 +60,7 @@ pub(crate) fn run(ctx: &Context, args: &SnapshotsArgs) -> Result<Exit, CliError>
                 table.row(row(info));
             }
             table.write(out)?;
-            let all = snapshots.len() as u64;
-            writeln!(out, "{} {}", ui::count(all), if all == 1 { "snapshot" } else { "snapshots" })
+            writeln!(out, "{}", ui::counted(snapshots.len() as u64, "snapshot", "snapshots"))
         },
     )?;
     Ok(if catalogue.damaged.is_empty() { Exit::Done } else { Exit::Damage })
@@ -68,7 +68,7 @@ pub(crate) fn run(ctx: &Context, args: &SnapshotsArgs) -> Result<Exit, CliError>
 
 fn row(info: &SnapshotInfo) -> Vec<String> {
     let snapshot = &info.snapshot;
-    let paths: Vec<String> = snapshot.sources.iter().map(|source| ui::plain(&source_path(&source.uri))).collect();
+    let paths: Vec<String> = snapshot.sources.iter().map(|source| source_path(&source.uri)).collect();
     vec![
         info.id.short(),
         ui::local_time(snapshot.time),
@@ -83,7 +83,23 @@ fn row(info: &SnapshotInfo) -> Vec<String> {
 
 /// Shows a local folder as a path; others keep their URI.
 fn source_path(uri: &str) -> String {
-    uri.strip_prefix("file://").unwrap_or(uri).to_owned()
+    let Some(encoded) = uri.strip_prefix("file://") else { return ui::plain(uri) };
+    let mut path = Vec::with_capacity(encoded.len());
+    let mut rest = encoded.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.filter(|_| byte == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(decoded) => {
+                path.push(decoded);
+                rest = &after[2..];
+            }
+            None => {
+                path.push(byte);
+                rest = after;
+            }
+        }
+    }
+    escape_path(&path)
 }
 
 /// Returns a snapshot as JSON has it.
@@ -103,4 +119,16 @@ pub(crate) fn snapshot_json(info: &SnapshotInfo) -> Value {
         "summary": snapshot.summary,
         "tool": snapshot.tool,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_shown_as_paths() {
+        assert_eq!(source_path("file:///data/my%20lake"), "/data/my lake");
+        assert_eq!(source_path("file:///a%ff%0a%"), "/a\\xff\\x0a%");
+        assert_eq!(source_path("stdin:dump.sql"), "stdin:dump.sql");
+    }
 }

@@ -45,8 +45,7 @@ pub(crate) fn run(ctx: &Context, args: &StatsArgs) -> Result<Exit, CliError> {
         ctx.ui.warn(&one_line(error));
     }
     let filter = args.filter.filter();
-    let snapshots: Vec<_> =
-        catalogue.snapshots.into_iter().filter(|info| filter.matches(&info.snapshot)).collect();
+    let snapshots: Vec<_> = catalogue.snapshots.into_iter().filter(|info| filter.matches(&info.snapshot)).collect();
     let stats = repository_stats(&repository, &snapshots, &monitor)?;
     ctx.ui.answer(|| repository_json(&stats), |out| print_repository(out, &stats))?;
     Ok(if catalogue.damaged.is_empty() { Exit::Done } else { Exit::Damage })

@@ -83,11 +83,11 @@ fn print(out: Text<'_>, report: &VerifyReport, options: &VerifyOptions) -> std::
     let (count, bytes) = (ui::count, ui::bytes);
     writeln!(
         out,
-        "structure: {} snapshots, {} tree nodes, {} chunks, {} packs ({})",
-        count(report.snapshots),
-        count(report.nodes),
-        count(report.chunks),
-        count(report.packs),
+        "structure: {}, {}, {}, {} ({})",
+        ui::counted(report.snapshots, "snapshot", "snapshots"),
+        ui::counted(report.nodes, "tree node", "tree nodes"),
+        ui::counted(report.chunks, "chunk", "chunks"),
+        ui::counted(report.packs, "pack", "packs"),
         bytes(report.pack_bytes)
     )?;
     if options.read == ReadData::None {
@@ -104,22 +104,22 @@ fn print(out: Text<'_>, report: &VerifyReport, options: &VerifyOptions) -> std::
         )?;
     }
     if options.whole_files {
-        writeln!(out, "files:     {} large files read from front to back", count(report.whole_files))?;
+        let files = ui::counted(report.whole_files, "large file", "large files");
+        writeln!(out, "files:     {files} read from front to back")?;
     }
     if let Some(coverage) = &report.coverage {
         writeln!(out, "coverage:  {}", coverage_text(coverage))?;
     }
     if report.unreferenced_packs > 0 {
-        let packs = count(report.unreferenced_packs);
-        writeln!(out, "left over: {packs} packs of interrupted runs that no snapshot needs; no damage")?;
+        let packs = ui::counted(report.unreferenced_packs, "pack", "packs");
+        writeln!(out, "left over: {packs} of interrupted runs that no snapshot needs; no damage")?;
     }
     for damage in &report.damage {
         print_damage(out, damage)?;
     }
     match report.damage.len() as u64 {
         0 => writeln!(out, "no damage was found"),
-        1 => writeln!(out, "DAMAGE: 1 thing is not as it should be, see above"),
-        many => writeln!(out, "DAMAGE: {} things are not as they should be, see above", count(many)),
+        many => writeln!(out, "DAMAGE was found: {}, told above", ui::counted(many, "thing", "things")),
     }
 }
 
@@ -130,7 +130,8 @@ fn print_damage(out: Text<'_>, damage: &Damage) -> std::io::Result<()> {
         writeln!(out, "           touches snapshot {}: {path}", affected.snapshot.short())?;
     }
     if damage.affected_more > 0 {
-        writeln!(out, "           and {} more paths", ui::count(damage.affected_more))?;
+        let more = ui::counted(damage.affected_more, "more path", "more paths");
+        writeln!(out, "           and {more}")?;
     }
     Ok(())
 }
@@ -238,12 +239,13 @@ mod tests {
         assert!(text.contains("touches snapshot abababab: src/a"), "{text}");
         assert!(text.contains("touches snapshot abababab: all of it"), "{text}");
         assert!(text.contains("and 1,234 more paths"), "{text}");
-        assert!(text.contains("DAMAGE: 1 thing"), "{text}");
+        assert!(text.contains("DAMAGE was found: 1 thing, told above"), "{text}");
     }
 
     #[test]
     fn coverage_is_a_sentence() {
-        let mut coverage = Coverage { packs: 10, packs_verified: 10, bytes: 100, bytes_verified: 100, ..Coverage::default() };
+        let mut coverage =
+            Coverage { packs: 10, packs_verified: 10, bytes: 100, bytes_verified: 100, ..Coverage::default() };
         coverage.days_to_full = Some(9);
         assert_eq!(coverage_text(&coverage), "100 % verified within 9 days");
         coverage.packs_verified = 6;

@@ -2,25 +2,40 @@
 
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::repository::RepositoryInfo;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::error::CliError;
 
 /// Version of the document. It is raised where a key changes its meaning or goes away, not where one is added.
 const SCHEMA: u32 = 1;
 
-/// Builds a document with a result or an error.
-pub(super) fn document(command: &str, repository: Option<&Value>, key: &str, value: Value) -> Value {
-    let mut map = Map::new();
-    map.insert("schema".into(), SCHEMA.into());
-    if !command.is_empty() {
-        map.insert("command".into(), command.into());
+/// All that standard output carries.
+#[derive(Debug, Serialize)]
+pub(super) struct Document<'a> {
+    schema: u32,
+    command: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repository: Option<&'a Value>,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Outcome {
+    /// It is done, if not with everything.
+    Result(Value),
+    /// It failed.
+    Error(Value),
+}
+
+impl<'a> Document<'a> {
+    /// Builds a document.
+    pub(super) fn new(command: Option<&'a str>, repository: Option<&'a Value>, outcome: Outcome) -> Self {
+        Self { schema: SCHEMA, command, repository, outcome }
     }
-    if let Some(repository) = repository {
-        map.insert("repository".into(), repository.clone());
-    }
-    map.insert(key.into(), value);
-    Value::Object(map)
 }
 
 pub(super) fn repository(info: &RepositoryInfo) -> Value {
@@ -31,13 +46,13 @@ fn encryption(encryption: Encryption) -> Value {
     serde_json::to_value(encryption).unwrap_or_default()
 }
 
-pub(super) fn error(error: &CliError) -> Value {
-    json!({
+pub(super) fn error(error: &CliError) -> Outcome {
+    Outcome::Error(json!({
         "message": error.to_string(),
         "causes": error.causes(),
         "hint": error.advice(),
         "exit_code": error.exit_code(),
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -46,7 +61,9 @@ mod tests {
 
     #[test]
     fn a_document_names_its_schema_and_command() {
-        let text = document("backup", None, "error", error(&CliError::usage("no"))).to_string();
+        let document = Document::new(Some("backup"), None, error(&CliError::usage("no")));
+        let text = serde_json::to_string(&document).unwrap();
+        assert!(text.starts_with(r#"{"schema":1,"command":"backup","error":{"#), "{text}");
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["schema"], 1);
         assert_eq!(value["command"], "backup");

@@ -7,7 +7,8 @@ mod json;
 mod progress;
 
 pub(crate) use format::{
-    Table, action_sign, bytes, count, duration, entry_json, local_time, mode, percent, plain, rate, ratio, text_of,
+    Table, action_sign, bytes, count, counted, duration, entry_json, local_time, mode, percent, plain, rate, ratio,
+    text_of,
 };
 pub(crate) use progress::{CliMonitor, cancel_flag};
 
@@ -73,7 +74,7 @@ impl Ui {
         text: impl FnOnce(Text<'_>) -> std::io::Result<()>,
     ) -> Result<(), CliError> {
         if self.json {
-            self.document("result", result())
+            self.document(json::Outcome::Result(result()))
         } else {
             self.write(|out| text(out).map_err(CliError::output))
         }
@@ -103,8 +104,8 @@ impl Ui {
         });
     }
 
-    fn document(&self, key: &str, value: Value) -> Result<(), CliError> {
-        let document = json::document(self.command, self.repository.get(), key, value);
+    fn document(&self, outcome: json::Outcome) -> Result<(), CliError> {
+        let document = json::Document::new(Some(self.command), self.repository.get(), outcome);
         self.write(|out| {
             serde_json::to_writer(&mut *out, &document).map_err(|error| CliError::output(error.into()))?;
             out.write_all(b"\n").map_err(CliError::output)
@@ -114,13 +115,6 @@ impl Ui {
     /// Tells of something that does not stop the run.
     pub(crate) fn warn(&self, message: &str) {
         self.error_line(&format!("warning: {message}"));
-    }
-
-    /// Tells of something in passing; silent with `--quiet` and in JSON.
-    pub(crate) fn note(&self, message: &str) {
-        if !self.quiet && !self.json {
-            self.error_line(message);
-        }
     }
 
     fn error_line(&self, line: &str) {
@@ -140,7 +134,7 @@ impl Ui {
         };
         if self.json {
             // standard error says it where standard output cannot
-            if self.document("error", json::error(&error)).is_ok() {
+            if self.document(json::error(&error)).is_ok() {
                 return error.exit_code();
             }
         }
@@ -167,7 +161,7 @@ fn error_text(error: &CliError) -> String {
 
 /// Prints what clap says about a command line that it could not read, or the help that was asked for, and returns the
 /// exit code.
-pub(crate) fn usage(error: &clap::Error) -> u8 {
+pub(crate) fn usage(error: &clap::Error, commands: &[&str]) -> u8 {
     let code = u8::try_from(error.exit_code()).unwrap_or(crate::error::code::USAGE);
     let wants_json = std::env::args_os().any(|arg| arg == "--json");
     if !error.use_stderr() || !wants_json {
@@ -178,8 +172,12 @@ pub(crate) fn usage(error: &clap::Error) -> u8 {
     let message = error.to_string();
     let first = message.lines().next().unwrap_or_default();
     let first = first.strip_prefix("error: ").unwrap_or(first);
-    let document = json::document("", None, "error", json::error(&CliError::usage(first)));
-    let _ = writeln!(std::io::stdout(), "{document}");
+    // what was meant, as far as it can be told
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    let command = commands.iter().copied().find(|command| args.iter().any(|arg| arg == *command));
+    let document = json::Document::new(command, None, json::error(&CliError::usage(first)));
+    let text = serde_json::to_string(&document).unwrap_or_default();
+    let _ = writeln!(std::io::stdout(), "{text}");
     code
 }
 

@@ -26,6 +26,9 @@ impl Run<'_> {
 
     /// Publishes everything that is finished. All workers are parked and their frames are stored.
     pub(super) fn checkpoint(&self) -> Result<()> {
+        while let Some(frame) = self.queue.take_frame() {
+            self.chunks.store_frame(&frame)?;
+        }
         let root = self.partial_tree(&self.root)?;
         self.chunks.publish()?;
         let checkpoint = Checkpoint { root, summary: self.summary() };

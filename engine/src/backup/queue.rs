@@ -109,6 +109,11 @@ impl<W> Queue<W> {
         }
     }
 
+    /// Takes a frame that nobody has taken yet. For a checkpoint, which must leave none behind.
+    pub(super) fn take_frame(&self) -> Option<FrameBuilder> {
+        self.lock().frames.pop_front()
+    }
+
     /// Ends everything early.
     pub(super) fn end(&self) {
         self.lock().ended = true;

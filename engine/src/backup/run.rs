@@ -236,28 +236,10 @@ pub(super) fn run(
         false => Some(register(repository, &sources, options)?),
     };
     let result = run_session(repository, mount_points, sources, options, monitor, started, &mut session);
-    if let Some(session) = session {
-        // a session that did not commit keeps its records: they hold its checkpoint
-        if let Ok((report, _)) = &result {
-            let outcome = match (&report.snapshot, report.failures.is_empty()) {
-                (None, _) => Outcome::Unchanged,
-                (Some(_), true) => Outcome::Done,
-                (Some(_), false) => Outcome::Partial,
-            };
-            let record = RunRecord {
-                version: RECORD_VERSION,
-                command: "backup".into(),
-                process: session.process().clone(),
-                outcome,
-                error: None,
-                summary: report.summary,
-                tool: options.tool.clone(),
-                unknown: Default::default(),
-            };
-            if let Err(error) = session.end(&record) {
-                monitor.warn(&format!("the session's end was not recorded: {}", crate::error_chain(&error)));
-            }
-        }
+    if let Some(session) = session
+        && let Err(error) = end_session(session, &result, options)
+    {
+        monitor.warn(&format!("the session's end was not recorded: {}", crate::error_chain(&error)));
     }
     let (report, dead) = result?;
     if let (Some(snapshot), false) = (&report.snapshot, dead.is_empty()) {
@@ -268,6 +250,32 @@ pub(super) fn run(
         }
     }
     Ok(report)
+}
+
+/// Records how a session ended. One that failed but has a checkpoint is kept, for the next run to continue from.
+fn end_session(
+    session: SessionHandle,
+    result: &Result<(BackupReport, Vec<SessionId>)>,
+    options: &BackupOptions,
+) -> Result<()> {
+    let (outcome, error, summary) = match result {
+        Ok((BackupReport { snapshot: None, summary, .. }, _)) => (Outcome::Unchanged, None, *summary),
+        Ok((report, _)) if report.failures.is_empty() => (Outcome::Done, None, report.summary),
+        Ok((report, _)) => (Outcome::Partial, None, report.summary),
+        Err(Error::Interrupted) => (Outcome::Interrupted, None, Summary::default()),
+        Err(error) => (Outcome::Failed, Some(crate::error_chain(error)), Summary::default()),
+    };
+    let record = RunRecord {
+        version: RECORD_VERSION,
+        command: "backup".into(),
+        process: session.process().clone(),
+        outcome,
+        error,
+        summary,
+        tool: options.tool.clone(),
+        unknown: Default::default(),
+    };
+    session.end(&record, result.is_ok())
 }
 
 fn register(repository: &Repository, sources: &[SourceRecord], options: &BackupOptions) -> Result<SessionHandle> {
@@ -348,6 +356,11 @@ fn run_session(
     *session = run.session.get_mut().unwrap_or_else(PoisonError::into_inner).take();
     walked?;
 
+    let kept = [&run.counts.files, &run.counts.directories, &run.counts.others];
+    let nothing = kept.iter().all(|count| count.load(Ordering::Relaxed) == 0);
+    if nothing && !run.failures.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        return Err(Error::NothingRead);
+    }
     monitor.phase(Phase::Commit, None);
     let root = root.finished().ok_or(Error::NothingRead)?;
     run.chunks.publish()?;
@@ -363,7 +376,10 @@ fn run_session(
         report.summary = Summary { bytes_stored: snapshot.summary.bytes_stored + size, ..snapshot.summary };
         report.snapshot = Some(SnapshotInfo { id: session.id(), snapshot });
     }
-    index.flush()?;
+    if let Err(error) = index.flush() {
+        // the snapshot stands; the next run folds its segments again
+        monitor.warn(&format!("the local index was not kept: {}", crate::error_chain(&error)));
+    }
     Ok((report, dead))
 }
 

@@ -194,7 +194,7 @@ impl ChunkStore {
         }
         self.store.storage().sync()?;
         for (id, batch) in published {
-            self.index.apply(id, batch)?;
+            self.index.apply(id, batch);
         }
         Ok(())
     }

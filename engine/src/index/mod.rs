@@ -134,6 +134,8 @@ struct State {
     overlay: HashMap<BlobId, Vec<Place>>,
     segments: HashSet<SegmentId>,
     removed: HashSet<PackId>,
+    /// RocksDB could not be written: nothing more is written to it in this process.
+    degraded: bool,
 }
 
 /// The index of one repository in one process.
@@ -209,7 +211,10 @@ impl Index {
         let index = Self { rocks, mode, state: RwLock::new(state) };
         let folded = index.fold_new(store, monitor)?;
         if folded > 0 {
-            index.flush()?;
+            // an index that cannot be kept is of use all the same
+            if let Err(error) = index.flush() {
+                monitor.warn(&format!("the local index was not kept: {}", crate::error_chain(&error)));
+            }
         }
         Ok(index)
     }
@@ -258,7 +263,7 @@ impl Index {
         let count = additions.len();
         for id in additions {
             if let Segment::Addition(packs) = store.with_scratch(|scratch| read_segment(store, id, scratch))? {
-                self.apply(id, &packs)?;
+                self.apply(id, &packs);
             }
             monitor.advance(Progress { entries: 1, bytes: 0 });
         }
@@ -266,10 +271,7 @@ impl Index {
     }
 
     /// Enters a segment that has been published.
-    ///
-    /// # Errors
-    /// RocksDB failed. The index lags behind then; the next open folds the segment again.
-    pub fn apply(&self, segment: SegmentId, packs: &[PackInfo]) -> Result<()> {
+    pub fn apply(&self, segment: SegmentId, packs: &[PackInfo]) {
         let mut state = self.write_state();
         let mut numbered = Vec::new();
         for pack in packs {
@@ -279,21 +281,22 @@ impl Index {
             let entry = PackEntry { id: pack.id, kind: pack.directory.kind, size_bytes: pack.size_bytes, usable: true };
             numbered.push((state.packs.add(entry), pack));
         }
-        match &self.rocks {
-            Some(rocks) if self.mode == Mode::Primary => {
-                for batch in numbered.chunks(PACKS_PER_BATCH) {
-                    rocks.add_packs(batch)?;
-                }
-                rocks.mark_segment(segment)?;
+        state.segments.insert(segment);
+        let written = match &self.rocks {
+            Some(rocks) if self.mode == Mode::Primary && !state.degraded => {
+                let all = numbered.chunks(PACKS_PER_BATCH).try_for_each(|batch| rocks.add_packs(batch));
+                all.and_then(|()| rocks.mark_segment(segment)).is_ok()
             }
-            _ => {
-                for (number, pack) in numbered {
-                    places(number, pack, |id, place| state.overlay.entry(id).or_default().push(place));
-                }
+            _ => false,
+        };
+        if !written {
+            // RocksDB is another process's, or cannot be written (a full disk, say): what is new stays in memory, and
+            // whoever opens the index next folds it again
+            state.degraded = self.mode == Mode::Primary;
+            for (number, pack) in numbered {
+                places(number, pack, |id, place| state.overlay.entry(id).or_default().push(place));
             }
         }
-        state.segments.insert(segment);
-        Ok(())
     }
 
     fn apply_removal(&self, segment: SegmentId, packs: &[PackId]) -> Result<()> {
@@ -383,7 +386,13 @@ impl Index {
     /// RocksDB failed; nothing is lost by it.
     pub fn flush(&self) -> Result<()> {
         match (&self.rocks, self.mode) {
-            (Some(rocks), Mode::Primary) => Ok(rocks.flush()?),
+            (Some(rocks), Mode::Primary) => {
+                rocks.flush()?;
+                match self.read_state().degraded {
+                    false => Ok(()),
+                    true => Err(Error::Index { path: rocks.path().into(), message: "it could not be written".into() }),
+                }
+            }
             _ => Ok(()),
         }
     }

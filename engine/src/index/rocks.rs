@@ -154,6 +154,10 @@ impl Rocks {
         Ok(rocks.check_identity(repository).is_ok().then_some(rocks))
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn mode(&self) -> Mode {
         self.mode
     }

@@ -102,11 +102,19 @@ impl SessionHandle {
         Ok(size)
     }
 
-    /// Ends a session: its registration and checkpoints go, its audit record stays. What fails here fails nothing else.
-    pub fn end(self, run: &Run) -> Result<()> {
+    /// Ends a session: its audit record is written, its registration and checkpoints go. A session that failed keeps its
+    /// newest checkpoint for whoever continues it, if it has one; else it is expired.
+    ///
+    /// # Errors
+    /// Storage. It fails nothing else: the session's process is gone soon, and the next run cleans up.
+    pub fn end(self, run: &Run, succeeded: bool) -> Result<()> {
         let store = &self.repository.store;
         store.put_record(&layout::run(self.id), run, self.repository.random())?;
-        self.repository.remove_session(self.id)
+        match (succeeded, &self.record.checkpoint) {
+            (true, _) => self.repository.remove_session(self.id),
+            (false, Some(_)) => Ok(()),
+            (false, None) => self.repository.expire_session(self.id, self.id, "its run failed").map(drop),
+        }
     }
 }
 
