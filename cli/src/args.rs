@@ -66,7 +66,7 @@ pub(crate) struct Globals {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Init(commands::init::InitArgs),
-    Backup(commands::backup::BackupArgs),
+    Backup(Box<commands::backup::BackupArgs>),
     Snapshots(commands::snapshots::SnapshotsArgs),
     Ls(commands::ls::LsArgs),
     Find(commands::find::FindArgs),

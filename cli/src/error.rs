@@ -219,7 +219,9 @@ fn engine_hint(error: &Error) -> Option<String> {
         Error::NoPath { .. } => "`lakebed ls SNAPSHOT` lists a snapshot, `lakebed find NAME` looks in all of them",
         Error::SamePath { .. } => "name them from a folder above both, or back them up one by one",
         Error::SessionExpired { .. } => "run the backup again: what it stored is found and not stored twice",
-        Error::Interrupted => "run the same command again: a backup and a restore go on where they stopped",
+        Error::Interrupted => {
+            "run the same command again: a backup goes on from its last checkpoint, a restore from what it has written"
+        }
         Error::FrameCheck { .. } => "test this machine's memory before the next backup",
         Error::Index { .. } => "`lakebed index rebuild` makes the local index anew; no data are lost",
         Error::Storage(error) => match error.kind {
@@ -239,7 +241,10 @@ fn engine_hint(error: &Error) -> Option<String> {
                 return Some(format!("free space where `{}` lies", path.display()));
             }
             std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                return Some(format!("check the owner and mode of `{}`; --cache-dir moves the cache", path.display()));
+                return Some(format!(
+                    "check the owner and mode of `{}` and of the folder that it is in",
+                    path.display()
+                ));
             }
             _ => return None,
         },

@@ -82,7 +82,7 @@ fn a_folder_comes_out_as_an_archive_that_others_read() {
 #[test]
 fn verify_says_what_it_checked_and_finds_damage() {
     let kit = two_nights();
-    kit.run(&["verify"]).exits(0).says("no data was read");
+    kit.run(&["verify"]).exits(0).says("none was read");
     kit.run(&["verify", "--read-data"]).exits(0).says("100 %");
     kit.run(&["verify", "--sample", "50%"]).exits(0);
     kit.run(&["verify", "--budget", "10m"]).exits(0);

@@ -39,7 +39,7 @@ fn what_a_checkpoint_holds_is_not_read_again() {
     let source = place.path("source");
     let mut tree = TreeSpec::new();
     for number in 0..1200u64 {
-        tree = tree.file(&format!("d{:02}/{number}", number / 30), Content::random(number, 10_000));
+        tree = tree.file(format!("d{:02}/{number}", number / 30), Content::random(number, 10_000));
     }
     tree.write(&source);
     std::thread::sleep(std::time::Duration::from_millis(120));
@@ -67,7 +67,7 @@ fn a_checkpoint_is_no_snapshot() {
     let source = place.path("source");
     let mut tree = TreeSpec::new();
     for number in 0..300u64 {
-        tree = tree.file(&format!("{number}"), Content::random(number, 20_000));
+        tree = tree.file(format!("{number}"), Content::random(number, 20_000));
     }
     tree.write(&source);
     let options = BackupOptions { checkpoint_bytes: 1 << 20, ..options() };

@@ -52,11 +52,6 @@ impl Place {
         Self::init(folder, Arc::new(MemoryStorage::new()), OpenOptions::default(), encryption)
     }
 
-    /// A repository over a given storage.
-    pub fn over(storage: Arc<dyn Storage>, open: OpenOptions) -> (Self, Repository) {
-        Self::init(TempDir::new().unwrap(), storage, open, Encryption::Aes256Gcm)
-    }
-
     fn init(
         folder: TempDir,
         storage: Arc<dyn Storage>,

@@ -13,7 +13,7 @@ use crate::common::*;
 fn tree(seed: u64, files: u64) -> TreeSpec {
     let mut tree = TreeSpec::new();
     for number in 0..files {
-        tree = tree.file(&format!("d{}/{number}", number % 9), Content::random(seed + number, 4000));
+        tree = tree.file(format!("d{}/{number}", number % 9), Content::random(seed + number, 4000));
     }
     tree
 }

@@ -17,7 +17,7 @@ fn with_snapshot() -> (Place, Repository, std::path::PathBuf) {
     let source = place.path("source");
     let mut tree = TreeSpec::new().file("big", Content::random(1, 2 << 20));
     for number in 0..200u64 {
-        tree = tree.file(&format!("d{}/{number}", number % 7), Content::random(number, 100 + number * 13));
+        tree = tree.file(format!("d{}/{number}", number % 7), Content::random(number, 100 + number * 13));
     }
     tree.write(&source);
     backup(&repository, std::slice::from_ref(&source));

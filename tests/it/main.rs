@@ -1,5 +1,7 @@
 //! Behaviour tests, one file for each behaviour, in one binary: each binary links RocksDB.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod checkpoints;
 mod common;
 mod concurrency;

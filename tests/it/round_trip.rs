@@ -39,7 +39,7 @@ fn an_empty_tree_a_huge_file_and_many_small_files_come_back() {
     let (place, repository) = Place::local();
     let mut tree = TreeSpec::new().directory("empty").file("huge", Content::random(1, 40 << 20));
     for number in 0..3000u64 {
-        tree = tree.file(&format!("small/{}/{number}", number % 40), Content::random(number, number % 900));
+        tree = tree.file(format!("small/{}/{number}", number % 40), Content::random(number, number % 900));
     }
     let source = place.path("source");
     tree.write(&source);

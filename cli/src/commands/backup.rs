@@ -16,7 +16,7 @@ use lakebed_engine::source::{
     Filter, FilterError, FilterOptions, Finish, LocalOptions, Mount, ReaderSource, local_mounts, parse_path_list,
     tree_path,
 };
-use lakebed_engine::{Error, Repository};
+use lakebed_engine::{Error, Monitor, Repository};
 use serde_json::{Value, json};
 
 use super::select;
@@ -237,10 +237,12 @@ pub(crate) fn run(ctx: &Context, args: &BackupArgs) -> Result<Exit, CliError> {
         }
     };
     let result = repository.backup(mounts, &options, &monitor);
+    let interrupted = monitor.is_cancelled();
     drop(monitor);
     // a program that still runs has nobody to write to
     drop(child);
     let report = match result {
+        Err(Error::NothingRead) if stream.is_some() && interrupted => return Err(Error::Interrupted.into()),
         Err(Error::NothingRead) if stream.is_some() => {
             return Err(CliError::failed("What was to be stored did not come whole; no snapshot was made"));
         }

@@ -71,13 +71,16 @@ pub(crate) fn run(ctx: &Context, args: &LsArgs) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+/// Told of each entry, with its whole path.
+type Visit<'a> = &'a mut dyn FnMut(&[u8], &Entry) -> Result<(), CliError>;
+
 /// Visits what is to be listed: what is in a folder, or the thing itself.
 fn each(
     reader: &BlobReader,
     info: &SnapshotInfo,
     paths: &[Vec<Vec<u8>>],
     recursive: bool,
-    visit: &mut dyn FnMut(&[u8], &Entry) -> Result<(), CliError>,
+    visit: Visit<'_>,
 ) -> Result<(), CliError> {
     let next = if recursive { Listed::Descend } else { Listed::Skip };
     for path in paths {

@@ -69,9 +69,10 @@ fn print_repository(out: Text<'_>, stats: &RepositoryStats) -> std::io::Result<(
     let chunks = count(stats.chunks);
     writeln!(out, "unique:    {} in {chunks} chunks (deduplication {ratio})", bytes(stats.unique_bytes))?;
     let ratio = ui::ratio(stats.unique_bytes, stats.data_packs.1);
-    let packs = count(stats.data_packs.0);
-    writeln!(out, "content:   {} in {packs} packs (compression {ratio})", bytes(stats.data_packs.1))?;
-    writeln!(out, "trees:     {} in {} packs", bytes(stats.tree_packs.1), count(stats.tree_packs.0))?;
+    let packs = ui::counted(stats.data_packs.0, "pack", "packs");
+    writeln!(out, "content:   {} in {packs} (compression {ratio})", bytes(stats.data_packs.1))?;
+    let packs = ui::counted(stats.tree_packs.0, "pack", "packs");
+    writeln!(out, "trees:     {} in {packs}", bytes(stats.tree_packs.1))?;
     let ratio = ui::ratio(stats.logical_bytes, stats.stored_bytes);
     let objects = count(stats.objects);
     writeln!(out, "stored:    {} in {objects} objects (in all {ratio})", bytes(stats.stored_bytes))?;

@@ -72,7 +72,7 @@ pub(crate) fn rate(total: u64, seconds: f64) -> String {
 
 /// Writes how much smaller something got.
 pub(crate) fn ratio(from: u64, to: u64) -> String {
-    if to == 0 { "-".into() } else { format!("{:.2}:1", from as f64 / to as f64) }
+    if from == 0 || to == 0 { "-".into() } else { format!("{:.2}:1", from as f64 / to as f64) }
 }
 
 /// Writes a share of 100 %, rounded down, so that 100 % means all.
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn times_carry_their_offset() {
         let time = Timestamp::new(1_795_000_000, 5).unwrap();
-        assert_eq!(in_zone(time, TimeZone::get("Europe/Berlin").unwrap()), "2026-11-18 13:06:40+01:00");
+        assert_eq!(in_zone(time, TimeZone::get("Europe/Berlin").unwrap()), "2026-11-18 12:06:40+01:00");
         assert!(crate::time::parse_last(&local_time(time)).unwrap() >= time);
     }
 

@@ -217,7 +217,7 @@ impl Worker<'_, '_> {
 
     fn read(&mut self, file: &mut dyn SourceFile, expected: u64) -> std::result::Result<Read, Failure> {
         let small = u64::from(self.run.chunker.parameters().small_file_bytes);
-        if expected <= small { self.read_small(file, expected) } else { self.read_large(file) }
+        if expected <= small { self.read_small(file, expected) } else { self.read_chunks(file, expected, 0) }
     }
 
     /// Reads a small file: one chunk. Nothing is stored before it is known that the file did not change meanwhile.
@@ -262,7 +262,7 @@ impl Worker<'_, '_> {
             return Ok(Read { content: Content::None, size: 0, after, consistent: false });
         }
         let have = self.run.chunker.parameters().small_file_bytes as usize + 1;
-        self.read_chunks(file, have)
+        self.read_chunks(file, 0, have)
     }
 
     /// Cuts the buffer's range off as a chunk, and stores it where nobody has it.
@@ -279,12 +279,13 @@ impl Worker<'_, '_> {
         result.map(|()| id)
     }
 
-    fn read_large(&mut self, file: &mut dyn SourceFile) -> std::result::Result<Read, Failure> {
-        self.read_chunks(file, 0)
-    }
-
     /// Reads a file of any size, chunk by chunk. The first `have` bytes of it are in the buffer already.
-    fn read_chunks(&mut self, file: &mut dyn SourceFile, have: usize) -> std::result::Result<Read, Failure> {
+    fn read_chunks(
+        &mut self,
+        file: &mut dyn SourceFile,
+        expected: u64,
+        have: usize,
+    ) -> std::result::Result<Read, Failure> {
         let max = self.run.chunker.parameters().max_bytes as usize;
         let capacity = max * 4;
         self.buffer.resize(capacity.max(self.buffer.len()), 0);
@@ -332,10 +333,10 @@ impl Worker<'_, '_> {
         }
         offset += self.cut_all(&mut hasher, &mut extents, start, end)?;
         let after = file.fingerprint()?;
-        if whole && !is_unsized(&after) && after.size > offset {
-            // nothing but a hole is left
-            extents.push(Extent::Hole { length: after.size - offset });
-            offset = after.size;
+        if whole && offset < expected && after.size == expected {
+            // nothing but a hole is left; what a file has grown by meanwhile is no hole
+            extents.push(Extent::Hole { length: expected - offset });
+            offset = expected;
         }
         let consistent = whole && (after.size == offset || is_unsized(&after));
         let content = match extents.as_slice() {
@@ -400,9 +401,10 @@ fn is_stream(before: &Fingerprint, after: &Fingerprint) -> bool {
     is_unsized(before) && is_unsized(after)
 }
 
-/// Tells whether a file may have been changed again, unseen, after it was read in a run that began then.
+/// Tells whether a file may have been changed again, unseen, after it was read in a run that began then. The change time
+/// says so where there is one: anybody may set the other to any time.
 fn stamped_too_late(entry: &Entry, started: Timestamp) -> bool {
-    let newest = entry.mtime.max(entry.ctime);
+    let stamp = if entry.ctime == Timestamp::default() { entry.mtime } else { entry.ctime };
     let ns = |time: Timestamp| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
-    entry.kind == EntryKind::File && ns(newest) + i128::from(STAMP_GRANULARITY_NS) > ns(started) && entry.inode != 0
+    entry.kind == EntryKind::File && ns(stamp) + i128::from(STAMP_GRANULARITY_NS) > ns(started)
 }
