@@ -43,7 +43,7 @@ fn an_unreadable_entry_is_recorded_and_the_exit_code_is_3() {
     }
     use std::os::unix::fs::PermissionsExt;
     let kit = Kit::with_repo();
-    std::fs::set_permissions(kit.path("src/a.py"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(kit.path("src/a.py"), std::fs::Permissions::from_mode(0o000)).unwrap();
     kit.run(&["backup", "src"]).exits(3).says("src/a.py");
     kit.run(&["snapshots"]).exits(0).says("partial");
     assert_eq!(kit.run(&["cat", "latest", "src/sub/b.py"]).exits(0).out, "print('b')\n");
