@@ -9,7 +9,15 @@ use crate::commands;
 use crate::secret::SecretArgs;
 use crate::size::parse_size;
 
-const EXIT_CODES: &str = "\
+const AFTER_HELP: &str = "\
+Passwords are never arguments: without --password-file, --password-command and --key-file (or their variables) \
+LAKEBED_PASSWORD is used, and without that the terminal is asked.
+
+Times are RFC 3339 (2026-11-17T02:00:00Z) or local (2026-11-17, '2026-11-17 02:00'). What is written names a stretch: \
+--at and --until mean its end, --since its beginning.
+
+Sizes are bytes, or 512KiB, 20GiB (in 1024s; also 512K, 20G), or 512kB, 20GB (in 1000s).
+
 Exit codes:
   0  done                      10  there is no repository
   1  failed                    11  the repository or its index is locked
@@ -27,7 +35,7 @@ First steps:
 /// Keeps deduplicated, compressed and encrypted snapshots of folders in a repository, restores them as they were at any
 /// time, and proves that they are still whole.
 #[derive(Debug, Parser)]
-#[command(name = "lakebed", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "lakebed", version, after_help = AFTER_HELP, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     #[command(flatten)]

@@ -39,6 +39,18 @@ pub enum Error {
     /// The configuration cannot be used.
     #[error("Cannot use the repository's configuration `lakebed.json`")]
     Config(#[source] ConfigError),
+    /// The configuration is another one than this machine knows.
+    #[error("The repository at `{location}` is not the one that was there: its `lakebed.json` was changed or exchanged")]
+    ConfigExchanged {
+        /// The repository.
+        location: String,
+    },
+    /// A password or key file was given for a repository that is not encrypted and that this machine does not know.
+    #[error("The repository at `{location}` is not encrypted, but a password or key file was given")]
+    UnexpectedlyOpen {
+        /// The repository.
+        location: String,
+    },
     /// No key slot opens with what the user showed.
     #[error("The password or key file opens none of the {slots} key slots of the repository at `{location}`")]
     WrongKey {

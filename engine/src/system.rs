@@ -72,6 +72,12 @@ pub fn is_dead(process: &Process) -> bool {
     }
 }
 
+/// Tells whether a process ran in another boot than this one, of this host or of another with its name.
+pub fn is_of_another_boot(process: &Process) -> bool {
+    let here = boot_id();
+    !here.is_empty() && !process.boot_id.is_empty() && process.boot_id != here
+}
+
 fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }

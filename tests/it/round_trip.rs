@@ -76,3 +76,22 @@ fn the_index_may_be_deleted() {
     assert_eq!(again.summary.bytes_new, 0);
     assert_good(&repository);
 }
+
+/// One folder with 100,000 entries: it comes back, and one more file rewrites a few nodes of its tree.
+#[test]
+fn a_folder_of_100_000_entries_comes_back_and_grows_by_little() {
+    let (place, repository) = Place::local();
+    let source = place.path("source");
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("first"), "content").unwrap();
+    for number in 0..100_000 {
+        std::os::unix::fs::symlink("first", source.join(format!("notebook-{number:06}.py"))).unwrap();
+    }
+    let first = backup(&repository, std::slice::from_ref(&source));
+    assert_eq!((first.summary.files, first.summary.others), (1, 100_000));
+    std::fs::write(source.join("notebook-077777x.py"), "added").unwrap();
+    let second = backup(&repository, std::slice::from_ref(&source));
+    assert!(second.summary.bytes_stored < 300_000, "{:?}", second.summary);
+    let restored = restore_to(&repository, &latest(&repository), &place.path("out"), &source);
+    assert_same_tree(&source, &restored, &CompareOptions::default());
+}

@@ -27,8 +27,8 @@ use crate::time::parse_first;
 use crate::ui::{self, cancel_flag};
 
 const EXAMPLES: &str = "\
-A path is stored under the name that it is given by: `src` as src/..., `/data/lake` as data/lake/..., `.` as what is in it.
-Patterns are those of .gitignore, matched against paths as they are in the snapshot. What cannot be read is told, listed
+A path is stored under the name that it is given by: `src` as src/..., `/data/lake` as data/lake/..., `.` as what is in it. \
+Patterns are those of .gitignore, matched against paths as they are in the snapshot. What cannot be read is told, listed \
 in the snapshot and skipped; the exit code is then 3.
 
 Examples:

@@ -12,7 +12,7 @@ use crate::context::{Access, Context};
 use crate::error::{CliError, Exit};
 
 const EXAMPLES: &str = "\
-SNAPSHOT is `latest`, the beginning of an id, or `@TIME`; with --at it is left out.
+SNAPSHOT is `latest`, the beginning of an id, or `@TIME`; with --at it is left out. \
 Every byte is checked before it is written. Where the exit code is not 0, what came out is not whole.
 
 Examples:

@@ -15,7 +15,7 @@ use crate::error::{CliError, Exit};
 use crate::ui::{self, Text};
 
 const EXAMPLES: &str = "\
-SNAPSHOTs are `latest`, the beginning of an id, or `@TIME`. Signs: `+` only in the second, `-` only in the first, `M` content
+SNAPSHOTs are `latest`, the beginning of an id, or `@TIME`. Signs: `+` only in the second, `-` only in the first, `M` content \
 differs, `U` only mode, owner, times or attributes differ, `T` another kind of thing. The exit code is 0 either way.
 
 Examples:

@@ -11,7 +11,7 @@ use crate::error::{CliError, Exit, one_line};
 use crate::ui;
 
 const EXAMPLES: &str = "\
-A pattern without a slash is matched against names, one with a slash against whole paths; `*` stays within a name, `**` does
+A pattern without a slash is matched against names, one with a slash against whole paths; `*` stays within a name, `**` does \
 not. For each path it is shown which snapshot has it first, in which it changed, and which does not have it any more.
 
 Examples:

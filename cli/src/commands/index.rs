@@ -8,7 +8,7 @@ use crate::error::{CliError, Exit};
 use crate::ui;
 
 const EXAMPLES: &str = "\
-The index lies in the cache folder of this machine and can always be made anew. lakebed does that by itself where it has to;
+The index lies in the cache folder of this machine and can always be made anew. lakebed does that by itself where it has to; \
 this command is for the day when something seems wrong with it, or when index segments in the repository were lost.
 
 Examples:

@@ -23,7 +23,7 @@ use crate::error::{CliError, Exit};
 use crate::secret;
 
 const EXAMPLES: &str = "\
-The folder above the repository must exist, so that no repository is made below the mount point of a missing disk.
+The folder above the repository must exist, so that no repository is made below the mount point of a missing disk. \
 Whoever loses the password and every key file has lost the data: nobody can open the repository then.
 
 Examples:

@@ -13,7 +13,7 @@ use crate::secret::{NewSecretArgs, describe};
 use crate::ui::{self, Table};
 
 const EXAMPLES: &str = "\
-Each key slot holds the repository's key, locked by one password or key file; any of them opens the repository. To lock
+Each key slot holds the repository's key, locked by one password or key file; any of them opens the repository. To lock \
 somebody out, remove the slot. Who had it may have kept the key itself: to be safe from that, make a new repository.
 
 Examples:

@@ -16,7 +16,7 @@ use crate::error::{CliError, Exit};
 use crate::ui::{self, Text};
 
 const EXAMPLES: &str = "\
-SNAPSHOT is `latest`, the beginning of an id, or `@TIME`; with --at it is left out. Paths are shown as `cat`, `restore --path`
+SNAPSHOT is `latest`, the beginning of an id, or `@TIME`; with --at it is left out. Paths are shown as `cat`, `restore --path` \
 and `diff` take them, folders with a slash at their end.
 
 Examples:

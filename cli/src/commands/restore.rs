@@ -17,9 +17,9 @@ use crate::error::{CliError, Exit, one_line};
 use crate::ui;
 
 const EXAMPLES: &str = "\
-SNAPSHOT is `latest`, the beginning of an id, or `@TIME`: the newest snapshot at or before that time.
-What is written is checked first. A file that exists is only ever replaced by a whole new one; a restore that was
-interrupted goes on where it stopped when it is run again. Exit code 3: something could not be written; 4: something in
+SNAPSHOT is `latest`, the beginning of an id, or `@TIME`: the newest snapshot at or before that time. \
+What is written is checked first. A file that exists is only ever replaced by a whole new one; a restore that was \
+interrupted goes on where it stopped when it is run again. Exit code 3: something could not be written; 4: something in \
 the repository is damaged.
 
 Examples:

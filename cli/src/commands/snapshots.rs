@@ -11,7 +11,7 @@ use crate::error::{CliError, Exit, one_line};
 use crate::ui::{self, Table};
 
 const EXAMPLES: &str = "\
-A snapshot that is marked `partial` lacks something that could not be read; `--json` lists what. A record that is damaged
+A snapshot that is marked `partial` lacks something that could not be read; `--json` lists what. A record that is damaged \
 is told of and does not hide the others; the exit code is then 4.
 
 Examples:

@@ -11,7 +11,7 @@ use crate::error::{CliError, Exit, one_line};
 use crate::ui::{self, Text};
 
 const EXAMPLES: &str = "\
-Logical bytes are what a restore writes; unique bytes are those of different pieces; stored bytes are what the repository
+Logical bytes are what a restore writes; unique bytes are those of different pieces; stored bytes are what the repository \
 takes, compressed, with all that is needed beside the content.
 
 Examples:

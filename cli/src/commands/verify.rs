@@ -12,9 +12,9 @@ use crate::size::{Budget, parse_budget, parse_share};
 use crate::ui::{self, Text};
 
 const EXAMPLES: &str = "\
-Without options the structure is checked: every snapshot can be read, its folders reach every piece of every file, and the
-packs that hold them are there at their size. That finds what is missing, not bits that have flipped. A nightly slice with
---budget reads the packs that were read longest ago; the repository remembers when each was found good.
+Without options the structure is checked: every snapshot can be read, its folders reach every piece of every file, and the \
+packs that hold them are there at their size. That finds what is missing, not bits that have flipped. A nightly slice with \
+--budget reads the packs that were read longest ago; the repository remembers when each was found good. \
 Exit code 4: damage was found.
 
 Examples:

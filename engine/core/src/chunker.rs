@@ -60,7 +60,7 @@ impl ChunkerParameters {
             && average_bytes.is_power_of_two()
             && min_bytes.is_multiple_of(2)
             && max_bytes.is_multiple_of(2);
-        let masks_fit = self.normalization <= 3 && (8..=24).contains(&average_bytes.trailing_zeros());
+        let masks_fit = self.normalization <= 3 && (8..=25 - self.normalization).contains(&average_bytes.trailing_zeros());
         if !sizes_fit || !masks_fit || self.small_file_bytes > max_bytes {
             return Err("the chunker's sizes do not fit together".into());
         }
@@ -196,7 +196,8 @@ mod tests {
             ChunkerParameters { min_bytes: 0, ..good.clone() },
             ChunkerParameters { average_bytes: 300_000, ..good.clone() },
             ChunkerParameters { max_bytes: 1000, ..good.clone() },
-            ChunkerParameters { normalization: 9, ..good },
+            ChunkerParameters { normalization: 9, ..good.clone() },
+            ChunkerParameters { average_bytes: 1 << 24, max_bytes: 1 << 26, ..good },
         ] {
             assert!(Chunker::new(&bad, &[0; 32]).is_err(), "{bad:?}");
         }

@@ -1,7 +1,7 @@
 //! Names of things: 32 bytes each, printed as 64 hexadecimal digits.
 //!
 //! Every kind of thing has a type of its own, so that a tree can never be asked for by a chunk's name. The all-zero
-//! name stands for nothing and is refused wherever bytes are decoded.
+//! name stands for nothing and is refused wherever an id is decoded.
 
 use std::fmt;
 use std::str::FromStr;

@@ -9,6 +9,7 @@ use lakebed_core::time::Timestamp;
 use super::{BackupOptions, ParentChoice};
 use crate::error::{Error, Result};
 use crate::repository::Repository;
+use crate::system::{is_dead, is_of_another_boot};
 
 /// A tree to compare with.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub(super) struct Base {
     pub(super) comparisons: Vec<Comparison>,
     /// Sessions of this host whose process is dead, to be expired once this run has committed.
     pub(super) dead: Vec<SessionId>,
+    /// Sessions that have ended and whose records are still there.
+    pub(super) ended: Vec<SessionId>,
     pub(super) resumed: bool,
 }
 
@@ -43,7 +46,8 @@ pub(super) fn choose(
     let wanted = uris(sources);
     let catalogue = repository.catalogue()?;
     let parent = match options.parent {
-        ParentChoice::None | ParentChoice::Newest => catalogue
+        ParentChoice::None => None,
+        ParentChoice::Newest => catalogue
             .snapshots
             .iter()
             .rfind(|info| info.snapshot.host == options.host && uris(&info.snapshot.sources) == wanted),
@@ -53,12 +57,17 @@ pub(super) fn choose(
         }
     };
     let mut base = Base { parent: parent.map(|info| info.id), ..Base::default() };
-    let running = repository.sessions()?;
+    let (running, ended) = repository.sessions_and_leftovers()?;
+    base.ended = ended;
     let ours = running.iter().filter(|other| other.id != session && other.newest.process.host == options.host);
     let mut checkpoint = None;
     for other in ours {
-        if crate::system::is_dead(&other.newest.process) {
+        // of another boot of a host of this name: not certainly dead, but nobody here is at it
+        let (dead, elsewhere) = (is_dead(&other.newest.process), is_of_another_boot(&other.newest.process));
+        if dead {
             base.dead.push(other.id);
+        } else if !elsewhere {
+            continue;
         }
         let is_newer =
             checkpoint.is_none_or(|best: &crate::repository::SessionInfo| best.newest.time < other.newest.time);

@@ -181,6 +181,15 @@ impl Worker<'_, '_> {
     }
 }
 
+/// What a run that committed, or had nothing to commit, leaves to be done.
+struct Finished {
+    report: BackupReport,
+    /// Sessions to be expired.
+    dead: Vec<SessionId>,
+    /// Sessions whose records are to go.
+    ended: Vec<SessionId>,
+}
+
 /// A tree of mounts: which names lead to which source.
 #[derive(Default)]
 struct MountPoint {
@@ -241,12 +250,13 @@ pub(super) fn run(
     {
         monitor.warn(&format!("the session's end was not recorded: {}", crate::error_chain(&error)));
     }
-    let (report, dead) = result?;
-    if let (Some(snapshot), false) = (&report.snapshot, dead.is_empty()) {
-        for session in dead {
-            if let Err(error) = repository.expire_session(session, snapshot.id, "its process is dead") {
-                monitor.warn(&format!("a dead session was not expired: {}", crate::error_chain(&error)));
-            }
+    let Finished { report, dead, ended } = result?;
+    if let Some(snapshot) = &report.snapshot {
+        let expire = |id| repository.expire_session(id, snapshot.id, "its process is dead").map(drop);
+        let cleaned = dead.into_iter().try_for_each(expire);
+        let cleaned = cleaned.and_then(|()| ended.into_iter().try_for_each(|id| repository.remove_session(id)));
+        if let Err(error) = cleaned {
+            monitor.warn(&format!("sessions that ended were not cleaned up: {}", crate::error_chain(&error)));
         }
     }
     Ok(report)
@@ -255,13 +265,15 @@ pub(super) fn run(
 /// Records how a session ended. One that failed but has a checkpoint is kept, for the next run to continue from.
 fn end_session(
     session: SessionHandle,
-    result: &Result<(BackupReport, Vec<SessionId>)>,
+    result: &Result<Finished>,
     options: &BackupOptions,
 ) -> Result<()> {
     let (outcome, error, summary) = match result {
-        Ok((BackupReport { snapshot: None, summary, .. }, _)) => (Outcome::Unchanged, None, *summary),
-        Ok((report, _)) if report.failures.is_empty() => (Outcome::Done, None, report.summary),
-        Ok((report, _)) => (Outcome::Partial, None, report.summary),
+        Ok(Finished { report: BackupReport { snapshot: None, summary, .. }, .. }) => {
+            (Outcome::Unchanged, None, *summary)
+        }
+        Ok(Finished { report, .. }) if report.failures.is_empty() => (Outcome::Done, None, report.summary),
+        Ok(Finished { report, .. }) => (Outcome::Partial, None, report.summary),
         Err(Error::Interrupted) => (Outcome::Interrupted, None, Summary::default()),
         Err(error) => (Outcome::Failed, Some(crate::error_chain(error)), Summary::default()),
     };
@@ -301,7 +313,7 @@ fn run_session(
     monitor: &dyn Monitor,
     started: Timestamp,
     session: &mut Option<SessionHandle>,
-) -> Result<(BackupReport, Vec<SessionId>)> {
+) -> Result<Finished> {
     let condemned = repository.condemned_packs()?;
     let index = Arc::new(repository.index(monitor)?);
     let missing = index.check_packs(&repository.store().list_packs()?, &condemned);
@@ -312,7 +324,7 @@ fn run_session(
     }
     let own_id = session.as_ref().map(SessionHandle::id);
     let nobody = || SessionId::new([0; 32]);
-    let Base { parent, comparisons, dead, resumed } =
+    let Base { parent, comparisons, dead, ended, resumed } =
         choose(repository, own_id.unwrap_or_else(nobody), &sources, options)?;
     if let Some(session) = session {
         session.set_parent(parent);
@@ -380,7 +392,7 @@ fn run_session(
         // the snapshot stands; the next run folds its segments again
         monitor.warn(&format!("the local index was not kept: {}", crate::error_chain(&error)));
     }
-    Ok((report, dead))
+    Ok(Finished { report, dead, ended })
 }
 
 fn snapshot(

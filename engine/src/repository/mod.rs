@@ -6,6 +6,7 @@ mod reader;
 mod sessions;
 mod snapshots;
 mod store;
+mod trust;
 mod writer;
 
 pub use keys::KeyInfo;

@@ -13,7 +13,7 @@ use lakebed_core::storage::{Storage, StorageErrorKind};
 use lakebed_core::time::{Clock, Random};
 
 use super::store::draw;
-use super::{Repository, Store};
+use super::{Repository, Store, trust};
 use crate::error::{Error, Result};
 use crate::system::{SystemClock, SystemRandom};
 
@@ -107,6 +107,8 @@ impl Repository {
             result => result?,
         }
         storage.sync()?;
+        // whoever makes a repository without encryption means it: a password that is set all the same is not in the way
+        let secret = if init.encryption == Encryption::None { &Secret::None } else { secret };
         Self::open(storage, secret, options)
     }
 
@@ -122,9 +124,11 @@ impl Repository {
         };
         let config = Config::decode(&bytes).map_err(Error::Config)?;
         let config_hash = Config::hash(&bytes);
+        let cache = options.cache_dir.as_ref().map(|cache| cache.join(config.repository_id.to_string()));
+        trust::check(cache.as_deref(), &location, config.encryption, &config_hash, secret)?;
         let (slot, data_key) = unlock(&*storage, &config, &config_hash, secret)?;
         let keys = RepositoryKeys::derive(config.repository_id, config.encryption, data_key);
-        let cache = options.cache_dir.as_ref().map(|cache| cache.join(config.repository_id.to_string()));
+        trust::remember(cache.as_deref(), &config_hash);
         Ok(Self {
             store: Store::new(storage, Arc::new(keys)),
             config: Arc::new(config),

@@ -225,7 +225,7 @@ impl BlobReader {
     }
 }
 
-/// No honest tree has more levels of index nodes: each level holds at least 30 times the one above.
+/// No honest tree has more levels of index nodes: each holds at least 8 times as much as the one above it.
 const MAX_DEPTH: usize = 16;
 
 fn wrong_node(node: TreeId, expected: &'static str) -> Error {

@@ -142,6 +142,12 @@ impl Repository {
     /// # Errors
     /// Storage. A record that is damaged is passed over: it belongs to a session that cannot be continued.
     pub fn sessions(&self) -> Result<Vec<SessionInfo>> {
+        Ok(self.sessions_and_leftovers()?.0)
+    }
+
+    /// Returns the running sessions, and those that have ended and left their records behind: a process killed right
+    /// after its commit does.
+    pub(crate) fn sessions_and_leftovers(&self) -> Result<(Vec<SessionInfo>, Vec<SessionId>)> {
         let mut sessions: Vec<SessionInfo> = Vec::new();
         for object in self.store.storage().list(layout::SESSIONS)? {
             let Some(id) = object.key.as_str().split('/').nth(1).and_then(|id| id.parse().ok()) else { continue };
@@ -156,15 +162,15 @@ impl Repository {
                 None => sessions.push(SessionInfo { id, newest: record, checkpoint }),
             }
         }
-        let mut running = Vec::new();
+        let (mut running, mut ended) = (Vec::new(), Vec::new());
         for session in sessions {
             match self.store.storage().size(&layout::snapshot(session.id)) {
-                Ok(_) => {}
+                Ok(_) => ended.push(session.id),
                 Err(error) if error.is_not_found() => running.push(session),
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(running)
+        Ok((running, ended))
     }
 
     /// Expires a session, so that it can never commit. Returns whether it had not committed before.
@@ -193,7 +199,7 @@ impl Repository {
     }
 
     /// Deletes the records of a session that has ended. Where deleting is not allowed they stay, which is harmless.
-    fn remove_session(&self, id: SessionId) -> Result<()> {
+    pub(crate) fn remove_session(&self, id: SessionId) -> Result<()> {
         for object in self.store.storage().list(&format!("{}{id}/", layout::SESSIONS))? {
             match self.store.storage().delete(&object.key) {
                 Ok(()) => {}

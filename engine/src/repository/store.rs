@@ -11,6 +11,7 @@ use lakebed_core::layout;
 use lakebed_core::record::Record;
 use lakebed_core::storage::{ObjectKey, Storage};
 use lakebed_core::time::Random;
+use lakebed_core::wire::DecodeError;
 
 use crate::error::{Error, Result};
 
@@ -87,13 +88,23 @@ impl Store {
     /// # Errors
     /// `AlreadyExists` where the key is taken, and every other failure of storage.
     pub fn put_record<R: Record>(&self, key: &ObjectKey, record: &R, random: &dyn Random) -> Result<u64> {
-        let salt: Salt = draw(random)?;
-        let bytes = self.with_scratch(|scratch| {
-            seal_record(&self.keys, R::KIND, &salt, key.as_str(), &record.encode(), scratch)
-                .map_err(|source| Error::FrameCheck { source })
-        })?;
+        let bytes = self.seal_checked(R::KIND, key.as_str(), &record.encode(), random)?;
         self.storage.put(key, &bytes)?;
         Ok(bytes.len() as u64)
+    }
+
+    /// Seals a record, opens it again and compares: nothing is stored that does not come back.
+    fn seal_checked(&self, kind: FrameKind, context: &str, plain: &[u8], random: &dyn Random) -> Result<Vec<u8>> {
+        let salt: Salt = draw(random)?;
+        self.with_scratch(|scratch| {
+            let check = |source| Error::FrameCheck { source };
+            let bytes = seal_record(&self.keys, kind, &salt, context, plain, scratch).map_err(check)?;
+            let (_, back) = open_record(&self.keys, &[kind], context, &bytes, scratch).map_err(check)?;
+            if back != plain {
+                return Err(check(DecodeError::invalid(kind.as_str(), "it came back different").into()));
+            }
+            Ok(bytes)
+        })
     }
 
     /// Seals a record that is named after its bytes, stores it, and returns its name and its size in bytes.
@@ -107,18 +118,7 @@ impl Store {
         plain: &[u8],
         random: &dyn Random,
     ) -> Result<([u8; ID_LEN], u64)> {
-        let salt: Salt = draw(random)?;
-        let bytes = self.with_scratch(|scratch| {
-            let bytes = seal_record(&self.keys, kind, &salt, prefix, plain, scratch)
-                .map_err(|source| Error::FrameCheck { source })?;
-            let (_, back) = open_record(&self.keys, &[kind], prefix, &bytes, scratch)
-                .map_err(|source| Error::FrameCheck { source })?;
-            if back != plain {
-                let source = lakebed_core::wire::DecodeError::invalid(kind.as_str(), "it came back different");
-                return Err(Error::FrameCheck { source: source.into() });
-            }
-            Ok(bytes)
-        })?;
+        let bytes = self.seal_checked(kind, prefix, plain, random)?;
         let name = *lakebed_core::hash::object_hash(&bytes).as_bytes();
         let key = ObjectKey::new(format!("{prefix}{}", lakebed_core::id::to_hex(&name)));
         // a prefix of the layout and hexadecimal digits are always a key

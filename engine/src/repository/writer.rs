@@ -16,7 +16,7 @@ use lakebed_core::codec::seal::{ObjectSealer, SEAL_LEN, Salt};
 use lakebed_core::hash::ObjectHasher;
 use lakebed_core::id::{PackId, SessionId};
 use lakebed_core::layout;
-use lakebed_core::pack::{BlobId, BlobInfo, FrameInfo, PackDirectory, PackInfo, PackKind};
+use lakebed_core::pack::{BlobId, BlobInfo, FrameInfo, PackDirectory, PackInfo, PackKind, TRAILER_LEN, Trailer};
 use lakebed_core::storage::ObjectWriter;
 use lakebed_core::time::Random;
 use lakebed_core::wire::DecodeError;
@@ -309,8 +309,16 @@ pub(crate) fn measure_frame(store: &Store, frame: &FrameBuilder, compression: Co
 fn close(store: &Store, filling: Filling) -> Result<PackInfo> {
     let OpenPack { directory, mut writer, mut hasher, offset } =
         filling.pack.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let check = |source| Error::FrameCheck { source };
     let tail = store.with_scratch(|scratch| {
-        directory.seal_tail(&filling.sealer, scratch).map_err(|source| Error::FrameCheck { source })
+        let tail = directory.seal_tail(&filling.sealer, scratch).map_err(check)?;
+        let (sealed, trailer) = tail.split_at(tail.len() - TRAILER_LEN);
+        let trailer = Trailer::decode(trailer).map_err(|error| check(error.into()))?;
+        let back = trailer.open_directory(store.keys(), sealed, scratch).map_err(check)?;
+        match back == directory {
+            true => Ok(tail),
+            false => Err(check(DecodeError::invalid("pack directory", "it came back different").into())),
+        }
     })?;
     writer.append(&tail)?;
     hasher.update(&tail);

@@ -41,8 +41,9 @@ const PACKS_PREFIX: &str = "packs/";
 
 /// What a folder may hold already when a repository is created in it: the names of our layout, left by a creation that
 /// was cut off, and the folder that a fresh ext4 disk comes with.
-const OWN_NAMES: [&str; 13] = [
+const OWN_NAMES: [&str; 15] = [
     TEMP_FOLDER,
+    "annotations",
     "contract",
     "forgotten",
     "gc",
@@ -52,6 +53,7 @@ const OWN_NAMES: [&str; 13] = [
     "ledger",
     "lost+found",
     "packs",
+    "quarantine",
     "runs",
     "sessions",
     "snapshots",

@@ -355,7 +355,7 @@ pub fn open_frame(
 
 /// Seals a record: an object of one frame, bound to the name under which it is stored.
 ///
-/// `context` is the object's key, or for an object named after its bytes the key's first part.
+/// `context` is the object's key, or for an object named after its bytes the key's first part with its slash (`index/`, `ledger/`).
 ///
 /// # Errors
 /// As [`seal_frame`].

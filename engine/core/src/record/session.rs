@@ -65,7 +65,7 @@ pub struct Expiry {
     pub version: u32,
     /// When it was written.
     pub time: Timestamp,
-    /// Why: `its process is dead`, `withdrawn: nothing changed`, ...
+    /// Why: `its process is dead`, `its run failed`, ...
     pub reason: String,
     /// The session that wrote it.
     pub by: SessionId,

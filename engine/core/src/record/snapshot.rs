@@ -96,7 +96,7 @@ pub struct Summary {
     pub bytes_new: u64,
     /// Bytes that were read and that the repository already had.
     pub bytes_deduplicated: u64,
-    /// Bytes added to storage: packs, segments and this record.
+    /// Bytes added to storage: packs and segments, and in the record of the run the snapshot's record too.
     pub bytes_stored: u64,
 }
 

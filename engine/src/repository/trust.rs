@@ -1,0 +1,44 @@
+//! What this machine remembers of a repository: the hash of its configuration, in its cache folder.
+//!
+//! Whoever can write the storage can replace `lakebed.json` and all key slots together, and so put another repository,
+//! perhaps an unencrypted one, where an encrypted one was. A machine that was there before notices; and a machine that was
+//! not does not hand plain data to a repository without encryption while its user holds out a password.
+
+use std::path::Path;
+
+use lakebed_core::codec::seal::Encryption;
+use lakebed_core::id::to_hex;
+use lakebed_core::record::key_slot::Secret;
+
+use crate::error::{Error, Result};
+
+const FILE: &str = "configuration";
+
+/// Checks a configuration against what is remembered.
+pub(super) fn check(
+    cache: Option<&Path>,
+    location: &str,
+    encryption: Encryption,
+    config_hash: &[u8; 32],
+    secret: &Secret,
+) -> Result<()> {
+    let remembered = cache.and_then(|cache| std::fs::read_to_string(cache.join(FILE)).ok());
+    match remembered {
+        Some(hash) if hash.trim() == to_hex(config_hash) => Ok(()),
+        Some(_) => Err(Error::ConfigExchanged { location: location.into() }),
+        None if encryption == Encryption::None && !matches!(secret, Secret::None) => {
+            Err(Error::UnexpectedlyOpen { location: location.into() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Remembers a configuration that was found good. A cache that cannot be written remembers nothing, and that is all.
+pub(super) fn remember(cache: Option<&Path>, config_hash: &[u8; 32]) {
+    if let Some(cache) = cache
+        && !cache.join(FILE).exists()
+        && std::fs::create_dir_all(cache).is_ok()
+    {
+        let _ = std::fs::write(cache.join(FILE), to_hex(config_hash));
+    }
+}
