@@ -120,7 +120,7 @@ fn backup(repository: &Repository, source: &Path) -> Result<u64, Failure> {
 }
 
 fn restore_latest(repository: &Repository, target: &Path) -> Result<(), Failure> {
-    let latest = repository.find_snapshot(&SnapshotSelector::Latest, &SnapshotFilter::default())?;
+    let latest = repository.find_snapshot(&SnapshotSelector::Latest, &SnapshotFilter::default(), &Silent)?;
     let options = RestoreOptions { target: target.to_path_buf(), ..RestoreOptions::default() };
     let report = restore(&repository.reader(&Silent)?, &latest, &options, &|_, _| {}, &Silent)?;
     match report.failures.first() {

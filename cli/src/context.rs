@@ -69,12 +69,9 @@ impl Context {
         })?;
         let config = Config::decode(&bytes).map_err(Error::Config)?;
         let secret = match config.encryption {
-            Encryption::None => {
-                if self.globals.secret.is_given() {
-                    self.ui.warn("the repository is not encrypted; the password or key file is not used");
-                }
-                Secret::None
-            }
+            // a secret that is held out is shown: the engine refuses to take an unencrypted repository for the one meant
+            Encryption::None if self.globals.secret.is_given() => self.globals.secret.read(&location)?,
+            Encryption::None => Secret::None,
             _ => self.globals.secret.read(&location)?,
         };
         let repository = Repository::open(storage, &secret, &self.open_options()?)?;

@@ -208,6 +208,14 @@ fn engine_hint(error: &Error) -> Option<String> {
             "check --password-file, --password-command, --key-file and the LAKEBED_ variables: \
              which one was meant for this repository?"
         }
+        Error::ConfigExchanged { .. } => {
+            "somebody may have put another repository there: do not back up into it before you know why; \
+             if you did it yourself, remove its folder from the cache"
+        }
+        Error::UnexpectedlyOpen { .. } => {
+            "somebody may have put another repository there; if it is meant to be without encryption, \
+             open it once without a password"
+        }
         Error::KeySlotChoice { .. } | Error::LastKeySlot { .. } => {
             "`lakebed key list` shows the key slots, `lakebed key add` adds one"
         }
@@ -309,6 +317,8 @@ mod tests {
             (Error::Config(ConfigError::Decode(newer())),                1, "update lakebed"),
             (Error::Config(ConfigError::UnknownFeature { feature: text() }), 1, "update lakebed"),
             (Error::WrongKey { location: text(), slots: 2 },             12, "--password-file"),
+            (Error::ConfigExchanged { location: text() },                1, "somebody"),
+            (Error::UnexpectedlyOpen { location: text() },               1, "without a password"),
             (slot(KeySlotError::Decode(decode())),                       4, "verify --read-data"),
             (slot(KeySlotError::Decode(newer())),                        1, "update lakebed"),
             (slot(KeySlotError::OtherConfig),                            4, "somebody changed"),

@@ -45,9 +45,9 @@ fn process_environment(name: &str) -> Option<OsString> {
 }
 
 impl SecretArgs {
-    /// Tells whether an option names a secret, as opposed to the environment.
+    /// Tells whether a secret is held out, by an option or by the environment.
     pub(crate) fn is_given(&self) -> bool {
-        self.password_file.is_some() || self.password_command.is_some() || self.key_file.is_some()
+        !matches!(self.origin(&process_environment), Origin::Terminal)
     }
 
     /// Options come before the environment; there files and commands come before the bare password.

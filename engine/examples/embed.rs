@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let report = repository.backup(mounts, &BackupOptions::default(), &Silent)?;
     println!("backed up {} files, {} bytes stored", report.summary.files, report.summary.bytes_stored);
 
-    let latest = repository.find_snapshot(&SnapshotSelector::Latest, &SnapshotFilter::default())?;
+    let latest = repository.find_snapshot(&SnapshotSelector::Latest, &SnapshotFilter::default(), &Silent)?;
     let reader = repository.reader(&Silent)?;
     let options = RestoreOptions { target: work.join("restored"), ..RestoreOptions::default() };
     let restored = restore(&reader, &latest, &options, &|_, _| {}, &Silent)?;

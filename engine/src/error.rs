@@ -40,7 +40,9 @@ pub enum Error {
     #[error("Cannot use the repository's configuration `lakebed.json`")]
     Config(#[source] ConfigError),
     /// The configuration is another one than this machine knows.
-    #[error("The repository at `{location}` is not the one that was there: its `lakebed.json` was changed or exchanged")]
+    #[error(
+        "The repository at `{location}` is not the one that was there: its `lakebed.json` was changed or exchanged"
+    )]
     ConfigExchanged {
         /// The repository.
         location: String,

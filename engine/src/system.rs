@@ -1,7 +1,6 @@
 //! The real clock, the real randomness, and who we are.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use lakebed_core::record::session::Process;
@@ -68,7 +67,11 @@ pub fn is_dead(process: &Process) -> bool {
     match start_ticks(process.pid) {
         // the number may have gone to another process
         Some(ticks) => process.start_ticks != 0 && ticks != process.start_ticks,
-        None => !PathBuf::from(format!("/proc/{}", process.pid)).exists() && PathBuf::from("/proc/self").exists(),
+        // it may only be hidden from us
+        None => match i32::try_from(process.pid).ok().and_then(rustix::process::Pid::from_raw) {
+            Some(pid) => rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH),
+            None => false,
+        },
     }
 }
 
@@ -78,8 +81,11 @@ pub fn is_of_another_boot(process: &Process) -> bool {
     !here.is_empty() && !process.boot_id.is_empty() && process.boot_id != here
 }
 
-fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+/// The boot, and the name space that process numbers belong to: containers of one host share the first only.
+pub(crate) fn boot_id() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let space = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    if boot.is_empty() { boot } else { format!("{} {}", boot.trim(), space.display()) }
 }
 
 fn start_ticks(pid: u32) -> Option<u64> {

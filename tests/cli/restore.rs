@@ -49,14 +49,58 @@ fn globs_choose_what_comes_back() {
 
 #[test]
 fn an_interrupted_restore_is_continued() {
+    use std::os::unix::fs::PermissionsExt;
     let kit = Kit::with_repo();
+    kit.file("src/edited.py", "as it was");
     kit.run(&["backup", "src"]).exits(0);
     let id = kit.run(&["--json", "snapshots"]).result()["snapshots"][0]["id"].as_str().unwrap().to_owned();
-    // as a restore that was killed leaves it: its marker, a whole file, and a part of another
+    // as a restore that was killed leaves it: its marker, a whole file, a part of another, a directory not yet finished
     kit.run(&["restore", "latest", "--target", "out"]).exits(0);
-    kit.file("out/.lakebed-restore", &id);
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let space = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    kit.file("out/.lakebed-restore", &format!("{id} {} {}", boot.trim(), space.display()));
     kit.file("out/src/sub/b.py", "pri");
-    kit.run(&["restore", "latest", "--target", "out"]).exits(0);
+    let chmod = |name: &str, mode: u32| {
+        std::fs::set_permissions(kit.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    chmod("out/src/sub/b.py", 0o200);
+    chmod("out/src/sub", 0o700);
+    // and what somebody wrote there since
+    kit.file("out/src/edited.py", "edited since");
+    kit.run(&["restore", "latest", "--target", "out"]).exits(0).says("continued");
     assert_eq!(kit.read("out/src/sub/b.py"), "print('b')\n");
+    assert_eq!(kit.read("out/src/edited.py"), "edited since");
+    let mode = |name: &str| std::fs::metadata(kit.path(name)).unwrap().permissions().mode();
+    assert_eq!(mode("out/src/sub"), mode("src/sub"));
+    assert_eq!(mode("out/src/sub/b.py"), mode("src/sub/b.py"));
     assert!(!kit.path("out/.lakebed-restore").exists());
+}
+
+#[test]
+fn links_in_the_target_are_not_followed_and_directories_not_swept_away() {
+    let kit = Kit::with_repo();
+    kit.run(&["backup", "src"]).exits(0);
+    kit.file("elsewhere/precious", "precious");
+    std::fs::create_dir_all(kit.path("out/src")).unwrap();
+    std::os::unix::fs::symlink(kit.path("elsewhere"), kit.path("out/src/sub")).unwrap();
+    kit.file("out/src/a.py/inside", "a directory where a file should be");
+    kit.run(&["restore", "latest", "--target", "out", "--include", "b.py"]).exits(3);
+    assert!(!kit.path("elsewhere/b.py").exists());
+    kit.run(&["restore", "latest", "--target", "out", "--overwrite", "always"]).exits(3).says("a.py");
+    assert_eq!(kit.read("out/src/a.py/inside"), "a directory where a file should be");
+    assert_eq!(kit.read("out/src/sub/b.py"), "print('b')\n");
+    assert!(!kit.path("elsewhere/b.py").exists() && kit.path("elsewhere/precious").exists());
+    kit.run(&["restore", "latest", "--target", "out", "--overwrite", "always", "--delete"]).exits(0);
+    assert_eq!(kit.read("out/src/a.py"), "print('a')\n");
+}
+
+#[test]
+fn delete_leaves_alone_what_was_not_asked_for() {
+    let kit = Kit::with_repo();
+    kit.run(&["backup", "src"]).exits(0);
+    for name in ["out/foreign", "out/src/x.log", "out/src/old.py"] {
+        kit.file(name, "there before");
+    }
+    kit.run(&["restore", "latest", "--target", "out", "--delete", "--exclude", "*.log", "--include", "*.py"]).exits(0);
+    assert!(kit.path("out/foreign").exists() && kit.path("out/src/x.log").exists());
 }

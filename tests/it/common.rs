@@ -46,6 +46,13 @@ impl Place {
         Self::init(folder, storage, open, Encryption::Aes256Gcm)
     }
 
+    /// A repository in a folder, its index in memory.
+    pub fn over_folder(encryption: Encryption) -> (Self, Repository) {
+        let folder = TempDir::new().unwrap();
+        let storage: Arc<dyn Storage> = Arc::new(LocalStorage::create(folder.path().join("repo")).unwrap());
+        Self::init(folder, storage, OpenOptions::default(), encryption)
+    }
+
     /// A repository in memory, its index too.
     pub fn memory(encryption: Encryption) -> (Self, Repository) {
         let folder = TempDir::new().unwrap();
@@ -101,7 +108,7 @@ pub fn try_backup(
 }
 
 pub fn latest(repository: &Repository) -> SnapshotInfo {
-    repository.find_snapshot(&SnapshotSelector::Latest, &SnapshotFilter::default()).unwrap()
+    repository.find_snapshot(&SnapshotSelector::Latest, &SnapshotFilter::default(), &Silent).unwrap()
 }
 
 /// Restores a snapshot and returns where the given path of it lies then.

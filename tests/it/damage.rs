@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lakebed_engine::core::chunker::ChunkerParameters;
 use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::record::key_slot::{Secret, Unlock};
 use lakebed_engine::core::storage::Storage;
 use lakebed_engine::storage::{LocalStorage, ReadOnlyStorage};
 use lakebed_engine::verify::VerifyReport;
@@ -30,6 +31,7 @@ fn tiny_chunks() -> ChunkerParameters {
 struct Small {
     folder: tempfile::TempDir,
     source: PathBuf,
+    secret: Secret,
 }
 
 impl Small {
@@ -49,7 +51,8 @@ impl Small {
         backup(&repository, std::slice::from_ref(&source));
         repository.annotate(&latest(&repository), vec!["kept".into()], String::new()).unwrap();
         assert_good(&repository);
-        Self { folder, source }
+        let secret = if encryption == Encryption::None { Secret::None } else { secret() };
+        Self { folder, source, secret }
     }
 
     fn repo(&self) -> PathBuf {
@@ -58,7 +61,7 @@ impl Small {
 
     fn open(&self) -> lakebed_engine::Result<Repository> {
         let storage: Arc<dyn Storage> = Arc::new(LocalStorage::open(self.repo()).unwrap());
-        Repository::open(storage, &secret(), &OpenOptions::default())
+        Repository::open(storage, &self.secret, &OpenOptions::default())
     }
 
     /// Verifies everything, without entering it in the ledger; `None` where the repository cannot even be opened, which
@@ -66,7 +69,7 @@ impl Small {
     fn verify(&self) -> Option<VerifyReport> {
         let storage: Arc<dyn Storage> = Arc::new(LocalStorage::open(self.repo()).unwrap());
         let storage = Arc::new(ReadOnlyStorage::new(storage));
-        let repository = Repository::open(storage, &secret(), &OpenOptions::default()).ok()?;
+        let repository = Repository::open(storage, &self.secret, &OpenOptions::default()).ok()?;
         Some(verify_all(&repository))
     }
 
@@ -208,7 +211,60 @@ fn a_missing_pack_heals_with_the_next_backup() {
 fn a_wrong_key_opens_nothing() {
     let small = Small::new(Encryption::Aes256Gcm);
     let storage: Arc<dyn Storage> = Arc::new(LocalStorage::open(small.repo()).unwrap());
-    let wrong = lakebed_engine::core::record::key_slot::Secret::KeyFile(zeroize::Zeroizing::new(vec![8; 32]));
+    let wrong = Secret::KeyFile(zeroize::Zeroizing::new(vec![8; 32]));
     let error = Repository::open(storage, &wrong, &OpenOptions::default()).unwrap_err();
     assert!(matches!(error, lakebed_engine::Error::WrongKey { slots: 1, .. }), "{error:?}");
+}
+
+/// Whoever can write the storage puts an unencrypted repository in the place of an encrypted one: nobody backs up into it.
+#[test]
+fn an_exchanged_configuration_is_refused() {
+    let (place, repository) = Place::local();
+    let source = place.path("source");
+    TreeSpec::new().file("a", b"plain".to_vec()).write(&source);
+    backup(&repository, std::slice::from_ref(&source));
+    let (other, _) = Place::over_folder(Encryption::None);
+    for name in ["lakebed.json", "keys"] {
+        let (mine, theirs) = (place.path("repo").join(name), other.path("repo").join(name));
+        if mine.is_dir() {
+            std::fs::remove_dir_all(&mine).unwrap();
+            std::fs::create_dir(&mine).unwrap();
+            for slot in std::fs::read_dir(theirs).unwrap() {
+                let slot = slot.unwrap();
+                std::fs::copy(slot.path(), mine.join(slot.file_name())).unwrap();
+            }
+        } else {
+            std::fs::copy(theirs, mine).unwrap();
+        }
+    }
+    let open =
+        |secret: &Secret, options: &OpenOptions| Repository::open(place.storage.clone(), secret, options).map(drop);
+    // a machine that never saw it is warned by the password that it was given
+    let elsewhere = OpenOptions { cache_dir: Some(place.path("another-cache")), ..place.open.clone() };
+    let error = open(&secret(), &elsewhere).unwrap_err();
+    assert!(matches!(error, lakebed_engine::Error::UnexpectedlyOpen { .. }), "{error:?}");
+    // a forged configuration under the same id is known not to be the one that was there
+    let id = repository.info().id.to_string();
+    let forged = std::fs::read_to_string(place.path("repo/lakebed.json")).unwrap();
+    let theirs = lakebed_engine::core::record::config::Config::decode(forged.as_bytes()).unwrap().repository_id;
+    std::fs::write(place.path("repo/lakebed.json"), forged.replace(&theirs.to_string(), &id)).unwrap();
+    let error = open(&Secret::None, &place.open).unwrap_err();
+    assert!(matches!(error, lakebed_engine::Error::ConfigExchanged { .. }), "{error:?}");
+}
+
+#[test]
+fn the_last_slot_that_opens_cannot_be_removed() {
+    let (place, repository) = Place::local();
+    let other = Secret::KeyFile(vec![9; 32].into());
+    let added = repository.add_key(Unlock::KeyFile, &other, "other").unwrap();
+    let file = place.path("repo/keys").join(added.to_string());
+    damage(&file, Damage::FlipByte { offset: 40, mask: 1 }).keep();
+    let current = object_files(&place.path("repo/keys")).into_iter().find(|slot| *slot != file).unwrap();
+    let prefix = current.file_name().unwrap().to_str().unwrap();
+    let error = repository.remove_key(prefix).unwrap_err();
+    assert!(matches!(error, lakebed_engine::Error::LastKeySlot { .. }), "{error:?}");
+    assert!(current.exists());
+    // the damaged one may go
+    repository.remove_key(&added.to_string()).unwrap();
+    place.reopen();
 }

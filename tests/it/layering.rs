@@ -75,7 +75,12 @@ fn storage_and_sources_stand_alone() {
 #[test]
 fn the_repository_is_written_in_one_place() {
     let writes = ["fs::write", "File::create", "OpenOptions::new", "fs::rename", "fs::remove"];
-    let may = ["engine/src/storage/local.rs", "engine/src/restore", "engine/src/index/rocks.rs", "engine/src/repository/trust.rs"];
+    let may = [
+        "engine/src/storage/local.rs",
+        "engine/src/restore",
+        "engine/src/index/rocks.rs",
+        "engine/src/repository/trust.rs",
+    ];
     assert_nowhere("engine/src", &writes, &may);
 }
 

@@ -95,3 +95,49 @@ fn a_folder_of_100_000_entries_comes_back_and_grows_by_little() {
     let restored = restore_to(&repository, &latest(&repository), &place.path("out"), &source);
     assert_same_tree(&source, &restored, &CompareOptions::default());
 }
+
+/// A directory whose listing shows that something went must not take over the node that still has it, whoever finishes it.
+#[test]
+fn what_was_removed_never_comes_back() {
+    let (place, repository) = Place::memory(Encryption::Aes256Gcm);
+    let source = place.path("source");
+    let mut tree = TreeSpec::new();
+    for number in 0..60 {
+        tree = tree.file(format!("{number:02}/a"), b"removed later".to_vec()).directory(format!("{number:02}/z"));
+    }
+    tree.write(&source);
+    let options = lakebed_engine::backup::BackupOptions { threads: 8, ..options() };
+    for round in 0..40 {
+        for number in 0..60 {
+            std::fs::write(source.join(format!("{number:02}/a")), "removed later").unwrap();
+        }
+        backup_with(&repository, std::slice::from_ref(&source), &options, &Default::default());
+        for number in 0..60 {
+            let folder = source.join(format!("{number:02}"));
+            std::fs::remove_file(folder.join("a")).unwrap();
+        }
+        let report = backup_with(&repository, std::slice::from_ref(&source), &options, &Default::default());
+        assert_eq!(report.summary.files, 0);
+        let info = report.snapshot.unwrap();
+        let reader = repository.reader(&lakebed_engine::Silent).unwrap();
+        lakebed_engine::query::walk(&reader, info.snapshot.root, b"", &mut |path, _| {
+            assert!(!path.ends_with(b"/a"), "round {round}");
+            Ok(lakebed_engine::query::Listed::Descend)
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn an_explicit_parent_with_other_sources_lends_nothing_that_was_not_asked_for() {
+    let (place, repository) = Place::memory(Encryption::Aes256Gcm);
+    let (one, other) = (place.path("lake/one"), place.path("lake/other"));
+    TreeSpec::new().file("a", b"a".to_vec()).write(&one);
+    TreeSpec::new().file("b", b"b".to_vec()).write(&other);
+    let both = backup(&repository, &[one.clone(), other.clone()]).snapshot.unwrap();
+    let parent = lakebed_engine::backup::ParentChoice::Snapshot(both.id);
+    let options = lakebed_engine::backup::BackupOptions { parent, ..options() };
+    backup_with(&repository, std::slice::from_ref(&one), &options, &Default::default());
+    restore_to(&repository, &latest(&repository), &place.path("out"), &one);
+    assert!(!place.path("out").join(other.strip_prefix("/").unwrap()).exists());
+}

@@ -16,7 +16,7 @@ use lakebed_engine::source::{
     Filter, FilterError, FilterOptions, Finish, LocalOptions, Mount, ReaderSource, local_mounts, parse_path_list,
     tree_path,
 };
-use lakebed_engine::{Error, Monitor, Repository};
+use lakebed_engine::{Error, Monitor, Repository, Silent};
 use serde_json::{Value, json};
 
 use super::select;
@@ -137,7 +137,7 @@ impl BackupArgs {
         let defaults = BackupOptions::default();
         let parent = match (&self.parent, self.force) {
             (_, true) => ParentChoice::None,
-            (Some(name), false) => ParentChoice::Snapshot(select::find(repository, name)?.id),
+            (Some(name), false) => ParentChoice::Snapshot(select::find(repository, name, &Silent)?.id),
             (None, false) => ParentChoice::Newest,
         };
         Ok(BackupOptions {

@@ -56,7 +56,7 @@ pub(crate) fn run(ctx: &Context, args: &CatArgs) -> Result<Exit, CliError> {
     };
     let path = snapshot_path(path)?;
     let repository = ctx.open(Access::Read)?;
-    let info = args.choice.find(&repository, snapshot.as_deref())?;
+    let info = args.choice.find(&repository, snapshot.as_deref(), &ctx.question())?;
     let reader = repository.reader(&ctx.question())?;
     let entry = entry_at(&reader, &info, &path)?;
     let archive = match args.archive {

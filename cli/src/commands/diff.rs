@@ -105,8 +105,8 @@ impl Totals {
 pub(crate) fn run(ctx: &Context, args: &DiffArgs) -> Result<Exit, CliError> {
     let path = args.path.as_deref().map(snapshot_path).transpose()?.unwrap_or_default();
     let repository = ctx.open(Access::Read)?;
-    let before = select::find(&repository, &args.before)?;
-    let after = select::find(&repository, &args.after)?;
+    let before = select::find(&repository, &args.before, &ctx.question())?;
+    let after = select::find(&repository, &args.after, &ctx.question())?;
     let reader = repository.reader(&ctx.question())?;
     let mut totals = Totals::default();
     if ctx.ui.is_json() {

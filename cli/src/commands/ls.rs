@@ -52,7 +52,7 @@ pub(crate) fn run(ctx: &Context, args: &LsArgs) -> Result<Exit, CliError> {
         paths.push(Vec::new());
     }
     let repository = ctx.open(Access::Read)?;
-    let info = args.choice.find(&repository, snapshot.as_deref())?;
+    let info = args.choice.find(&repository, snapshot.as_deref(), &ctx.question())?;
     let reader = repository.reader(&ctx.question())?;
     if ctx.ui.is_json() {
         let mut entries = Vec::new();

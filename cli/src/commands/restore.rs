@@ -100,7 +100,7 @@ pub(crate) fn run(ctx: &Context, args: &RestoreArgs) -> Result<Exit, CliError> {
         args.path.iter().map(|path| Ok(snapshot_path(path)?.join(&b'/'))).collect::<Result<Vec<_>, CliError>>()?;
     let filter = PathFilter::new(&paths, &args.include, &args.exclude)?;
     let repository = ctx.open(Access::Read)?;
-    let info = args.choice.find(&repository, args.snapshot.as_deref())?;
+    let info = args.choice.find(&repository, args.snapshot.as_deref(), &ctx.question())?;
     let mut options = RestoreOptions {
         target: args.target.clone(),
         filter,

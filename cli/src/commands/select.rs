@@ -1,10 +1,10 @@
 //! Arguments that say which snapshots are meant.
 
 use clap::Args;
-use lakebed_engine::Repository;
 use lakebed_engine::core::text::unescape_path;
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::repository::{SnapshotFilter, SnapshotInfo, SnapshotSelector};
+use lakebed_engine::{Monitor, Repository};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -67,7 +67,12 @@ impl ChoiceArgs {
     }
 
     /// Finds the snapshot.
-    pub(crate) fn find(&self, repository: &Repository, name: Option<&str>) -> Result<SnapshotInfo, CliError> {
+    pub(crate) fn find(
+        &self,
+        repository: &Repository,
+        name: Option<&str>,
+        monitor: &dyn Monitor,
+    ) -> Result<SnapshotInfo, CliError> {
         let selector = match (self.at, name) {
             (Some(time), _) => SnapshotSelector::At(time),
             (None, Some(name)) => selector(name)?,
@@ -78,7 +83,7 @@ impl ChoiceArgs {
             }
         };
         let filter = SnapshotFilter { hosts: self.host.clone(), tags: groups(&self.tag), ..SnapshotFilter::default() };
-        Ok(repository.find_snapshot(&selector, &filter)?)
+        Ok(repository.find_snapshot(&selector, &filter, monitor)?)
     }
 }
 
@@ -99,8 +104,8 @@ pub(crate) fn selector(name: &str) -> Result<SnapshotSelector, CliError> {
 }
 
 /// Finds the snapshot of that name among all.
-pub(crate) fn find(repository: &Repository, name: &str) -> Result<SnapshotInfo, CliError> {
-    Ok(repository.find_snapshot(&selector(name)?, &SnapshotFilter::default())?)
+pub(crate) fn find(repository: &Repository, name: &str, monitor: &dyn Monitor) -> Result<SnapshotInfo, CliError> {
+    Ok(repository.find_snapshot(&selector(name)?, &SnapshotFilter::default(), monitor)?)
 }
 
 /// Splits groups of tags: all of a group are asked for, and one group is enough.

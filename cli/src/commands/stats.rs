@@ -34,7 +34,7 @@ pub(crate) fn run(ctx: &Context, args: &StatsArgs) -> Result<Exit, CliError> {
     let repository = ctx.open(Access::Read)?;
     let monitor = ctx.question();
     if let Some(name) = &args.snapshot {
-        let info = select::find(&repository, name)?;
+        let info = select::find(&repository, name, &ctx.question())?;
         let reader = repository.reader(&monitor)?;
         let stats = snapshot_stats(&reader, &info, &monitor)?;
         ctx.ui.answer(|| snapshot_json(&info, &stats), |out| print_snapshot(out, &info, &stats))?;

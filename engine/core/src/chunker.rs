@@ -56,11 +56,12 @@ impl ChunkerParameters {
         let sizes_fit = (64..=1 << 30).contains(&min_bytes)
             && min_bytes < average_bytes
             && average_bytes < max_bytes
-            && max_bytes <= 1 << 30
+            && max_bytes <= 64 << 20
             && average_bytes.is_power_of_two()
             && min_bytes.is_multiple_of(2)
             && max_bytes.is_multiple_of(2);
-        let masks_fit = self.normalization <= 3 && (8..=25 - self.normalization).contains(&average_bytes.trailing_zeros());
+        let masks_fit =
+            self.normalization <= 3 && (8..=25 - self.normalization).contains(&average_bytes.trailing_zeros());
         if !sizes_fit || !masks_fit || self.small_file_bytes > max_bytes {
             return Err("the chunker's sizes do not fit together".into());
         }

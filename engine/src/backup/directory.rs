@@ -76,15 +76,23 @@ impl DirNode {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the slots of the directory's entries, in the order of their names.
-    pub(super) fn fill(&self, slots: Vec<Slot>) {
+    /// Makes room for so many entries, in the order of their names. The directory is not finished before
+    /// [`DirNode::release`] has said that whoever fills it knows all about it.
+    pub(super) fn fill(&self, entries: usize) {
         let mut state = self.lock();
-        state.pending = slots.iter().filter(|slot| matches!(slot, Slot::Pending | Slot::Open(_))).count();
-        state.slots = slots;
+        state.pending = entries + 1;
+        state.slots = vec![Slot::Pending; entries];
+    }
+
+    /// Notes that the directory has been listed and compared whole. Returns whether everything in it is finished too.
+    pub(super) fn release(&self) -> bool {
+        let mut state = self.lock();
+        state.pending -= 1;
+        state.pending == 0
     }
 
     /// Notes that the directory differs from the one compared with.
-    fn differs(&self) {
+    pub(super) fn differs(&self) {
         self.lock().same = false;
     }
 
@@ -253,6 +261,9 @@ impl Worker<'_, '_> {
                 let mut entry = *entry;
                 let tree_path = mount.tree_path.clone();
                 let kept = self.leaf(&mut entry, &matching, &tree_path, None, &|_| mount.source.open_root())?;
+                if kept {
+                    count(&run.counts.roots_read);
+                }
                 if self.settle(&node, slot, kept.then_some(entry), &matching) {
                     run.finish_directory(node)?;
                 }
@@ -270,8 +281,8 @@ impl Worker<'_, '_> {
                     Err(error) => {
                         failed(error);
                         node.differs();
-                        node.fill(Vec::new());
-                        run.finish_directory(node)
+                        node.fill(0);
+                        if node.release() { run.finish_directory(node) } else { Ok(()) }
                     }
                 }
             }
@@ -289,9 +300,11 @@ impl Worker<'_, '_> {
     ) -> Result<()> {
         let run = self.run;
         let mut beside = run.beside(node);
-        let (mut passed, total) = (0, entries.len());
-        node.fill(vec![Slot::Pending; total]);
-        let mut last_done = total == 0;
+        let mut passed = 0;
+        if path.is_empty() {
+            count(&run.counts.roots_read);
+        }
+        node.fill(entries.len());
         let below = |name: &[u8]| [full_path, &[name.to_vec()]].concat();
         let mut matching = Matching::new();
         for (slot, mut entry) in entries.into_iter().enumerate() {
@@ -323,13 +336,13 @@ impl Worker<'_, '_> {
             }
             let full_path = below(&entry.name);
             let kept = self.leaf(&mut entry, &matching, &full_path, Some(directory), &|entry| directory.open(entry))?;
-            last_done = self.settle(node, slot, kept.then_some(entry), &matching);
+            self.settle(node, slot, kept.then_some(entry), &matching);
         }
         // what the tree compared with still has was removed
         if passed > 0 || beside.iter_mut().any(|beside| beside.which == 0 && beside.entries.next().is_some()) {
             node.differs();
         }
-        if last_done { run.finish_directory(node.clone()) } else { Ok(()) }
+        if node.release() { run.finish_directory(node.clone()) } else { Ok(()) }
     }
 
     /// Enters what became of an entry that is no directory. Returns whether it was the last of its directory.

@@ -114,7 +114,8 @@ impl Worker<'_, '_> {
         directory: &dyn SourceDir,
     ) -> bool {
         let untouched = |other: &&(usize, Entry)| {
-            other.1.kind == entry.kind && other.1.ctime == entry.ctime && other.1.inode == entry.inode
+            let same = other.1.kind == entry.kind && other.1.ctime == entry.ctime && other.1.inode == entry.inode;
+            same && !other.1.inconsistent && entry.ctime != Timestamp::default()
         };
         if let Some((_, known)) = matching.iter().find(untouched).filter(|_| !self.run.options.ignore_ctime) {
             entry.xattrs.clone_from(&known.xattrs);
@@ -126,6 +127,8 @@ impl Worker<'_, '_> {
             Err(error) => {
                 let gone = matches!(error.kind, SourceErrorKind::Vanished | SourceErrorKind::Replaced);
                 self.run.entry_failed(path, &error);
+                // so that the next run asks again instead of taking it over as whole
+                entry.inconsistent = true;
                 let has_target = entry.kind != EntryKind::Symlink || !entry.link_target.is_empty();
                 !gone && has_target
             }
@@ -137,7 +140,10 @@ impl Worker<'_, '_> {
         let options = self.run.options;
         for (which, other) in matching {
             let comparison = &self.run.comparisons[*which];
+            // an empty stream looks like every other before it is read
+            let is_stream = entry.kind == EntryKind::File && entry.size == 0 && entry.inode == 0;
             let same = other.kind == entry.kind
+                && !is_stream
                 && !other.inconsistent
                 && other.size == entry.size
                 && other.mtime == entry.mtime
@@ -242,7 +248,6 @@ impl Worker<'_, '_> {
         self.buffer = buffer;
         outcome?;
         if length == limit {
-            // it has grown beyond one chunk: begin anew
             return self.grown(file);
         }
         self.count_read(length as u64);
@@ -255,13 +260,10 @@ impl Worker<'_, '_> {
         Ok(Read { content, size: length as u64, after, consistent })
     }
 
-    /// A file listed as small is larger: a stream is read on, a file is left to the next attempt with its new size.
+    /// A file listed as small is larger, or a stream: it is read on, chunk by chunk.
     fn grown(&mut self, file: &mut dyn SourceFile) -> std::result::Result<Read, Failure> {
-        let after = file.fingerprint()?;
-        if !is_unsized(&after) {
-            return Ok(Read { content: Content::None, size: 0, after, consistent: false });
-        }
         let have = self.run.chunker.parameters().small_file_bytes as usize + 1;
+        self.count_read(have as u64);
         self.read_chunks(file, 0, have)
     }
 

@@ -63,7 +63,8 @@ pub(super) fn choose(
     let mut checkpoint = None;
     for other in ours {
         // of another boot of a host of this name: not certainly dead, but nobody here is at it
-        let (dead, elsewhere) = (is_dead(&other.newest.process), is_of_another_boot(&other.newest.process));
+        let dead = is_dead(&other.newest.process) || repository.run_has_ended(other.id)?;
+        let elsewhere = is_of_another_boot(&other.newest.process);
         if dead {
             base.dead.push(other.id);
         } else if !elsewhere {
@@ -71,7 +72,9 @@ pub(super) fn choose(
         }
         let is_newer =
             checkpoint.is_none_or(|best: &crate::repository::SessionInfo| best.newest.time < other.newest.time);
-        if other.checkpoint.is_some() && is_newer && uris(&other.newest.sources) == wanted {
+        // one that is older than the parent holds nothing that the parent does not
+        let is_of_use = parent.is_none_or(|info| other.newest.time > info.snapshot.summary.started);
+        if other.checkpoint.is_some() && is_newer && is_of_use && uris(&other.newest.sources) == wanted {
             checkpoint = Some(other);
         }
     }

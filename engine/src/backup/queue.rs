@@ -36,6 +36,8 @@ pub(super) struct Queue<W> {
     /// Workers with nothing to do, to decide quickly whether to hand over a frame.
     idle: AtomicUsize,
     parking: AtomicBool,
+    /// The run has failed, to see quickly.
+    over: AtomicBool,
 }
 
 impl<W> Queue<W> {
@@ -53,6 +55,7 @@ impl<W> Queue<W> {
             workers,
             idle: AtomicUsize::new(0),
             parking: AtomicBool::new(false),
+            over: AtomicBool::new(false),
         }
     }
 
@@ -116,8 +119,13 @@ impl<W> Queue<W> {
 
     /// Ends everything early.
     pub(super) fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
         self.lock().ended = true;
         self.changed.notify_all();
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     /// Asks every worker to park.

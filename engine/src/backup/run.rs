@@ -1,7 +1,7 @@
 //! One backup run, from the registration of its session to its commit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lakebed_core::chunker::Chunker;
@@ -37,6 +37,8 @@ pub(super) struct Counts {
     pub(super) files_unmodified: AtomicU64,
     pub(super) bytes: AtomicU64,
     pub(super) bytes_read: AtomicU64,
+    /// Sources whose root could be listed or read.
+    pub(super) roots_read: AtomicU64,
 }
 
 /// What all workers of a run share.
@@ -48,11 +50,13 @@ pub(super) struct Run<'a> {
     pub(super) chunker: Chunker,
     pub(super) queue: Queue<Work>,
     pub(super) comparisons: Vec<Comparison>,
-    /// Some pack is missing: no chunk counts as present before it was looked up.
+    /// A pack is missing or unknown: no chunk counts as present before it was looked up.
     pub(super) distrust: bool,
     pub(super) counts: Counts,
     pub(super) failures: Mutex<Vec<Failure>>,
     pub(super) failed: Mutex<Option<Error>>,
+    /// The run was told to stop: it makes a checkpoint and ends.
+    pub(super) stopping: AtomicBool,
     pub(super) owners: Mutex<(BTreeSet<u32>, BTreeSet<u32>)>,
     pub(super) hard_links: Mutex<HashMap<(u64, u64), (Fingerprint, Content)>>,
     pub(super) read_limit: Option<RateLimit>,
@@ -152,10 +156,12 @@ impl Worker<'_, '_> {
 
     /// Parks where a checkpoint wants it, and asks for one where it is due. Called between files and chunks.
     pub(super) fn pause(&mut self) -> Result<()> {
-        if self.run.monitor.is_cancelled() {
+        if self.run.queue.has_ended() {
+            // another worker has failed: what it said is what counts
             return Err(Error::Interrupted);
         }
-        if !self.run.queue.wants_parking() && self.run.checkpoint_is_due() {
+        let stop = self.run.monitor.is_cancelled() && !self.run.stopping.swap(true, Ordering::Relaxed);
+        if stop || (!self.run.queue.wants_parking() && self.run.checkpoint_is_due()) {
             self.run.queue.request_parking();
         }
         if self.run.queue.wants_parking() {
@@ -173,8 +179,12 @@ impl Worker<'_, '_> {
         }
         let run = self.run;
         run.queue.park(|| {
-            if let Err(error) = run.checkpoint() {
-                run.fail(error);
+            let stopping = run.stopping.load(Ordering::Relaxed);
+            match run.checkpoint() {
+                Err(error) => run.fail(error),
+                // who interrupts a run wants it to end soon, and to go on from here the next time
+                Ok(()) if stopping => run.fail(Error::Interrupted),
+                Ok(()) => {}
             }
         });
         Ok(())
@@ -263,11 +273,7 @@ pub(super) fn run(
 }
 
 /// Records how a session ended. One that failed but has a checkpoint is kept, for the next run to continue from.
-fn end_session(
-    session: SessionHandle,
-    result: &Result<Finished>,
-    options: &BackupOptions,
-) -> Result<()> {
+fn end_session(session: SessionHandle, result: &Result<Finished>, options: &BackupOptions) -> Result<()> {
     let (outcome, error, summary) = match result {
         Ok(Finished { report: BackupReport { snapshot: None, summary, .. }, .. }) => {
             (Outcome::Unchanged, None, *summary)
@@ -316,7 +322,8 @@ fn run_session(
 ) -> Result<Finished> {
     let condemned = repository.condemned_packs()?;
     let index = Arc::new(repository.index(monitor)?);
-    let missing = index.check_packs(&repository.store().list_packs()?, &condemned);
+    let listed = repository.store().list_packs()?;
+    let missing = index.check_packs(&listed, &condemned);
     if missing > 0 {
         monitor.warn(&format!(
             "{missing} packs are missing or of another size; what they held is stored again as far as it is found"
@@ -349,10 +356,11 @@ fn run_session(
         chunker,
         queue: Queue::new(workers),
         comparisons,
-        distrust: missing > 0,
+        distrust: missing > 0 || index.is_incomplete(&listed),
         counts: Counts::default(),
         failures: Mutex::default(),
         failed: Mutex::default(),
+        stopping: AtomicBool::new(false),
         owners: Mutex::default(),
         hard_links: Mutex::default(),
         read_limit: limit(options.read_limit),
@@ -368,9 +376,7 @@ fn run_session(
     *session = run.session.get_mut().unwrap_or_else(PoisonError::into_inner).take();
     walked?;
 
-    let kept = [&run.counts.files, &run.counts.directories, &run.counts.others];
-    let nothing = kept.iter().all(|count| count.load(Ordering::Relaxed) == 0);
-    if nothing && !run.failures.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+    if run.counts.roots_read.load(Ordering::Relaxed) == 0 {
         return Err(Error::NothingRead);
     }
     monitor.phase(Phase::Commit, None);
@@ -429,29 +435,25 @@ fn snapshot(
 fn walk(run: &Run<'_>, mount_points: MountPoint, workers: usize) -> Result<()> {
     place_mounts(run, mount_points)?;
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut worker = Worker {
-                        run,
-                        small: FrameBuilder::new(FrameContent::SmallFiles),
-                        large: FrameBuilder::new(FrameContent::LargeFiles),
-                        buffer: Vec::new(),
-                    };
-                    if let Err(error) = worker.work() {
-                        run.fail(error);
-                    }
-                })
-            })
-            .collect();
-        for thread in threads {
-            if let Err(panic) = thread.join() {
-                let message = panic
-                    .downcast_ref::<String>()
-                    .map(String::as_str)
-                    .or_else(|| panic.downcast_ref::<&str>().copied())
-                    .unwrap_or("a panic");
-                run.fail(Error::Poisoned { message: message.into() });
+        for number in 0..workers {
+            let thread = std::thread::Builder::new().name(format!("lakebed-backup-{number}"));
+            let work = || {
+                let mut worker = Worker {
+                    run,
+                    small: FrameBuilder::new(FrameContent::SmallFiles),
+                    large: FrameBuilder::new(FrameContent::LargeFiles),
+                    buffer: Vec::new(),
+                };
+                // a worker that panics must not leave the others waiting for it
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.work()));
+                match result {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => run.fail(error),
+                    Err(_) => run.fail(Error::Poisoned { message: "a worker of the backup panicked".into() }),
+                }
+            };
+            if let Err(source) = thread.spawn_scoped(scope, work) {
+                run.fail(Error::Machine { operation: "start a thread", source });
             }
         }
     });
@@ -483,7 +485,7 @@ fn store_left_over(run: &Run<'_>) -> Result<()> {
 /// Builds the directories above the sources and queues the sources themselves.
 fn place_mounts(run: &Run<'_>, top: MountPoint) -> Result<()> {
     let mut roots = 0;
-    let mut first_error = None;
+    let mut unreadable: Vec<(Vec<Vec<u8>>, SourceError)> = Vec::new();
     let mut stack = vec![(top, run.root.clone(), Vec::new())];
     while let Some((point, node, path)) = stack.pop() {
         if let Some(mount) = point.source {
@@ -495,17 +497,17 @@ fn place_mounts(run: &Run<'_>, top: MountPoint) -> Result<()> {
                 }
                 Ok(_) => return Err(Error::SamePath { path: String::new() }),
                 Err(error) => {
-                    run.entry_failed(&mount.tree_path, &error);
-                    first_error.get_or_insert((mount.source.uri(), error));
-                    node.fill(Vec::new());
-                    run.finish_directory(node)?;
+                    unreadable.push((mount.tree_path.clone(), error));
+                    node.fill(0);
+                    if node.release() {
+                        run.finish_directory(node)?;
+                    }
                 }
             }
             continue;
         }
         let mut comparisons = run.children_in_comparisons(&node)?;
-        node.fill(vec![super::directory::Slot::Pending; point.below.len()]);
-        let mut skipped = Vec::new();
+        node.fill(point.below.len());
         for (slot, (name, below)) in point.below.into_iter().enumerate() {
             let matching = comparisons.remove(&name).unwrap_or_default();
             let mut path: Vec<Vec<u8>> = path.clone();
@@ -539,21 +541,25 @@ fn place_mounts(run: &Run<'_>, top: MountPoint) -> Result<()> {
                     }
                 }
                 Err(error) => {
-                    run.entry_failed(&mount.tree_path, &error);
-                    first_error.get_or_insert((mount.source.uri(), error));
-                    skipped.push(slot);
+                    unreadable.push((mount.tree_path.clone(), error));
+                    node.complete(slot, None);
                 }
             }
         }
-        for slot in skipped {
-            if node.complete(slot, None) {
-                run.finish_directory(node.clone())?;
-            }
+        // what the tree compared with has besides is not asked for now
+        if comparisons.values().flatten().any(|(which, _)| *which == 0) {
+            node.differs();
+        }
+        if node.release() {
+            run.finish_directory(node)?;
         }
     }
-    match (roots, first_error) {
-        (0, Some((path, source))) => Err(Error::Root { path, source }),
-        (0, None) => Err(Error::NothingRead),
-        _ => Ok(()),
+    if roots == 0 {
+        return Err(match unreadable.into_iter().next() {
+            Some((_, source)) => Error::Root { path: source.path.clone(), source },
+            None => Error::NothingRead,
+        });
     }
+    unreadable.iter().for_each(|(path, error)| run.entry_failed(path, error));
+    Ok(())
 }

@@ -134,6 +134,8 @@ struct State {
     overlay: HashMap<BlobId, Vec<Place>>,
     segments: HashSet<SegmentId>,
     removed: HashSet<PackId>,
+    /// A segment could not be read.
+    passed_over: bool,
     /// RocksDB could not be written: nothing more is written to it in this process.
     degraded: bool,
 }
@@ -181,7 +183,7 @@ impl Index {
     pub fn rebuild(store: &Store, options: &IndexOptions, monitor: &dyn Monitor) -> Result<Self> {
         let Some(folder) = &options.folder else { return Self::open(store, options, monitor) };
         match Self::try_open(store, folder, options.memory_bytes, true, monitor) {
-            Ok(index) if index.mode == Mode::Secondary => Err(Error::IndexLocked { path: folder.clone() }),
+            Ok(index) if index.mode != Mode::Primary => Err(Error::IndexLocked { path: folder.clone() }),
             Ok(index) => Ok(index),
             Err(Attempt::Broken(message)) => Err(Error::Index { path: folder.clone(), message }),
             Err(Attempt::Failed(error)) => Err(error),
@@ -209,7 +211,15 @@ impl Index {
             }
         }
         let index = Self { rocks, mode, state: RwLock::new(state) };
-        let folded = index.fold_new(store, monitor)?;
+        let folded = match index.fold_new(store, monitor) {
+            // the process that holds it will make it anew; until then all is in storage
+            Err(Attempt::Broken(_)) if mode == Mode::Secondary => {
+                let index = Self { rocks: None, mode: Mode::Memory, state: RwLock::default() };
+                index.fold_new(store, monitor)?;
+                return Ok(index);
+            }
+            result => result?,
+        };
         if folded > 0 {
             // an index that cannot be kept is of use all the same
             if let Err(error) = index.flush() {
@@ -251,7 +261,8 @@ impl Index {
                 }
                 Ok(Segment::Addition(_)) => additions.push(id),
                 Err(error @ (Error::Damaged { .. } | Error::WrongHash { .. } | Error::Record { .. })) => {
-                    // what it described is missing from the index then, and is stored again or reported when it is wanted
+                    // what it described is missing from the index then: a backup trusts nothing that it has not looked up
+                    self.write_state().passed_over = true;
                     monitor.warn(&format!(
                         "an index segment was passed over: {}; `lakebed index rebuild --read-packs` replaces it",
                         crate::error_chain(&error)
@@ -378,6 +389,13 @@ impl Index {
             missing += usize::from(!is_there);
         }
         missing
+    }
+
+    /// Tells whether storage may have packs in use that the index does not know: a segment was passed over, or one of
+    /// the listed packs is in none.
+    pub fn is_incomplete(&self, listed: &HashMap<PackId, u64>) -> bool {
+        let state = self.read_state();
+        state.passed_over || listed.keys().any(|id| state.packs.number_of(id).is_none())
     }
 
     /// Makes what was folded durable, so that the next open need not fold it again.

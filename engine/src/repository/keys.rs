@@ -72,12 +72,35 @@ impl Repository {
         let &[&id] = matching.as_slice() else {
             return Err(Error::KeySlotChoice { prefix: prefix.into(), count: matching.len() });
         };
-        if ids.len() == 1 {
+        if !self.has_other_slot(id)? {
             return Err(Error::LastKeySlot { slot: id.short() });
         }
-        self.store.storage().delete(&layout::key_slot(id))?;
+        let key = layout::key_slot(id);
+        let bytes = self.store.storage().get(&key)?;
+        self.store.storage().delete(&key)?;
+        // somebody else may have removed the other one meanwhile
+        if !self.has_other_slot(id)? {
+            self.store.storage().put(&key, &bytes)?;
+            self.store.storage().sync()?;
+            return Err(Error::LastKeySlot { slot: id.short() });
+        }
         self.store.storage().sync()?;
         Ok(id)
+    }
+
+    /// Tells whether another slot than this one is there and whole.
+    fn has_other_slot(&self, id: KeySlotId) -> Result<bool> {
+        for other in self.store.list_ids::<KeySlotId>(layout::KEYS)?.into_iter().filter(|other| *other != id) {
+            let slot = match self.store.storage().get(&layout::key_slot(other)) {
+                Ok(bytes) => KeySlot::decode(other, &bytes),
+                Err(error) if error.is_not_found() => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if slot.is_ok_and(|slot| slot.open_label(self.store.keys()).is_ok()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Replaces the slot that opened the repository by one for another secret, and returns the new slot's id. The new

@@ -98,13 +98,20 @@ impl Repository {
             .map_err(|source| Error::KeySlot { slot: "new".into(), source })?
             .encode();
         // the slot first: a configuration without a slot could never be opened, a slot without one does no harm
-        storage.put(&layout::key_slot(KeySlot::id(&slot)), &slot)?;
+        let slot_key = layout::key_slot(KeySlot::id(&slot));
+        storage.put(&slot_key, &slot)?;
         storage.sync()?;
         match storage.put(&layout::config(), &bytes) {
             Err(error) if error.kind == StorageErrorKind::AlreadyExists => {
+                // somebody else made it at the same time: our slot is of no use there
+                storage.delete(&slot_key)?;
                 return Err(Error::RepositoryExists { location });
             }
             result => result?,
+        }
+        // slots that an attempt before this one left are of another key
+        for object in storage.list(layout::KEYS)?.into_iter().filter(|object| object.key != slot_key) {
+            storage.delete(&object.key)?;
         }
         storage.sync()?;
         // whoever makes a repository without encryption means it: a password that is set all the same is not in the way
@@ -171,17 +178,26 @@ fn unlock(
     config_hash: &[u8; 32],
     secret: &Secret,
 ) -> Result<(KeySlotId, DataKey)> {
-    let mut damaged = None;
-    let mut slots = 0;
+    let mut damaged: Option<Error> = None;
+    let mut slots = Vec::new();
     for object in storage.list(layout::KEYS)? {
         let Ok(id) = layout::last_part(&object.key).parse::<KeySlotId>() else { continue };
-        slots += 1;
-        let slot = KeySlot::decode(id, &storage.get(&object.key)?).map_err(KeySlotError::from);
+        match storage.get(&object.key) {
+            Ok(bytes) => slots.push((id, KeySlot::decode(id, &bytes).map_err(KeySlotError::from))),
+            // another one may open all the same
+            Err(error) => damaged = Some(error.into()),
+        }
+    }
+    let location = storage.location();
+    let wrong_key = Error::WrongKey { location, slots: slots.len() };
+    // the cheapest first: a strong slot costs a second to find out that it is another's
+    slots.sort_by_key(|(_, slot)| slot.as_ref().map_or(0, |slot| slot.unlock.cost()));
+    for (id, slot) in slots {
         match slot.and_then(|slot| slot.open(config.repository_id, config.encryption, config_hash, secret)) {
             Ok(key) => return Ok((id, key)),
             Err(KeySlotError::WrongSecret) => {}
             Err(source) => damaged = Some(Error::KeySlot { slot: id.short(), source }),
         }
     }
-    Err(damaged.unwrap_or_else(|| Error::WrongKey { location: storage.location(), slots }))
+    Err(damaged.unwrap_or(wrong_key))
 }

@@ -151,7 +151,11 @@ impl Repository {
         let mut sessions: Vec<SessionInfo> = Vec::new();
         for object in self.store.storage().list(layout::SESSIONS)? {
             let Some(id) = object.key.as_str().split('/').nth(1).and_then(|id| id.parse().ok()) else { continue };
-            let Ok(record) = self.store.read_record::<Session>(&object.key) else { continue };
+            let record = match self.store.read_record::<Session>(&object.key) {
+                Ok(record) => record,
+                Err(Error::Storage(error)) if !error.is_not_found() => return Err(error.into()),
+                Err(_) => continue,
+            };
             let checkpoint = record.checkpoint.clone();
             // the listing is sorted: a session's records come together, by ascending number
             match sessions.last_mut().filter(|session| session.id == id) {
@@ -171,6 +175,15 @@ impl Repository {
             }
         }
         Ok((running, ended))
+    }
+
+    /// Tells whether the run of a session is over: its audit record is there, whatever its process does now.
+    pub(crate) fn run_has_ended(&self, id: SessionId) -> Result<bool> {
+        match self.store.storage().size(&layout::run(id)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Expires a session, so that it can never commit. Returns whether it had not committed before.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use lakebed_core::codec::frame::FrameKind;
 use lakebed_core::id::SnapshotId;
 use lakebed_core::layout;
+use lakebed_core::monitor::Monitor;
 use lakebed_core::record::Record;
 use lakebed_core::record::gc::{Resolution, Verdict};
 use lakebed_core::record::snapshot::{Annotation, Snapshot};
@@ -47,7 +48,8 @@ impl SnapshotFilter {
         let has_path = |path: &String| {
             let path = path.trim_end_matches('/');
             snapshot.sources.iter().any(|source| {
-                source.uri == path || source.path == path || source.uri.strip_prefix("file://") == Some(path)
+                let local = source.uri.strip_prefix("file://").map(percent_decoded);
+                source.uri == path || source.path == path || local.is_some_and(|local| local == path.as_bytes())
             })
         };
         any_host
@@ -56,6 +58,19 @@ impl SnapshotFilter {
             && self.since.is_none_or(|since| snapshot.time >= since)
             && self.until.is_none_or(|until| snapshot.time <= until)
     }
+}
+
+/// Reads `%XX` in a URI. A percent sign that begins no such escape stands for itself.
+fn percent_decoded(uri: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = uri.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = digits.filter(|_| byte == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(escaped.unwrap_or(byte));
+        rest = if escaped.is_some() { &after[2..] } else { after };
+    }
+    bytes
 }
 
 /// Which one snapshot is asked for.
@@ -133,12 +148,21 @@ impl Repository {
         Ok(catalogue.snapshots.into_iter().filter(|info| filter.matches(&info.snapshot)).collect())
     }
 
-    /// Returns the one snapshot that is selected among those that match.
+    /// Returns the one snapshot that is selected among those that match. The monitor is warned of records that cannot be
+    /// read: one of them may be the one that was meant.
     ///
     /// # Errors
     /// There is none, or more than one.
-    pub fn find_snapshot(&self, selector: &SnapshotSelector, filter: &SnapshotFilter) -> Result<SnapshotInfo> {
+    pub fn find_snapshot(
+        &self,
+        selector: &SnapshotSelector,
+        filter: &SnapshotFilter,
+        monitor: &dyn Monitor,
+    ) -> Result<SnapshotInfo> {
         let catalogue = self.catalogue()?;
+        for (key, error) in &catalogue.damaged {
+            monitor.warn(&format!("passed over `{key}`: {}", crate::error_chain(error)));
+        }
         let mut matching = catalogue.snapshots.into_iter().filter(|info| filter.matches(&info.snapshot));
         let none = || Error::NoSnapshot { selector: selector.to_string() };
         match selector {
@@ -238,11 +262,13 @@ impl Repository {
         for (id, (number, resolved)) in tombstones {
             let mut condemned = false;
             if resolved {
-                let resolution: Resolution = self.store.read_record(&layout::resolution(id, number))?;
-                if resolution.verdict == Verdict::Undone {
-                    continue;
+                match self.store.read_record::<Resolution>(&layout::resolution(id, number)) {
+                    Ok(resolution) if resolution.verdict == Verdict::Undone => continue,
+                    Ok(_) => condemned = true,
+                    Err(Error::Storage(error)) => return Err(error.into()),
+                    // nobody can say which way it went: a snapshot is rather shown than hidden
+                    Err(_) => continue,
                 }
-                condemned = true;
             }
             forgotten.insert(id, condemned);
         }

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use lakebed_core::codec::seal::Encryption;
-use lakebed_core::id::to_hex;
+use lakebed_core::id::{from_hex, to_hex};
 use lakebed_core::record::key_slot::Secret;
 
 use crate::error::{Error, Result};
@@ -22,9 +22,8 @@ pub(super) fn check(
     config_hash: &[u8; 32],
     secret: &Secret,
 ) -> Result<()> {
-    let remembered = cache.and_then(|cache| std::fs::read_to_string(cache.join(FILE)).ok());
-    match remembered {
-        Some(hash) if hash.trim() == to_hex(config_hash) => Ok(()),
+    match cache.and_then(remembered) {
+        Some(hash) if hash == *config_hash => Ok(()),
         Some(_) => Err(Error::ConfigExchanged { location: location.into() }),
         None if encryption == Encryption::None && !matches!(secret, Secret::None) => {
             Err(Error::UnexpectedlyOpen { location: location.into() })
@@ -33,10 +32,16 @@ pub(super) fn check(
     }
 }
 
+/// Returns the hash that is remembered. What is no hash, a file cut off by a full disk say, is no memory.
+fn remembered(cache: &Path) -> Option<[u8; 32]> {
+    let text = std::fs::read_to_string(cache.join(FILE)).ok()?;
+    from_hex(text.trim())?.try_into().ok()
+}
+
 /// Remembers a configuration that was found good. A cache that cannot be written remembers nothing, and that is all.
 pub(super) fn remember(cache: Option<&Path>, config_hash: &[u8; 32]) {
     if let Some(cache) = cache
-        && !cache.join(FILE).exists()
+        && remembered(cache).is_none()
         && std::fs::create_dir_all(cache).is_ok()
     {
         let _ = std::fs::write(cache.join(FILE), to_hex(config_hash));

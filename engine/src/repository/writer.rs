@@ -100,7 +100,24 @@ struct State {
     written: WrittenPacks,
     /// Packs handed to the closing thread that are not yet done.
     closing: usize,
-    failed: Option<String>,
+    failed: Option<Failed>,
+}
+
+/// The first failure: given whole to whoever asks first, in words to everybody after.
+struct Failed {
+    error: Option<Error>,
+    message: String,
+}
+
+impl Failed {
+    fn new(error: Error) -> Self {
+        Self { message: crate::error_chain(&error), error: Some(error) }
+    }
+
+    fn take(&mut self) -> Error {
+        let in_words = Error::Poisoned { message: self.message.clone() };
+        self.error.take().unwrap_or(in_words)
+    }
 }
 
 struct Shared {
@@ -142,13 +159,16 @@ impl PackWriter {
             .name("lakebed-packs".into())
             .spawn(move || {
                 for filling in receiver {
-                    let result = close(&for_thread.store, filling);
+                    // whoever waits for this pack must hear of a panic too
+                    let close = std::panic::AssertUnwindSafe(|| close(&for_thread.store, filling));
+                    let result = std::panic::catch_unwind(close)
+                        .unwrap_or_else(|_| Err(Error::Poisoned { message: "closing a pack panicked".into() }));
                     let mut state = for_thread.lock();
                     state.closing -= 1;
                     match result {
                         Ok(info) => state.written.packs.push(info),
                         Err(error) => {
-                            state.failed.get_or_insert(crate::error_chain(&error));
+                            state.failed.get_or_insert(Failed::new(error));
                         }
                     }
                     for_thread.changed.notify_all();
@@ -168,8 +188,8 @@ impl PackWriter {
 
     /// Takes a number in the pack that is filling.
     fn reserve(&self, state: &mut State) -> Result<(Arc<Filling>, u32)> {
-        if let Some(message) = &state.failed {
-            return Err(Error::Poisoned { message: message.clone() });
+        if let Some(failed) = &mut state.failed {
+            return Err(failed.take());
         }
         let filling = match &state.current {
             Some(filling) => filling.clone(),
@@ -205,7 +225,8 @@ impl PackWriter {
             }
             Err(error) => {
                 // a frame that failed leaves a number that was used: the pack is abandoned, and the session with it
-                state.failed.get_or_insert(crate::error_chain(&error));
+                let failed = state.failed.get_or_insert_with(|| Failed::new(error));
+                let error = failed.take();
                 state.current = None;
                 Err(error)
             }
@@ -277,8 +298,8 @@ impl PackWriter {
         while state.closing > 0 && state.failed.is_none() {
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        match &state.failed {
-            Some(message) => Err(Error::Poisoned { message: message.clone() }),
+        match &mut state.failed {
+            Some(failed) => Err(failed.take()),
             None => Ok(std::mem::take(&mut state.written)),
         }
     }

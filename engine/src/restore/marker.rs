@@ -2,8 +2,8 @@
 //!
 //! A restore into an empty folder writes files under their own names, which is quickest; if it is interrupted, a file may
 //! be there in part. So it first puts a marker into the folder and takes it away at the end. Whoever finds the marker of
-//! the same snapshot knows that everything in the folder came from that restore, and that a file is whole only if its size
-//! and time are right, since times are set last.
+//! the same snapshot knows that files with the mode of an unfinished one are that restore's. If the machine was started
+//! anew since, files may have lost bytes that were never written out, whatever their size and time say.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,10 @@ pub(super) enum Ground {
     /// It was not there or empty: everything in it is ours.
     Fresh,
     /// An interrupted restore of the same snapshot left it.
-    Continued,
+    Continued {
+        /// The machine was started anew since.
+        rebooted: bool,
+    },
     /// It holds other things.
     Occupied,
 }
@@ -37,8 +40,13 @@ impl Marker {
     pub(super) fn look(target: &Path, snapshot: SnapshotId) -> Result<Self> {
         let path = target.join(MARKER);
         let ground = match std::fs::read_to_string(&path) {
-            Ok(text) if text.trim() == snapshot.to_string() => Ground::Continued,
-            Ok(_) => Ground::Occupied,
+            Ok(text) => match text.split_once(' ') {
+                Some((id, boot)) if id == snapshot.to_string() => {
+                    Ground::Continued { rebooted: boot != crate::system::boot_id() }
+                }
+                None if text == snapshot.to_string() => Ground::Continued { rebooted: true },
+                _ => Ground::Occupied,
+            },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => match std::fs::read_dir(target) {
                 Ok(mut entries) => {
                     if entries.next().is_none() {
@@ -63,7 +71,7 @@ impl Marker {
         let path = target.join(MARKER);
         let write = || {
             let mut file = std::fs::File::create(&path)?;
-            file.write_all(snapshot.to_string().as_bytes())?;
+            file.write_all(format!("{snapshot} {}", crate::system::boot_id()).as_bytes())?;
             file.sync_all()
         };
         write().map_err(|source| Error::local("write", &path, source))?;

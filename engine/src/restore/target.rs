@@ -40,8 +40,18 @@ pub(super) struct NewFile {
     /// Its name until it is whole, where it has another one then.
     temporary: Option<Vec<u8>>,
     name: Vec<u8>,
+    tree_path: Vec<u8>,
     path: PathBuf,
     finished: bool,
+}
+
+/// Mode of a file until it is whole. Nobody gives a file this mode, so one that has it was left unfinished.
+pub(super) const UNFINISHED_MODE: u32 = 0o200;
+
+fn keep_first(first: &mut Option<Error>, result: Result<()>) {
+    if let Err(error) = result {
+        first.get_or_insert(error);
+    }
 }
 
 impl Drop for NewFile {
@@ -89,26 +99,22 @@ impl Target {
         std::fs::create_dir_all(&self.root).map_err(|source| Error::local("make the target folder", &self.root, source))
     }
 
-    /// Opens a directory of the target.
+    /// Opens a directory of the target, name by name: what lies on the way may be a link by now, and is not followed.
     fn directory(&self, path: &[u8]) -> Result<Arc<OwnedFd>> {
-        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = directories.get(path) {
+        let kept = || self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = kept().get(path) {
             return Ok(open.clone());
         }
-        let follow = if path.is_empty() { OFlags::empty() } else { OFlags::NOFOLLOW };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | follow;
-        let open = match rustix::fs::open(self.path(path), flags, Mode::empty()) {
-            Err(Errno::NAMETOOLONG) => {
-                drop(directories);
-                let (above, name) = split(path);
-                let above = self.directory(above)?;
-                let open = rustix::fs::openat(&above, name, flags, Mode::empty());
-                directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
-                open
-            }
-            result => result,
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = if path.is_empty() {
+            // the target itself may be a link: the user named it
+            rustix::fs::open(&self.root, flags, Mode::empty())
+        } else {
+            let (above, name) = split(path);
+            rustix::fs::openat(self.directory(above)?, name, flags | OFlags::NOFOLLOW, Mode::empty())
         };
         let open = Arc::new(open.map_err(self.failed("open the directory", path))?);
+        let mut directories = kept();
         if directories.len() >= OPEN_DIRECTORIES {
             directories.clear();
         }
@@ -172,15 +178,13 @@ impl Target {
     pub(super) fn begin_file(&self, path: &[u8], direct: bool) -> Result<NewFile> {
         let (above, name) = split(path);
         let directory = self.directory(above)?;
-        let temporary = (!direct).then(|| {
-            let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
-            format!(".lakebed-restore-{}-{number}", std::process::id()).into_bytes()
-        });
+        let temporary = (!direct).then(|| self.temporary_name());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&directory, temporary.as_deref().unwrap_or(name), flags, Mode::RUSR | Mode::WUSR)
+        let mode = Mode::from_raw_mode(UNFINISHED_MODE);
+        let file = rustix::fs::openat(&directory, temporary.as_deref().unwrap_or(name), flags, mode)
             .map_err(self.failed("make the file", path))?;
-        let (file, name, path) = (File::from(file), name.to_vec(), self.path(path));
-        Ok(NewFile { directory, file, temporary, name, path, finished: false })
+        let (file, name, tree_path, path) = (File::from(file), name.to_vec(), path.to_vec(), self.path(path));
+        Ok(NewFile { directory, file, temporary, name, tree_path, path, finished: false })
     }
 
     /// Opens an existing file to compare with; `None` where it is no regular file or cannot be read.
@@ -192,59 +196,119 @@ impl Target {
         file.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(file)
     }
 
-    /// Makes a link, pipe or device.
-    pub(super) fn make_special(&self, path: &[u8], entry: &Entry) -> Result<()> {
+    /// Makes a link, pipe or device, whole, and only then lets it replace what has its name. Returns what of its metadata
+    /// could not be set.
+    pub(super) fn make_special(&self, path: &[u8], entry: &Entry, delete: bool) -> Result<Option<Error>> {
         let (above, name) = split(path);
-        let above = self.directory(above)?;
+        let directory = self.directory(above)?;
+        let temporary = self.temporary_name();
         let mode = Mode::from_raw_mode(entry.mode);
-        let node = |file_type| rustix::fs::mknodat(&above, name, file_type, mode, entry.device);
+        let node = |file_type| rustix::fs::mknodat(&directory, temporary.as_slice(), file_type, mode, entry.device);
         let made = match entry.kind {
-            EntryKind::Symlink => rustix::fs::symlinkat(entry.link_target.as_slice(), &above, name),
+            EntryKind::Symlink => rustix::fs::symlinkat(entry.link_target.as_slice(), &directory, temporary.as_slice()),
             EntryKind::Fifo => node(FileType::Fifo),
             EntryKind::Socket => node(FileType::Socket),
             EntryKind::CharDevice => node(FileType::CharacterDevice),
             EntryKind::BlockDevice => node(FileType::BlockDevice),
-            EntryKind::File | EntryKind::Directory => Ok(()),
+            EntryKind::File | EntryKind::Directory => return Ok(None),
         };
-        made.map_err(self.failed("make", path))
+        made.map_err(self.failed("make", path))?;
+        let problem = self.finish_entry(&crate::query::join(above, &temporary), entry).err();
+        if let Err(error) = self.put_in_place(&directory, &temporary, name, path, delete) {
+            let _ = rustix::fs::unlinkat(&directory, temporary.as_slice(), AtFlags::empty());
+            return Err(error);
+        }
+        Ok(problem)
+    }
+
+    fn temporary_name(&self) -> Vec<u8> {
+        let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
+        format!(".lakebed-restore-{}-{number}", std::process::id()).into_bytes()
+    }
+
+    /// Gives something whole its name. A file there is replaced at once; a directory goes only if it is empty, or if
+    /// deleting was asked for.
+    fn put_in_place(
+        &self,
+        directory: &OwnedFd,
+        temporary: &[u8],
+        name: &[u8],
+        path: &[u8],
+        delete: bool,
+    ) -> Result<()> {
+        match rustix::fs::renameat(directory, temporary, directory, name) {
+            Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
+                self.remove_directory(path, delete)?;
+                rustix::fs::renameat(directory, temporary, directory, name).map_err(self.failed("rename to", path))
+            }
+            result => result.map_err(self.failed("rename to", path)),
+        }
+    }
+
+    /// Removes a directory that stands in the way, with what is in it only where deleting was asked for.
+    fn remove_directory(&self, path: &[u8], delete: bool) -> Result<()> {
+        if delete {
+            return self.remove(path);
+        }
+        let (above, name) = split(path);
+        let above = self.directory(above)?;
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+        rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR)
+            .map_err(self.failed("replace the directory (only --delete removes one that is not empty)", path))
     }
 
     /// Gives a file that was restored before another name.
-    pub(super) fn link(&self, first: &[u8], path: &[u8]) -> Result<()> {
+    pub(super) fn link(&self, first: &[u8], path: &[u8], delete: bool) -> Result<()> {
         let ((above, name), (first_above, first_name)) = (split(path), split(first));
         let (above, first_above) = (self.directory(above)?, self.directory(first_above)?);
-        rustix::fs::linkat(&first_above, first_name, &above, name, AtFlags::empty())
-            .map_err(self.failed("make the link", path))
+        let temporary = self.temporary_name();
+        rustix::fs::linkat(&first_above, first_name, &above, temporary.as_slice(), AtFlags::empty())
+            .map_err(self.failed("make the link", path))?;
+        let placed = self.put_in_place(&above, &temporary, name, path, delete);
+        // renaming a link over another link of the same file does nothing at all
+        let _ = rustix::fs::unlinkat(&above, temporary.as_slice(), AtFlags::empty());
+        placed
     }
 
-    /// Sets owner, mode, attributes and times of an entry that is no regular file, or of a directory at its end.
+    /// Sets owner, attributes, mode and times of what has a name already. All of them are tried.
+    ///
+    /// # Errors
+    /// The first that could not be set.
     pub(super) fn finish_entry(&self, path: &[u8], entry: &Entry) -> Result<()> {
         let (above, name) = split(path);
         // the root of a target has no name above it
         let (above, name) =
             if path.is_empty() { (self.directory(b"")?, &b"."[..]) } else { (self.directory(above)?, name) };
+        let mut first = None;
         if self.owners {
             let (user, group) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            rustix::fs::chownat(&above, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(self.failed("set the owner of", path))?;
+            let set = rustix::fs::chownat(&above, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW);
+            keep_first(&mut first, set.map_err(self.failed("set the owner of", path)));
         }
         let whole = self.path(path);
         for xattr in &entry.xattrs {
-            xattr::set(&whole, OsStr::from_bytes(&xattr.name), &xattr.value)
-                .map_err(|source| Error::local("set an extended attribute of", &whole, source))?;
+            let set = xattr::set(&whole, OsStr::from_bytes(&xattr.name), &xattr.value);
+            let failed = |source| Error::local("set an extended attribute of", &whole, source);
+            keep_first(&mut first, set.map_err(failed));
         }
         if entry.kind != EntryKind::Symlink {
-            rustix::fs::chmodat(&above, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
-                .map_err(self.failed("set the mode of", path))?;
+            let set = rustix::fs::chmodat(&above, name, Mode::from_raw_mode(entry.mode), AtFlags::empty());
+            keep_first(&mut first, set.map_err(self.failed("set the mode of", path)));
         }
         let time = timespec(entry.mtime);
         let times = Timestamps { last_access: time, last_modification: time };
-        rustix::fs::utimensat(&above, name, &times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(self.failed("set the times of", path))
+        let set = rustix::fs::utimensat(&above, name, &times, AtFlags::SYMLINK_NOFOLLOW);
+        keep_first(&mut first, set.map_err(self.failed("set the times of", path)));
+        first.map_or(Ok(()), Err)
     }
 
-    /// Sets owner, attributes, mode and times of a file that is written, and gives it its name.
-    pub(super) fn finish_file(&self, mut new: NewFile, entry: &Entry) -> Result<()> {
+    /// Sets owner, attributes, mode and times of a file that is written, and gives it its name. What of its metadata
+    /// could not be set is returned: the file is there all the same.
+    ///
+    /// # Errors
+    /// It could not get its name.
+    pub(super) fn finish_file(&self, mut new: NewFile, entry: &Entry, delete: bool) -> Result<Option<Error>> {
+        let mut first = None;
         let failed = |operation| {
             let path = new.path.clone();
             move |error: Errno| Error::local(operation, path, error.into())
@@ -253,28 +317,28 @@ impl Target {
             let (user, group) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
             let (own_user, own_group) = (rustix::process::geteuid(), rustix::process::getegid());
             if user != own_user || group != own_group {
-                rustix::fs::fchown(&new.file, Some(user), Some(group)).map_err(failed("set the owner of"))?;
+                let set = rustix::fs::fchown(&new.file, Some(user), Some(group));
+                keep_first(&mut first, set.map_err(failed("set the owner of")));
             }
         }
         for xattr in &entry.xattrs {
             use xattr::FileExt;
-            new.file
-                .set_xattr(OsStr::from_bytes(&xattr.name), &xattr.value)
-                .map_err(|source| Error::local("set an extended attribute of", &new.path, source))?;
+            let set = new.file.set_xattr(OsStr::from_bytes(&xattr.name), &xattr.value);
+            let failed = |source| Error::local("set an extended attribute of", &new.path, source);
+            keep_first(&mut first, set.map_err(failed));
         }
-        // the file was made with 0o600; changing the owner drops set-id bits, so the mode comes after it
-        if entry.mode != 0o600 {
-            rustix::fs::fchmod(&new.file, Mode::from_raw_mode(entry.mode)).map_err(failed("set the mode of"))?;
-        }
+        // changing the owner drops set-id bits, so the mode comes after it
+        let set = rustix::fs::fchmod(&new.file, Mode::from_raw_mode(entry.mode));
+        keep_first(&mut first, set.map_err(failed("set the mode of")));
         let time = timespec(entry.mtime);
         let times = Timestamps { last_access: time, last_modification: time };
-        rustix::fs::futimens(new.file.as_fd(), &times).map_err(failed("set the times of"))?;
+        let set = rustix::fs::futimens(new.file.as_fd(), &times);
+        keep_first(&mut first, set.map_err(failed("set the times of")));
         if let Some(temporary) = &new.temporary {
-            rustix::fs::renameat(&new.directory, temporary.as_slice(), &new.directory, new.name.as_slice())
-                .map_err(failed("rename"))?;
+            self.put_in_place(&new.directory, temporary, &new.name, &new.tree_path, delete)?;
         }
         new.finished = true;
-        Ok(())
+        Ok(first)
     }
 
     /// Makes the whole file system of the target durable: one call instead of one for each file.

@@ -15,7 +15,7 @@ use rustix::fs::FileType;
 
 use super::marker::{Ground, MARKER, Marker};
 use super::plan::Wanted;
-use super::target::{Target, mtime};
+use super::target::{Target, UNFINISHED_MODE, mtime};
 use super::{Action, Overwrite, RestoreFailure, RestoreOptions, RestoreReport, Visitor};
 use crate::error::{Error, Result};
 use crate::index::Location;
@@ -42,6 +42,26 @@ struct Restore<'a> {
     target: Target,
     ground: Ground,
     report: Mutex<RestoreReport>,
+    /// Paths of files that were not restored: nothing may be linked to them.
+    not_restored: Mutex<HashSet<Vec<u8>>>,
+}
+
+/// A file with more than one name: where it was restored first, and what it was then.
+struct FirstLink {
+    path: Vec<u8>,
+    entry: Entry,
+}
+
+impl FirstLink {
+    /// Numbers are given anew after a file is deleted: only what is equal is one file.
+    fn is_same(&self, entry: &Entry) -> bool {
+        let Self { entry: first, .. } = self;
+        first.kind == entry.kind
+            && first.size == entry.size
+            && first.content == entry.content
+            && first.link_target == entry.link_target
+            && first.device == entry.device
+    }
 }
 
 /// A directory that is being walked.
@@ -83,7 +103,11 @@ pub(super) fn run(
         monitor,
         target: Target::new(options.target.clone(), options.owners),
         ground: marker.ground,
-        report: Mutex::new(RestoreReport { continued: marker.ground == Ground::Continued, ..RestoreReport::default() }),
+        report: Mutex::new(RestoreReport {
+            continued: matches!(marker.ground, Ground::Continued { .. }),
+            ..RestoreReport::default()
+        }),
+        not_restored: Mutex::default(),
     };
     if !options.dry_run {
         restore.target.make_root()?;
@@ -107,7 +131,7 @@ pub(super) fn run(
 
 /// Tells whether the repository is at fault.
 fn is_damage(error: &Error) -> bool {
-    !matches!(error, Error::Local { .. } | Error::Interrupted | Error::Machine { .. })
+    !matches!(error, Error::Local { .. } | Error::Interrupted | Error::Machine { .. } | Error::Index { .. })
 }
 
 /// Tells whether nothing more can be restored either.
@@ -158,8 +182,8 @@ impl Restore<'_> {
         let mut jobs = Vec::new();
         let mut directories: Vec<Unfinished> = Vec::new();
         let mut way: BTreeMap<Vec<u8>, Entry> = BTreeMap::new();
-        let mut first_links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
-        let mut links: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut first_links: HashMap<(u64, u64), FirstLink> = HashMap::new();
+        let mut links: Vec<(Vec<u8>, Job)> = Vec::new();
         let root = info.snapshot.root;
         if self.options.delete && self.options.filter.paths().is_empty() {
             self.delete_others(b"", &crate::query::root_entry(root))?;
@@ -175,9 +199,9 @@ impl Restore<'_> {
                     continue;
                 }
                 Some(Ok(entry)) => entry,
+                // what lies behind a node that cannot be read may be readable
                 Some(Err(error)) => {
-                    let path = std::mem::take(&mut level.path);
-                    stack.pop();
+                    let path = level.path.clone();
                     self.fail(&path, error)?;
                     continue;
                 }
@@ -196,6 +220,7 @@ impl Restore<'_> {
                 Wanted::Yes => {}
             }
             let prepared = self.make_way(&path, &mut way, &mut directories);
+            let link = entry.hard_link_device.map(|device| (device, entry.inode));
             match prepared.and_then(|()| self.decide(&path, &entry)) {
                 Ok(Decision::Keep { descend }) => {
                     if !is_directory || !descend {
@@ -206,19 +231,22 @@ impl Restore<'_> {
                             self.delete_others(&path, &entry)?;
                         }
                         stack.push(Level { path: path.clone(), entries: self.reader.entries(subtree) });
-                        if self.options.overwrite != Overwrite::Never {
+                        if self.options.overwrite != Overwrite::Never || self.is_continued() {
                             directories.push(Unfinished { path, entry });
                         }
+                    } else if let (Some(link), true) = (link, self.is_continued()) {
+                        // what an interrupted restore had finished is what the snapshot has
+                        first_links.entry(link).or_insert(FirstLink { path, entry });
                     }
                 }
                 Ok(Decision::Make { replaces }) => {
-                    let link = entry.hard_link_device.map(|device| (device, entry.inode));
-                    if let Some(first) = link.and_then(|link| first_links.get(&link)) {
-                        links.push((first.clone(), path));
+                    let first = link.and_then(|link| first_links.get(&link)).filter(|first| first.is_same(&entry));
+                    if let Some(first) = first {
+                        links.push((first.path.clone(), Job { path, entry, replaces }));
                         continue;
                     }
                     if let Some(link) = link {
-                        first_links.insert(link, path.clone());
+                        first_links.insert(link, FirstLink { path: path.clone(), entry: entry.clone() });
                     }
                     match entry.kind {
                         EntryKind::File => jobs.push(Job { path, entry, replaces }),
@@ -233,10 +261,13 @@ impl Restore<'_> {
                             }
                             directories.push(Unfinished { path, entry });
                         }
-                        _ => match self.make_special(&path, &entry, replaces) {
-                            Ok(()) => self.note(if replaces { Action::Replaced } else { Action::Created }, &path, 0),
-                            Err(error) => self.fail(&path, error)?,
-                        },
+                        _ => {
+                            let made = self.make_special(&path, &entry);
+                            self.finish_job(
+                                &Job { path, entry, replaces },
+                                made.map(|problem| Written::new(replaces, problem)),
+                            )?;
+                        }
                     }
                 }
                 Err(error) => self.fail(&path, error)?,
@@ -246,11 +277,14 @@ impl Restore<'_> {
             }
         }
         self.batch(jobs, pool)?;
-        for (first, path) in links {
-            match self.link(&first, &path) {
-                Ok(()) => self.note(Action::Created, &path, 0),
-                Err(error) => self.fail(&path, error)?,
-            }
+        for (first, job) in links {
+            let lost = self.not_restored.lock().unwrap_or_else(PoisonError::into_inner).contains(&first);
+            let written = match (lost, job.entry.kind) {
+                (false, _) => self.link(&first, &job.path).map(|()| Written::new(job.replaces, None)),
+                (true, EntryKind::File) => self.write(&job),
+                (true, _) => self.make_special(&job.path, &job.entry).map(|p| Written::new(job.replaces, p)),
+            };
+            self.finish_job(&job, written)?;
         }
         if !self.options.dry_run {
             // what lies deepest comes last in the walk and is finished first
@@ -275,15 +309,26 @@ impl Restore<'_> {
         }
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
         for end in ends {
-            if let Some(entry) = way.remove(&path[..end]) {
-                let above = path[..end].to_vec();
-                if self.ground == Ground::Fresh || self.target.look(&above)?.is_none() {
-                    self.make_directory(&above, false)?;
-                    directories.push(Unfinished { path: above, entry });
-                }
+            let above = &path[..end];
+            if !way.contains_key(above) {
+                continue;
+            }
+            let is_there = self.ground != Ground::Fresh && self.target.look(above)?.is_some();
+            if !is_there {
+                self.make_directory(above, false)?;
+            }
+            // only now: if it cannot be made, whatever else lies in it must not be written either
+            if let Some(entry) = way.remove(above)
+                && (!is_there || self.is_continued())
+            {
+                directories.push(Unfinished { path: above.to_vec(), entry });
             }
         }
         Ok(())
+    }
+
+    fn is_continued(&self) -> bool {
+        matches!(self.ground, Ground::Continued { .. })
     }
 
     fn make_directory(&self, path: &[u8], replaces: bool) -> Result<()> {
@@ -291,28 +336,24 @@ impl Restore<'_> {
             return Ok(());
         }
         if replaces {
+            // it is no directory, so nothing else goes with it
             self.target.remove(path)?;
         }
         self.target.make_directory(path)
     }
 
-    fn make_special(&self, path: &[u8], entry: &Entry, replaces: bool) -> Result<()> {
+    fn make_special(&self, path: &[u8], entry: &Entry) -> Result<Option<Error>> {
         if self.options.dry_run {
-            return Ok(());
+            return Ok(None);
         }
-        if replaces {
-            self.target.remove(path)?;
-        }
-        self.target.make_special(path, entry)?;
-        self.target.finish_entry(path, entry)
+        self.target.make_special(path, entry, self.options.delete)
     }
 
     fn link(&self, first: &[u8], path: &[u8]) -> Result<()> {
         if self.options.dry_run {
             return Ok(());
         }
-        self.target.remove(path)?;
-        self.target.link(first, path)
+        self.target.link(first, path, self.options.delete)
     }
 
     /// Deletes what a directory of the target has and the snapshot has not.
@@ -336,6 +377,10 @@ impl Restore<'_> {
                 continue;
             }
             let full = join(path, &name);
+            // what was not asked for is not ours to delete
+            if self.options.filter.wants(&full, false) != Wanted::Yes {
+                continue;
+            }
             let deleted = if self.options.dry_run { Ok(()) } else { self.target.remove(&full) };
             match deleted {
                 Ok(()) => self.note(Action::Deleted, &full, 0),
@@ -355,17 +400,16 @@ impl Restore<'_> {
         if entry.kind == EntryKind::Directory && there == FileType::Directory {
             return Ok(Decision::Keep { descend: true });
         }
-        let same = there == FileType::RegularFile
-            && entry.kind == EntryKind::File
-            && stat.st_size as u64 == entry.size
-            && mtime(&stat) == entry.mtime;
-        let replaces = match self.options.overwrite {
-            // everything there is ours: what is whole stays, what is not is written again
-            _ if self.ground == Ground::Continued => !same,
-            Overwrite::Never => false,
-            Overwrite::IfChanged => !same,
-            Overwrite::IfNewer => entry.mtime > mtime(&stat),
-            Overwrite::Always => true,
+        let is_file = there == FileType::RegularFile && entry.kind == EntryKind::File;
+        let same = is_file && stat.st_size as u64 == entry.size && mtime(&stat) == entry.mtime;
+        let replaces = match (self.ground, self.options.overwrite) {
+            (Ground::Continued { .. }, _) if is_file && stat.st_mode & 0o7777 == UNFINISHED_MODE => true,
+            // bytes that were never written out may be missing, whatever size and time say; only what differs is written
+            (Ground::Continued { rebooted: true }, _) if same => true,
+            (_, Overwrite::Never) => false,
+            (_, Overwrite::IfChanged) => !same,
+            (_, Overwrite::IfNewer) => entry.mtime > mtime(&stat),
+            (_, Overwrite::Always) => true,
         };
         Ok(if replaces { Decision::Make { replaces: true } } else { Decision::Keep { descend: false } })
     }
@@ -409,13 +453,19 @@ impl Restore<'_> {
         })
     }
 
-    fn finish_job(&self, job: &Job, result: Result<Action>) -> Result<()> {
+    fn finish_job(&self, job: &Job, result: Result<Written>) -> Result<()> {
         match result {
-            Ok(action) => {
+            Ok(Written { action, problem }) => {
                 self.note(action, &job.path, job.entry.size);
-                Ok(())
+                // it is there, with all its bytes; only not everything about it could be set
+                problem.map_or(Ok(()), |error| self.fail(&job.path, error))
             }
-            Err(error) => self.fail(&job.path, error),
+            Err(error) => {
+                if job.entry.hard_link_device.is_some() {
+                    self.not_restored.lock().unwrap_or_else(PoisonError::into_inner).insert(job.path.clone());
+                }
+                self.fail(&job.path, error)
+            }
         }
     }
 
@@ -444,7 +494,7 @@ impl Restore<'_> {
         self.reader.open_bytes(place.pack, offset, PackKind::Data, &bytes, frame)
     }
 
-    fn write_small(&self, job: &Job, at: &Location, frame: &OpenFrame) -> Result<Action> {
+    fn write_small(&self, job: &Job, at: &Location, frame: &OpenFrame) -> Result<Written> {
         let Content::Chunk(id) = job.entry.content else { return self.write(job) };
         let wrong = || Error::WrongBlob { pack: at.pack, offset: at.frame_offset.into(), blob: id.into() };
         let plain = frame.plain.get(at.offset as usize..(at.offset + at.length) as usize).ok_or_else(wrong)?;
@@ -453,12 +503,15 @@ impl Restore<'_> {
         }
         let mut file = self.target.begin_file(&job.path, self.ground == Ground::Fresh)?;
         file.write(plain)?;
-        self.target.finish_file(file, &job.entry)?;
-        Ok(Action::Created)
+        let problem = self.target.finish_file(file, &job.entry, self.options.delete)?;
+        Ok(Written::new(false, problem))
     }
 
     /// Writes a file of any content, taking from the one that it replaces what is equal there.
-    fn write(&self, job: &Job) -> Result<Action> {
+    fn write(&self, job: &Job) -> Result<Written> {
+        if self.options.dry_run {
+            return Ok(Written::new(job.replaces, None));
+        }
         let entry = &job.entry;
         let shown = escape_path(&job.path);
         let extents = self.reader.extents(entry)?;
@@ -467,12 +520,7 @@ impl Restore<'_> {
         if let Some(existing) = &existing
             && existing.is_whole(entry.size, &extents, self.reader)
         {
-            self.target.finish_entry(&job.path, entry)?;
-            return Ok(Action::Kept);
-        }
-        if job.replaces && existing.is_none() {
-            // what is there is no file: a rename would not replace a directory
-            self.target.remove(&job.path)?;
+            return Ok(Written { action: Action::Kept, problem: self.target.finish_entry(&job.path, entry).err() });
         }
         let mut file = self.target.begin_file(&job.path, self.ground == Ground::Fresh)?;
         let mut hasher = self.reader.store().keys().content_hasher();
@@ -511,8 +559,20 @@ impl Restore<'_> {
         if matches!(extents.last(), Some(Extent::Hole { .. })) {
             file.set_size(entry.size)?;
         }
-        self.target.finish_file(file, entry)?;
-        Ok(if job.replaces { Action::Replaced } else { Action::Created })
+        let problem = self.target.finish_file(file, entry, self.options.delete)?;
+        Ok(Written::new(job.replaces, problem))
+    }
+}
+
+/// Something that was written: what that means for what was there, and what of its metadata could not be set.
+struct Written {
+    action: Action,
+    problem: Option<Error>,
+}
+
+impl Written {
+    fn new(replaces: bool, problem: Option<Error>) -> Self {
+        Self { action: if replaces { Action::Replaced } else { Action::Created }, problem }
     }
 }
 

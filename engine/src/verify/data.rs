@@ -1,7 +1,7 @@
 //! The data: packs read from front to back, hashed, opened, and compared with what is said of them.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use lakebed_core::codec::frame::{
@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use super::structure::{Checked, problem};
 use super::{ReadData, VerifyOptions};
 use crate::error::{Error, Result};
-use crate::query::{Listed, walk};
+use crate::query::join;
 use crate::repository::{BlobReader, Repository};
 
 /// Bytes read at once. A pack is never held whole.
@@ -43,34 +43,38 @@ pub(super) fn check(
     let good = Mutex::new(Vec::new());
     let bad = Mutex::new(Vec::new());
     let read = AtomicU64::new(0);
-    let late = AtomicBool::new(false);
-    checked.pool.install(|| {
-        chosen.par_iter().with_max_len(1).try_for_each(|&(id, size)| {
+    let next = AtomicUsize::new(0);
+    let results = checked.pool.broadcast(|_| {
+        // strictly in order, the oldest first; the clock is looked at before each pack
+        while let Some(&(id, size)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
             if monitor.is_cancelled() {
                 return Err(Error::Interrupted);
             }
-            // the oldest come first; each worker looks at the clock before it begins another
-            if late.load(Ordering::Relaxed) || repository.clock().monotonic_ns() >= deadline_ns {
-                late.store(true, Ordering::Relaxed);
-                return Ok(());
+            if repository.clock().monotonic_ns() >= deadline_ns {
+                break;
             }
             let expected = checked.described.get(&id);
             match check_pack(&checked.reader, id, size, expected) {
                 Ok(()) => good.lock().unwrap_or_else(PoisonError::into_inner).push(id),
-                Err(Error::Storage(error)) if error.is_not_found() => return Ok(()),
+                Err(Error::Storage(error)) if error.is_not_found() => continue,
                 Err(error) => bad.lock().unwrap_or_else(PoisonError::into_inner).push((id, size, error)),
             }
             read.fetch_add(size, Ordering::Relaxed);
             monitor.advance(Progress { entries: 1, bytes: size });
-            Ok(())
-        })
-    })?;
+        }
+        Ok(())
+    });
+    results.into_iter().collect::<Result<()>>()?;
     let good = good.into_inner().unwrap_or_else(PoisonError::into_inner);
     checked.report.packs_read = good.len() as u64;
     checked.report.bytes_read = read.load(Ordering::Relaxed);
-    for (id, size, error) in bad.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    let bad = bad.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let bad_packs: HashSet<PackId> = bad.iter().map(|(id, _, _)| *id).collect();
+    for (id, size, error) in bad {
+        // what was good once is not good any more
+        checked.ledger.packs.remove(&id);
         let number = checked.damage(layout::pack(id).to_string(), problem(error)?);
-        for blob in bad_blobs(&checked.reader, id, size)? {
+        for blob in bad_blobs(&checked.reader, id, size, &bad_packs)? {
             checked.bad_blobs.entry(blob).or_insert(number);
         }
     }
@@ -237,7 +241,7 @@ fn open_tail(reader: &BlobReader, tail: &[u8]) -> Option<Result<PackDirectory>> 
 }
 
 /// Returns what cannot be read of a damaged pack, by trying each frame that it should have.
-fn bad_blobs(reader: &BlobReader, id: PackId, size: u64) -> Result<Vec<BlobId>> {
+fn bad_blobs(reader: &BlobReader, id: PackId, size: u64, bad_packs: &HashSet<PackId>) -> Result<Vec<BlobId>> {
     let store = reader.store();
     let directory = match described_directory(reader, id)? {
         Some(directory) => directory,
@@ -266,8 +270,8 @@ fn bad_blobs(reader: &BlobReader, id: PackId, size: u64) -> Result<Vec<BlobId>> 
         for blob in &info.blobs {
             let good =
                 readable && chunks.next().is_some_and(|plain| directory.kind.blob_id(store.keys(), plain) == blob.id);
-            // another pack may hold it as well
-            if !good && !is_elsewhere(reader, blob.id, id)? {
+            // a pack that is whole may hold it as well
+            if !good && !is_elsewhere(reader, blob.id, bad_packs)? {
                 bad.push(blob.id);
             }
         }
@@ -275,8 +279,8 @@ fn bad_blobs(reader: &BlobReader, id: PackId, size: u64) -> Result<Vec<BlobId>> 
     Ok(bad)
 }
 
-fn is_elsewhere(reader: &BlobReader, blob: BlobId, pack: PackId) -> Result<bool> {
-    Ok(reader.index().lookup(&blob)?.is_some_and(|place| place.pack != pack))
+fn is_elsewhere(reader: &BlobReader, blob: BlobId, bad_packs: &HashSet<PackId>) -> Result<bool> {
+    Ok(reader.index().lookup_all(&blob)?.iter().any(|place| !bad_packs.contains(&place.pack)))
 }
 
 /// Returns what the segments say of a pack.
@@ -304,13 +308,18 @@ pub(super) fn check_whole_files(checked: &mut Checked, monitor: &dyn Monitor) ->
         if !roots.insert(snapshot.root) {
             continue;
         }
-        // what cannot be walked is reported by the structure
-        let _ = walk(&checked.reader, snapshot.root, b"", &mut |path, entry| {
-            if let Content::Extents { hash, .. } | Content::Indirect { hash, .. } = &entry.content {
-                contents.entry(*hash).or_insert_with(|| (entry.clone(), path.to_vec()));
+        let mut directories = vec![(snapshot.root, Vec::new())];
+        while let Some((directory, path)) = directories.pop() {
+            // what cannot be read is reported by the structure
+            for entry in checked.reader.entries(directory).flatten() {
+                let full = join(&path, &entry.name);
+                if let Some(subtree) = entry.subtree {
+                    directories.push((subtree, full));
+                } else if let Content::Extents { hash, .. } | Content::Indirect { hash, .. } = entry.content {
+                    contents.entry(hash).or_insert_with(|| (entry, full));
+                }
             }
-            Ok(Listed::Descend)
-        });
+        }
     }
     let bytes = contents.values().map(|(entry, _)| entry.size).sum();
     monitor.phase(Phase::VerifyData, Some(Progress { entries: contents.len() as u64, bytes }));

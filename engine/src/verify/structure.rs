@@ -15,12 +15,12 @@ use lakebed_core::record::ledger::Ledger;
 use lakebed_core::record::session::{Expiry, Run, Session};
 use lakebed_core::record::snapshot::{Annotation, Snapshot};
 use lakebed_core::record::tree::{Content, Entry, Extent, Node};
-use lakebed_core::storage::ObjectKey;
+use lakebed_core::storage::{ObjectKey, StorageErrorKind};
 use rayon::prelude::*;
 
 use super::{AFFECTED_MAX, Affected, Damage, VerifyOptions, VerifyReport};
 use crate::error::{Error, Result};
-use crate::query::{Listed, walk};
+use crate::query::join;
 use crate::repository::{BlobReader, Repository};
 
 /// What the passes hand to each other.
@@ -56,6 +56,12 @@ impl Checked {
 pub(super) fn problem(error: Error) -> Result<String> {
     match error {
         Error::Interrupted | Error::Machine { .. } | Error::Local { .. } | Error::Index { .. } => Err(error),
+        // we may not look, or must come again: that says nothing about what is there
+        Error::Storage(ref failure)
+            if matches!(failure.kind, StorageErrorKind::PermissionDenied | StorageErrorKind::Transient) =>
+        {
+            Err(error)
+        }
         error => Ok(crate::error_chain(&error)),
     }
 }
@@ -341,35 +347,31 @@ fn locate_below(
     touched: &mut Vec<(usize, Affected)>,
 ) {
     let bad = |id: BlobId| checked.bad_blobs.get(&id).copied();
-    let mut touch = |number: usize, path: &[u8]| {
+    let touch = |touched: &mut Vec<(usize, Affected)>, number: usize, path: &[u8]| {
         let path = lakebed_core::text::escape_path(path);
         touched.push((number, Affected { snapshot, path }));
     };
     if let Some(number) = bad(root.into()) {
-        touch(number, path);
+        touch(touched, number, path);
     }
-    let mut descend = Vec::new();
-    // each directory by itself, so that a part that cannot be read does not hide the rest
-    let result = walk(&checked.reader, root, path, &mut |path, entry| {
-        for number in bad_parts(checked, entry) {
-            touch(number, path);
+    for entry in checked.reader.entries(root) {
+        match entry {
+            Ok(entry) => {
+                let full = join(path, &entry.name);
+                for number in bad_parts(checked, &entry) {
+                    touch(touched, number, &full);
+                }
+                if let Some(subtree) = entry.subtree {
+                    locate_below(checked, snapshot, subtree, &full, touched);
+                }
+            }
+            // the directory lacks what this node held; what lies behind it is looked at all the same
+            Err(Error::TreeNode { node, .. }) => bad(node.into()).into_iter().for_each(|n| touch(touched, n, path)),
+            Err(Error::Missing { blob, .. } | Error::WrongBlob { blob, .. }) => {
+                bad(blob).into_iter().for_each(|number| touch(touched, number, path));
+            }
+            Err(_) => {}
         }
-        if let Some(subtree) = entry.subtree {
-            descend.push((subtree, path.to_vec()));
-        }
-        Ok(Listed::Skip)
-    });
-    if let Err(Error::TreeNode { node, .. }) = &result
-        && let Some(number) = bad((*node).into())
-    {
-        touch(number, path);
-    } else if let Err(Error::Missing { blob, .. } | Error::WrongBlob { blob, .. }) = &result
-        && let Some(number) = bad(*blob)
-    {
-        touch(number, path);
-    }
-    for (subtree, path) in descend {
-        locate_below(checked, snapshot, subtree, &path, touched);
     }
 }
 

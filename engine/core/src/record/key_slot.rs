@@ -36,6 +36,16 @@ pub enum Unlock {
     Clear,
 }
 
+impl Unlock {
+    /// Returns what trying it costs, to compare: KiB of memory passed over.
+    pub fn cost(&self) -> u64 {
+        match self {
+            Self::Passphrase { memory_kib, passes, .. } => u64::from(*memory_kib) * u64::from(*passes),
+            Self::KeyFile | Self::Clear => 0,
+        }
+    }
+}
+
 /// Costs of a passphrase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KdfCost {
@@ -134,6 +144,10 @@ fn wrapping_key(unlock: &Unlock, salt: &Salt, secret: &Secret) -> Result<Zeroizi
             Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
                 .hash_password_into(passphrase, salt, &mut *key)
                 .map_err(derivation)?;
+        }
+        (Unlock::KeyFile, Secret::KeyFile(bytes)) if bytes.len() < KEY_FILE_MIN_BYTES => {
+            let why = format!("a key file must have at least {KEY_FILE_MIN_BYTES} bytes, this one has {}", bytes.len());
+            return Err(KeySlotError::Derivation { why });
         }
         (Unlock::KeyFile, Secret::KeyFile(bytes)) => {
             let mut hasher = blake3::Hasher::new_derive_key("lakebed 2026 key file v1");

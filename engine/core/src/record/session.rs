@@ -41,7 +41,8 @@ impl Record for Session {
 pub struct Process {
     /// Name of the host, as the snapshot will have it.
     pub host: String,
-    /// Random number of the boot (Linux: `/proc/sys/kernel/random/boot_id`); empty where there is none.
+    /// What `pid` is counted in: the boot and the name space of processes (Linux: `/proc/sys/kernel/random/boot_id`, a
+    /// space, and where `/proc/self/ns/pid` leads); empty where there is none.
     pub boot_id: String,
     /// Number of the process.
     pub pid: u32,

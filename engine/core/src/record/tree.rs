@@ -170,7 +170,7 @@ pub struct Entry {
     pub xattrs: Vec<Xattr>,
     /// The source's own attributes (object id, language, etag, table version), sorted by name.
     pub attributes: Vec<(String, Vec<u8>)>,
-    /// The file kept changing while it was read: its content is of no one moment.
+    /// It is doubtful: its content is of no one moment, or some attribute could not be read.
     pub inconsistent: bool,
     /// Where its bytes are, of a file.
     pub content: Content,
