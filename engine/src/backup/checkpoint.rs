@@ -11,6 +11,9 @@ use super::directory::{DirNode, Slot};
 use super::run::Run;
 use crate::error::Result;
 
+/// However long a run takes, no more than this lies between its checkpoints.
+const INTERVAL_MAX_NS: u64 = 300 * 1_000_000_000;
+
 impl Run<'_> {
     pub(super) fn checkpoint_is_due(&self) -> bool {
         let bytes = self.chunks.since_checkpoint.load(Ordering::Relaxed);
@@ -19,7 +22,9 @@ impl Run<'_> {
     }
 
     pub(super) fn schedule_checkpoint(&self) {
-        let interval = u64::try_from(self.options.checkpoint_interval.as_nanos()).unwrap_or(u64::MAX);
+        let first = u64::try_from(self.options.checkpoint_interval.as_nanos()).unwrap_or(u64::MAX);
+        let made = self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        let interval = first.saturating_mul(1 << made.min(16)).min(first.max(INTERVAL_MAX_NS));
         self.chunks.since_checkpoint.store(0, Ordering::Relaxed);
         self.checkpoint_due_ns.store(self.clock.monotonic_ns().saturating_add(interval), Ordering::Relaxed);
     }

@@ -72,7 +72,8 @@ pub struct BackupOptions {
     pub write_limit: Option<u64>,
     /// Publish a checkpoint after so many new plain bytes.
     pub checkpoint_bytes: u64,
-    /// Publish a checkpoint after so much time.
+    /// Publish a first checkpoint after so much time, and each further one after twice as long as the one before, up to
+    /// five minutes: a short run that is cut off loses little, and a long one does not fill the repository with them.
     pub checkpoint_interval: Duration,
     /// Name and version of the tool, for the record.
     pub tool: String,
@@ -97,7 +98,7 @@ impl Default for BackupOptions {
             write_limit: None,
             // about ten seconds of work on a small machine, and long enough that closing a pack early costs nothing
             checkpoint_bytes: 4 << 30,
-            checkpoint_interval: Duration::from_secs(60),
+            checkpoint_interval: Duration::from_secs(15),
             tool: concat!("lakebed ", env!("CARGO_PKG_VERSION")).into(),
         }
     }

@@ -67,6 +67,8 @@ pub(super) struct Run<'a> {
     pub(super) clock: Arc<dyn lakebed_core::time::Clock>,
     pub(super) started: Timestamp,
     pub(super) checkpoint_due_ns: AtomicU64,
+    /// Checkpoints scheduled so far.
+    pub(super) checkpoints: AtomicU64,
 }
 
 impl Run<'_> {
@@ -370,6 +372,7 @@ fn run_session(
         clock: repository.shared_clock(),
         started,
         checkpoint_due_ns: AtomicU64::new(0),
+        checkpoints: AtomicU64::new(0),
     };
     run.schedule_checkpoint();
     let walked = walk(&run, mount_points, workers);

@@ -5,9 +5,11 @@
 //! after everything in them. The tree is planned and written in bounded batches, each in the order in which its content
 //! lies in packs, so that each frame is read and decoded once.
 
+mod filter;
 mod marker;
-mod plan;
+mod run;
 mod target;
+mod walk;
 mod write;
 
 use std::path::PathBuf;
@@ -17,7 +19,7 @@ use lakebed_core::monitor::{Monitor, Phase};
 use crate::error::Result;
 use crate::repository::{BlobReader, SnapshotInfo};
 
-pub use plan::PathFilter;
+pub use filter::PathFilter;
 
 /// What to do with what is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -127,5 +129,5 @@ pub fn restore(
     monitor: &dyn Monitor,
 ) -> Result<RestoreReport> {
     monitor.phase(Phase::Plan, None);
-    write::run(reader, info, options, visitor, monitor)
+    run::run(reader, info, options, visitor, monitor)
 }

@@ -1,0 +1,328 @@
+//! Walking the snapshot's tree: what is wanted, what is there, and what is to be done about it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::PoisonError;
+
+use lakebed_core::id::TreeId;
+use lakebed_core::record::tree::{Entry, EntryKind};
+use rustix::fs::FileType;
+
+use super::filter::Wanted;
+use super::marker::{Ground, MARKER};
+use super::run::{Job, Restore, Written};
+use super::target::{UNFINISHED_MODE, mtime};
+use super::{Action, Overwrite};
+use crate::error::{Error, Result};
+use crate::query::join;
+use crate::repository::{SnapshotInfo, TreeEntries};
+
+/// Files planned before they are written: enough for every frame to be met once, few enough to be held in memory.
+const BATCH_FILES: usize = 16 * 1024;
+
+/// A file with more than one name: where it was restored first, and what it was then.
+struct FirstLink {
+    path: Vec<u8>,
+    entry: Entry,
+}
+
+impl FirstLink {
+    /// Numbers are given anew after a file is deleted: only what is equal is one file.
+    fn is_same(&self, entry: &Entry) -> bool {
+        let Self { entry: first, .. } = self;
+        first.kind == entry.kind
+            && first.size == entry.size
+            && first.content == entry.content
+            && first.link_target == entry.link_target
+            && first.device == entry.device
+    }
+}
+
+/// A directory that is being walked.
+struct Level {
+    path: Vec<u8>,
+    entries: TreeEntries,
+}
+
+/// A directory whose metadata are set at the end.
+struct Unfinished {
+    path: Vec<u8>,
+    entry: Entry,
+}
+
+/// What is to be done about an entry.
+enum Decision {
+    Make { replaces: bool },
+    Keep { descend: bool },
+}
+
+/// A walk on its way through the tree.
+struct Walk<'r, 'a> {
+    restore: &'r Restore<'a>,
+    pool: &'r rayon::ThreadPool,
+    stack: Vec<Level>,
+    /// Files that are planned and not yet written.
+    jobs: Vec<Job>,
+    directories: Vec<Unfinished>,
+    /// Directories on the way to something wanted that need not be there.
+    way: BTreeMap<Vec<u8>, Entry>,
+    first_links: HashMap<(u64, u64), FirstLink>,
+    /// Further names of files: the first name, and what is to be linked to it.
+    links: Vec<(Vec<u8>, Job)>,
+}
+
+/// Restores everything that is wanted of a snapshot.
+pub(super) fn walk(restore: &Restore<'_>, info: &SnapshotInfo, pool: &rayon::ThreadPool) -> Result<()> {
+    let mut walk = Walk {
+        restore,
+        pool,
+        stack: Vec::new(),
+        jobs: Vec::new(),
+        directories: Vec::new(),
+        way: BTreeMap::new(),
+        first_links: HashMap::new(),
+        links: Vec::new(),
+    };
+    let root = info.snapshot.root;
+    if restore.options.delete && restore.options.filter.paths().is_empty() {
+        restore.delete_others(b"", &crate::query::root_entry(root))?;
+    }
+    walk.enter(Vec::new(), root);
+    while let Some(level) = walk.stack.last_mut() {
+        if restore.monitor.is_cancelled() {
+            return Err(Error::Interrupted);
+        }
+        match level.entries.next() {
+            None => {
+                walk.stack.pop();
+            }
+            Some(Ok(entry)) => {
+                let path = join(&level.path, &entry.name);
+                walk.entry(path, entry)?;
+            }
+            // what lies behind a node that cannot be read may be readable
+            Some(Err(error)) => {
+                let path = level.path.clone();
+                restore.fail(&path, error)?;
+            }
+        }
+        if walk.jobs.len() >= BATCH_FILES {
+            restore.batch(std::mem::take(&mut walk.jobs), pool)?;
+        }
+    }
+    walk.finish()
+}
+
+impl Walk<'_, '_> {
+    fn enter(&mut self, path: Vec<u8>, directory: TreeId) {
+        self.stack.push(Level { path, entries: self.restore.reader.entries(directory) });
+    }
+
+    fn entry(&mut self, path: Vec<u8>, entry: Entry) -> Result<()> {
+        match self.restore.options.filter.wants(&path, entry.kind == EntryKind::Directory) {
+            Wanted::No => return Ok(()),
+            Wanted::Way => {
+                if let Some(subtree) = entry.subtree {
+                    self.enter(path.clone(), subtree);
+                }
+                self.way.insert(path, entry);
+                return Ok(());
+            }
+            Wanted::Yes => {}
+        }
+        let prepared = self.make_way(&path);
+        match prepared.and_then(|()| self.restore.decide(&path, &entry)) {
+            Ok(Decision::Keep { descend }) => self.keep(path, entry, descend),
+            Ok(Decision::Make { replaces }) => self.make(path, entry, replaces),
+            Err(error) => self.restore.fail(&path, error),
+        }
+    }
+
+    fn keep(&mut self, path: Vec<u8>, entry: Entry, descend: bool) -> Result<()> {
+        let restore = self.restore;
+        if let (true, Some(subtree)) = (descend, entry.subtree) {
+            if restore.options.delete {
+                restore.delete_others(&path, &entry)?;
+            }
+            self.enter(path.clone(), subtree);
+            if restore.options.overwrite != Overwrite::Never || restore.is_continued() {
+                self.directories.push(Unfinished { path, entry });
+            }
+            return Ok(());
+        }
+        restore.note(Action::Kept, &path, 0);
+        if let (Some(device), true) = (entry.hard_link_device, restore.is_continued()) {
+            // what an interrupted restore had finished is what the snapshot has
+            self.first_links.entry((device, entry.inode)).or_insert(FirstLink { path, entry });
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, path: Vec<u8>, entry: Entry, replaces: bool) -> Result<()> {
+        let restore = self.restore;
+        if let Some(device) = entry.hard_link_device {
+            let link = (device, entry.inode);
+            if let Some(first) = self.first_links.get(&link).filter(|first| first.is_same(&entry)) {
+                self.links.push((first.path.clone(), Job { path, entry, replaces }));
+                return Ok(());
+            }
+            self.first_links.insert(link, FirstLink { path: path.clone(), entry: entry.clone() });
+        }
+        match (entry.kind, entry.subtree) {
+            (EntryKind::File, _) => self.jobs.push(Job { path, entry, replaces }),
+            (EntryKind::Directory, Some(subtree)) => {
+                if let Err(error) = restore.make_directory(&path, replaces) {
+                    return restore.fail(&path, error);
+                }
+                restore.note(if replaces { Action::Replaced } else { Action::Created }, &path, 0);
+                self.enter(path.clone(), subtree);
+                self.directories.push(Unfinished { path, entry });
+            }
+            _ => {
+                let made = restore.make_special(&path, &entry);
+                let written = made.map(|problem| Written::new(replaces, problem));
+                restore.finish_job(&Job { path, entry, replaces }, written)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the directories on the way to something wanted.
+    fn make_way(&mut self, path: &[u8]) -> Result<()> {
+        let restore = self.restore;
+        if self.way.is_empty() {
+            return Ok(());
+        }
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        for end in ends {
+            let above = &path[..end];
+            if !self.way.contains_key(above) {
+                continue;
+            }
+            let is_there = restore.ground != Ground::Fresh && restore.target.look(above)?.is_some();
+            if !is_there {
+                restore.make_directory(above, false)?;
+            }
+            // only now: if it cannot be made, whatever else lies in it must not be written either
+            if let Some(entry) = self.way.remove(above)
+                && (!is_there || restore.is_continued())
+            {
+                self.directories.push(Unfinished { path: above.to_vec(), entry });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the last files, then further names of files, then the metadata of directories.
+    fn finish(self) -> Result<()> {
+        let restore = self.restore;
+        restore.batch(self.jobs, self.pool)?;
+        for (first, job) in self.links {
+            let lost = restore.not_restored.lock().unwrap_or_else(PoisonError::into_inner).contains(&first);
+            let written = match (lost, job.entry.kind) {
+                (false, _) => restore.link(&first, &job.path).map(|()| Written::new(job.replaces, None)),
+                (true, EntryKind::File) => restore.write(&job),
+                (true, _) => restore.make_special(&job.path, &job.entry).map(|p| Written::new(job.replaces, p)),
+            };
+            restore.finish_job(&job, written)?;
+        }
+        if restore.options.dry_run {
+            return Ok(());
+        }
+        // what lies deepest comes last in the walk and is finished first
+        for directory in self.directories.into_iter().rev() {
+            if let Err(error) = restore.target.finish_entry(&directory.path, &directory.entry) {
+                restore.fail(&directory.path, error)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Restore<'_> {
+    fn is_continued(&self) -> bool {
+        matches!(self.ground, Ground::Continued { .. })
+    }
+
+    fn make_directory(&self, path: &[u8], replaces: bool) -> Result<()> {
+        if self.options.dry_run {
+            return Ok(());
+        }
+        if replaces {
+            // it is no directory, so nothing else goes with it
+            self.target.remove(path)?;
+        }
+        self.target.make_directory(path)
+    }
+
+    fn make_special(&self, path: &[u8], entry: &Entry) -> Result<Option<Error>> {
+        if self.options.dry_run {
+            return Ok(None);
+        }
+        self.target.make_special(path, entry, self.options.delete)
+    }
+
+    fn link(&self, first: &[u8], path: &[u8]) -> Result<()> {
+        if self.options.dry_run {
+            return Ok(());
+        }
+        self.target.link(first, path, self.options.delete)
+    }
+
+    /// Deletes what a directory of the target has and the snapshot has not.
+    fn delete_others(&self, path: &[u8], entry: &Entry) -> Result<()> {
+        let Some(subtree) = entry.subtree else { return Ok(()) };
+        let names = match self.target.names(path) {
+            Ok(names) => names,
+            Err(Error::Local { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return self.fail(path, error),
+        };
+        let mut kept = HashSet::new();
+        for entry in self.reader.entries(subtree) {
+            match entry {
+                Ok(entry) => kept.insert(entry.name),
+                // what cannot be known to be superfluous stays
+                Err(error) => return self.fail(path, error),
+            };
+        }
+        for name in names {
+            if kept.contains(&name) || (path.is_empty() && name == MARKER.as_bytes()) {
+                continue;
+            }
+            let full = join(path, &name);
+            // what was not asked for is not ours to delete
+            if self.options.filter.wants(&full, false) != Wanted::Yes {
+                continue;
+            }
+            let deleted = if self.options.dry_run { Ok(()) } else { self.target.remove(&full) };
+            match deleted {
+                Ok(()) => self.note(Action::Deleted, &full, 0),
+                Err(error) => self.fail(&full, error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides about one entry, looking at what is there.
+    fn decide(&self, path: &[u8], entry: &Entry) -> Result<Decision> {
+        if self.ground == Ground::Fresh {
+            return Ok(Decision::Make { replaces: false });
+        }
+        let Some(stat) = self.target.look(path)? else { return Ok(Decision::Make { replaces: false }) };
+        let there = FileType::from_raw_mode(stat.st_mode);
+        if entry.kind == EntryKind::Directory && there == FileType::Directory {
+            return Ok(Decision::Keep { descend: true });
+        }
+        let is_file = there == FileType::RegularFile && entry.kind == EntryKind::File;
+        let same = is_file && stat.st_size as u64 == entry.size && mtime(&stat) == entry.mtime;
+        let replaces = match (self.ground, self.options.overwrite) {
+            (Ground::Continued { .. }, _) if is_file && stat.st_mode & 0o7777 == UNFINISHED_MODE => true,
+            // bytes that were never written out may be missing, whatever size and time say; only what differs is written
+            (Ground::Continued { rebooted: true }, _) if same => true,
+            (_, Overwrite::Never) => false,
+            (_, Overwrite::IfChanged) => !same,
+            (_, Overwrite::IfNewer) => entry.mtime > mtime(&stat),
+            (_, Overwrite::Always) => true,
+        };
+        Ok(if replaces { Decision::Make { replaces: true } } else { Decision::Keep { descend: false } })
+    }
+}
