@@ -210,7 +210,7 @@ fn engine_hint(error: &Error) -> Option<String> {
         }
         Error::ConfigExchanged { .. } => {
             "somebody may have put another repository there: do not back up into it before you know why; \
-             if you did it yourself, remove its folder from the cache"
+             if you did it yourself, empty the cache folder"
         }
         Error::UnexpectedlyOpen { .. } => {
             "somebody may have put another repository there; if it is meant to be without encryption, \

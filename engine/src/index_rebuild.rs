@@ -89,6 +89,17 @@ fn described_packs(store: &Store, monitor: &dyn Monitor) -> Result<(HashSet<Pack
     Ok((known, unreadable))
 }
 
+/// Reads the end of a pack.
+pub(crate) fn read_trailer(store: &Store, id: PackId, size_bytes: u64) -> Result<Trailer> {
+    let key = layout::pack(id);
+    let damaged = |source: DecodeError| Error::Damaged { key: key.clone(), source: source.into() };
+    let short = || damaged(DecodeError::invalid("pack", "it is shorter than a trailer"));
+    let trailer_at = size_bytes.checked_sub(TRAILER_LEN as u64).ok_or_else(short)?;
+    let mut bytes = Vec::new();
+    store.storage().get_range(&key, trailer_at, TRAILER_LEN, &mut bytes)?;
+    Trailer::decode(&bytes).map_err(damaged)
+}
+
 /// Reads what a pack says about itself.
 pub(crate) fn read_directory(store: &Store, id: PackId, size_bytes: u64) -> Result<PackInfo> {
     let key = layout::pack(id);

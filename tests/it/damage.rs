@@ -243,6 +243,9 @@ fn an_exchanged_configuration_is_refused() {
     let elsewhere = OpenOptions { cache_dir: Some(place.path("another-cache")), ..place.open.clone() };
     let error = open(&secret(), &elsewhere).unwrap_err();
     assert!(matches!(error, lakebed_engine::Error::UnexpectedlyOpen { .. }), "{error:?}");
+    // and one that had the encrypted repository there knows the place
+    let error = open(&Secret::None, &place.open).unwrap_err();
+    assert!(matches!(error, lakebed_engine::Error::ConfigExchanged { .. }), "{error:?}");
     // a forged configuration under the same id is known not to be the one that was there
     let id = repository.info().id.to_string();
     let forged = std::fs::read_to_string(place.path("repo/lakebed.json")).unwrap();

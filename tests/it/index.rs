@@ -127,3 +127,24 @@ fn an_index_in_memory_and_one_on_disk_say_the_same() {
     let memory = Repository::open(place.storage.clone(), &secret(), &in_memory).unwrap();
     assert_eq!(logical(&memory), logical(&repository));
 }
+
+/// Whichever segment is lost, the next backup stores again what nobody can find, and its snapshot comes back.
+#[test]
+fn a_lost_segment_costs_time_and_no_data() {
+    let (place, repository, source) = with_snapshot();
+    std::fs::write(source.join("d0/second"), "second night").unwrap();
+    backup(&repository, std::slice::from_ref(&source));
+    drop(repository);
+    for (round, segment) in object_files(&place.path("repo").join("index")).into_iter().enumerate() {
+        let undo = damage(&segment, Damage::Delete);
+        std::fs::remove_dir_all(place.path("cache")).unwrap();
+        let repository = place.reopen();
+        backup(&repository, std::slice::from_ref(&source));
+        let target = place.path(&format!("out{round}"));
+        let restored = restore_to(&repository, &latest(&repository), &target, &source);
+        lakebed_testkit::compare::assert_same_tree(&source, &restored, &Default::default());
+        drop(repository);
+        undo.restore();
+    }
+    assert_good(&place.reopen());
+}

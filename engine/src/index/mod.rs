@@ -256,7 +256,7 @@ impl Index {
             let read = store.with_scratch(|scratch| read_segment(store, id, scratch));
             match read {
                 Ok(Segment::Removal(packs)) => {
-                    self.apply_removal(id, &packs)?;
+                    self.apply_removal(id, &packs);
                     monitor.advance(Progress { entries: 1, bytes: 0 });
                 }
                 Ok(Segment::Addition(_)) => additions.push(id),
@@ -310,16 +310,17 @@ impl Index {
         }
     }
 
-    fn apply_removal(&self, segment: SegmentId, packs: &[PackId]) -> Result<()> {
+    fn apply_removal(&self, segment: SegmentId, packs: &[PackId]) {
         let mut state = self.write_state();
         let numbers: Vec<_> = packs.iter().filter_map(|id| state.packs.number_of(id)).collect();
-        if let (Some(rocks), Mode::Primary) = (&self.rocks, self.mode) {
-            rocks.remove_packs(segment, packs, &numbers)?;
+        if let (Some(rocks), Mode::Primary) = (&self.rocks, self.mode)
+            && rocks.remove_packs(segment, packs, &numbers).is_err()
+        {
+            state.degraded = true;
         }
         packs.iter().for_each(|id| state.packs.remove(id));
         state.removed.extend(packs);
         state.segments.insert(segment);
-        Ok(())
     }
 
     /// Returns where a chunk or node lies, in a pack that can be used; `None` where it lies in none.
@@ -391,11 +392,15 @@ impl Index {
         missing
     }
 
-    /// Tells whether storage may have packs in use that the index does not know: a segment was passed over, or one of
-    /// the listed packs is in none.
-    pub fn is_incomplete(&self, listed: &HashMap<PackId, u64>) -> bool {
+    /// Tells whether a segment could not be read, so that the index lacks what it described.
+    pub fn lacks_segments(&self) -> bool {
+        self.read_state().passed_over
+    }
+
+    /// Returns those of the listed packs that no segment describes.
+    pub fn unknown_packs(&self, listed: &HashMap<PackId, u64>) -> Vec<PackId> {
         let state = self.read_state();
-        state.passed_over || listed.keys().any(|id| state.packs.number_of(id).is_none())
+        listed.keys().copied().filter(|id| state.packs.number_of(id).is_none()).collect()
     }
 
     /// Makes what was folded durable, so that the next open need not fold it again.

@@ -114,6 +114,7 @@ impl Repository {
             storage.delete(&object.key)?;
         }
         storage.sync()?;
+        trust::remember_location(options.cache_dir.as_deref(), &location, init.encryption);
         // whoever makes a repository without encryption means it: a password that is set all the same is not in the way
         let secret = if init.encryption == Encryption::None { &Secret::None } else { secret };
         Self::open(storage, secret, options)
@@ -132,10 +133,12 @@ impl Repository {
         let config = Config::decode(&bytes).map_err(Error::Config)?;
         let config_hash = Config::hash(&bytes);
         let cache = options.cache_dir.as_ref().map(|cache| cache.join(config.repository_id.to_string()));
+        trust::check_location(options.cache_dir.as_deref(), &location, config.encryption)?;
         trust::check(cache.as_deref(), &location, config.encryption, &config_hash, secret)?;
         let (slot, data_key) = unlock(&*storage, &config, &config_hash, secret)?;
         let keys = RepositoryKeys::derive(config.repository_id, config.encryption, data_key);
         trust::remember(cache.as_deref(), &config_hash);
+        trust::remember_location(options.cache_dir.as_deref(), &location, config.encryption);
         Ok(Self {
             store: Store::new(storage, Arc::new(keys)),
             config: Arc::new(config),

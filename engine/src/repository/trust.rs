@@ -14,6 +14,39 @@ use crate::error::{Error, Result};
 
 const FILE: &str = "configuration";
 
+/// Checks that a place which had an encrypted repository does not have one without encryption now.
+pub(super) fn check_location(cache: Option<&Path>, location: &str, encryption: Encryption) -> Result<()> {
+    let known = cache.and_then(|cache| std::fs::read_to_string(place_file(cache, location)).ok());
+    match known {
+        Some(known) if known == ENCRYPTED && encryption == Encryption::None => {
+            Err(Error::ConfigExchanged { location: location.into() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Remembers what a place has. Whoever makes a repository there says so anew.
+pub(super) fn remember_location(cache: Option<&Path>, location: &str, encryption: Encryption) {
+    let Some(cache) = cache else { return };
+    let file = place_file(cache, location);
+    let known = if encryption == Encryption::None { OPEN } else { ENCRYPTED };
+    let is_known = std::fs::read_to_string(&file).is_ok_and(|text| text == known);
+    if let (false, Some(folder)) = (is_known, file.parent())
+        && std::fs::create_dir_all(folder).is_ok()
+    {
+        let _ = std::fs::write(file, known);
+    }
+}
+
+const ENCRYPTED: &str = "encrypted\n";
+const OPEN: &str = "not encrypted\n";
+
+fn place_file(cache: &Path, location: &str) -> std::path::PathBuf {
+    let absolute = std::path::absolute(location).unwrap_or_else(|_| location.into());
+    let name = lakebed_core::hash::object_hash(absolute.as_os_str().as_encoded_bytes());
+    cache.join("places").join(to_hex(name.as_bytes()))
+}
+
 /// Checks a configuration against what is remembered.
 pub(super) fn check(
     cache: Option<&Path>,

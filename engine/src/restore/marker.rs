@@ -63,19 +63,23 @@ impl Marker {
         Ok(Self { path: None, ground })
     }
 
-    /// Puts the marker there. The target exists by now.
+    /// Puts the marker there, whole. The target exists by now. The marker of a restore that is continued stays as it is: it
+    /// says in which boot the oldest of the files were written.
     pub(super) fn set(&mut self, target: &Path, snapshot: SnapshotId) -> Result<()> {
-        if self.ground == Ground::Occupied {
-            return Ok(());
-        }
         let path = target.join(MARKER);
-        let write = || {
-            let mut file = std::fs::File::create(&path)?;
-            file.write_all(format!("{snapshot} {}", crate::system::boot_id()).as_bytes())?;
-            file.sync_all()
-        };
-        write().map_err(|source| Error::local("write", &path, source))?;
-        self.path = Some(path);
+        if self.ground == Ground::Fresh {
+            let unfinished = target.join(format!("{MARKER}-new"));
+            let write = || {
+                let mut file = std::fs::File::create(&unfinished)?;
+                file.write_all(format!("{snapshot} {}", crate::system::boot_id()).as_bytes())?;
+                file.sync_all()?;
+                std::fs::rename(&unfinished, &path)
+            };
+            write().map_err(|source| Error::local("write", &path, source))?;
+        }
+        if self.ground != Ground::Occupied {
+            self.path = Some(path);
+        }
         Ok(())
     }
 

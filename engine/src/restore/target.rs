@@ -48,6 +48,9 @@ pub(super) struct NewFile {
 /// Mode of a file until it is whole. Nobody gives a file this mode, so one that has it was left unfinished.
 pub(super) const UNFINISHED_MODE: u32 = 0o200;
 
+/// How the names begin that things have until they are whole.
+pub(super) const TEMPORARY_PREFIX: &[u8] = b".lakebed-restore-";
+
 fn keep_first(first: &mut Option<Error>, result: Result<()>) {
     if let Err(error) = result {
         first.get_or_insert(error);
@@ -223,7 +226,7 @@ impl Target {
 
     fn temporary_name(&self) -> Vec<u8> {
         let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
-        format!(".lakebed-restore-{}-{number}", std::process::id()).into_bytes()
+        [TEMPORARY_PREFIX, format!("{}-{number}", std::process::id()).as_bytes()].concat()
     }
 
     /// Gives something whole its name. A file there is replaced at once; a directory goes only if it is empty, or if
@@ -327,13 +330,13 @@ impl Target {
             let failed = |source| Error::local("set an extended attribute of", &new.path, source);
             keep_first(&mut first, set.map_err(failed));
         }
-        // changing the owner drops set-id bits, so the mode comes after it
-        let set = rustix::fs::fchmod(&new.file, Mode::from_raw_mode(entry.mode));
-        keep_first(&mut first, set.map_err(failed("set the mode of")));
         let time = timespec(entry.mtime);
         let times = Timestamps { last_access: time, last_modification: time };
         let set = rustix::fs::futimens(new.file.as_fd(), &times);
         keep_first(&mut first, set.map_err(failed("set the times of")));
+        // last: a file that has not the mode of an unfinished one is finished
+        let set = rustix::fs::fchmod(&new.file, Mode::from_raw_mode(entry.mode));
+        keep_first(&mut first, set.map_err(failed("set the mode of")));
         if let Some(temporary) = &new.temporary {
             self.put_in_place(&new.directory, temporary, &new.name, &new.tree_path, delete)?;
         }

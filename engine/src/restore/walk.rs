@@ -10,7 +10,7 @@ use rustix::fs::FileType;
 use super::filter::Wanted;
 use super::marker::{Ground, MARKER};
 use super::run::{Job, Restore, Written};
-use super::target::{UNFINISHED_MODE, mtime};
+use super::target::{TEMPORARY_PREFIX, UNFINISHED_MODE, mtime};
 use super::{Action, Overwrite};
 use crate::error::{Error, Result};
 use crate::query::join;
@@ -142,6 +142,11 @@ impl Walk<'_, '_> {
         if let (true, Some(subtree)) = (descend, entry.subtree) {
             if restore.options.delete {
                 restore.delete_others(&path, &entry)?;
+            }
+            if restore.is_continued()
+                && let Err(error) = restore.sweep(&path)
+            {
+                restore.fail(&path, error)?;
             }
             self.enter(path.clone(), subtree);
             if restore.options.overwrite != Overwrite::Never || restore.is_continued() {
@@ -293,10 +298,39 @@ impl Restore<'_> {
             if self.options.filter.wants(&full, false) != Wanted::Yes {
                 continue;
             }
-            let deleted = if self.options.dry_run { Ok(()) } else { self.target.remove(&full) };
-            match deleted {
-                Ok(()) => self.note(Action::Deleted, &full, 0),
-                Err(error) => self.fail(&full, error)?,
+            self.delete(&full)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes something, a directory with everything in it that was asked for, and itself if nothing is left.
+    fn delete(&self, path: &[u8]) -> Result<()> {
+        // what is no directory has nothing in it
+        let below = self.target.names(path).unwrap_or_default();
+        let mut spared = false;
+        for name in below {
+            let full = join(path, &name);
+            match self.options.filter.wants(&full, false) {
+                Wanted::Yes => self.delete(&full)?,
+                _ => spared = true,
+            }
+        }
+        if spared {
+            return Ok(());
+        }
+        let deleted = if self.options.dry_run { Ok(()) } else { self.target.remove(path) };
+        match deleted {
+            Ok(()) => self.note(Action::Deleted, path, 0),
+            Err(error) => self.fail(path, error)?,
+        }
+        Ok(())
+    }
+
+    /// Deletes what an interrupted restore was writing under a name of its own.
+    fn sweep(&self, path: &[u8]) -> Result<()> {
+        for name in self.target.names(path)? {
+            if name.starts_with(TEMPORARY_PREFIX) && !self.options.dry_run {
+                self.target.remove(&join(path, &name))?;
             }
         }
         Ok(())
@@ -316,8 +350,9 @@ impl Restore<'_> {
         let same = is_file && stat.st_size as u64 == entry.size && mtime(&stat) == entry.mtime;
         let replaces = match (self.ground, self.options.overwrite) {
             (Ground::Continued { .. }, _) if is_file && stat.st_mode & 0o7777 == UNFINISHED_MODE => true,
-            // bytes that were never written out may be missing, whatever size and time say; only what differs is written
-            (Ground::Continued { rebooted: true }, _) if same => true,
+            // bytes that were never written out may be missing, whatever the time says that we gave it; only what differs
+            // is written
+            (Ground::Continued { rebooted: true }, _) if is_file && mtime(&stat) == entry.mtime => true,
             (_, Overwrite::Never) => false,
             (_, Overwrite::IfChanged) => !same,
             (_, Overwrite::IfNewer) => entry.mtime > mtime(&stat),

@@ -74,8 +74,6 @@ pub(super) fn check(repository: &Repository, options: &VerifyOptions, monitor: &
         .build()
         .map_err(|error| Error::Machine { operation: "start threads", source: std::io::Error::other(error) })?;
     let index = Arc::new(repository.index(monitor)?);
-    // the index is folded before the packs are listed: a pack that comes in between is not missed as missing
-    let packs = repository.store().list_packs()?;
     let mut checked = Checked {
         report: VerifyReport::default(),
         reader: BlobReader::new(repository.store().clone(), index.clone()),
@@ -90,9 +88,13 @@ pub(super) fn check(repository: &Repository, options: &VerifyOptions, monitor: &
         ledger_objects: Vec::new(),
         bad_blobs: HashMap::new(),
         bad_contents: HashMap::new(),
-        packs,
+        packs: HashMap::new(),
     };
     check_records(repository, &mut checked, monitor)?;
+    // in this order, beside a backup that goes on: whatever a snapshot that was seen needs was published before it, and
+    // whatever a segment describes was stored before it
+    index.fold_new(repository.store(), monitor)?;
+    checked.packs = repository.store().list_packs()?;
     check_packs_listed(repository, &mut checked)?;
     check_trees(&mut checked, monitor)?;
     Ok(checked)
