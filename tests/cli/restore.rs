@@ -104,3 +104,25 @@ fn delete_leaves_alone_what_was_not_asked_for() {
     kit.run(&["restore", "latest", "--target", "out", "--delete", "--exclude", "*.log", "--include", "*.py"]).exits(0);
     assert!(kit.path("out/foreign").exists() && kit.path("out/src/x.log").exists());
 }
+
+#[test]
+fn delete_spares_what_is_excluded_however_deep() {
+    let kit = Kit::with_repo();
+    kit.run(&["backup", "src"]).exits(0);
+    kit.file("out/old/sub/secret", "kept");
+    kit.file("out/old/sub/other", "gone");
+    kit.file("out/plain/sub/other", "gone");
+    kit.run(&["restore", "latest", "--target", "out", "--delete", "--exclude", "secret"]).exits(0);
+    assert_eq!(kit.read("out/old/sub/secret"), "kept");
+    assert!(!kit.path("out/old/sub/other").exists() && !kit.path("out/plain").exists());
+}
+
+#[test]
+fn an_unfinished_restore_of_another_snapshot_is_not_built_upon() {
+    let kit = Kit::with_repo();
+    kit.run(&["backup", "src"]).exits(0);
+    kit.file("out/.lakebed-restore", &format!("{} boot", "ab".repeat(32)));
+    kit.file("out/src/a.py", "pri");
+    kit.run(&["restore", "latest", "--target", "out"]).exits(2).says("interrupted");
+    assert_eq!(kit.read("out/src/a.py"), "pri");
+}

@@ -61,15 +61,21 @@ impl Work {
 }
 
 impl DirNode {
-    fn new(parent: Option<(Arc<Self>, usize)>, comparisons: Vec<(usize, TreeId)>, entry: Entry) -> Arc<Self> {
-        let same = comparisons.first().is_some_and(|(which, _)| *which == 0);
+    /// `takes_over`: the first tree compared with is a live snapshot's, whose nodes nobody deletes.
+    fn new(
+        parent: Option<(Arc<Self>, usize)>,
+        comparisons: Vec<(usize, TreeId)>,
+        takes_over: bool,
+        entry: Entry,
+    ) -> Arc<Self> {
+        let same = takes_over && comparisons.first().is_some_and(|(which, _)| *which == 0);
         let state = State { entry, slots: Vec::new(), pending: 0, same, finished: None };
         Arc::new(Self { parent, comparisons, state: Mutex::new(state) })
     }
 
     /// The top of a snapshot.
-    pub(super) fn root(comparisons: Vec<(usize, TreeId)>) -> Arc<Self> {
-        Self::new(None, comparisons, Entry::new(Vec::new(), EntryKind::Directory))
+    pub(super) fn root(comparisons: Vec<(usize, TreeId)>, takes_over: bool) -> Arc<Self> {
+        Self::new(None, comparisons, takes_over, Entry::new(Vec::new(), EntryKind::Directory))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -197,7 +203,8 @@ impl Run<'_> {
         if !same_but_content {
             parent.differs();
         }
-        let child = DirNode::new(Some((parent.clone(), slot)), comparisons, entry);
+        let takes_over = self.comparisons.first().is_some_and(|comparison| comparison.protected);
+        let child = DirNode::new(Some((parent.clone(), slot)), comparisons, takes_over, entry);
         parent.open(slot, child.clone());
         child
     }

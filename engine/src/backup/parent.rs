@@ -21,6 +21,9 @@ pub(super) struct Comparison {
     pub(super) protected: bool,
 }
 
+/// No more checkpoints are compared with.
+const CHECKPOINTS_MAX: usize = 3;
+
 /// What a run starts from.
 #[derive(Debug, Default)]
 pub(super) struct Base {
@@ -60,7 +63,7 @@ pub(super) fn choose(
     let (running, ended) = repository.sessions_and_leftovers()?;
     base.ended = ended;
     let ours = running.iter().filter(|other| other.id != session && other.newest.process.host == options.host);
-    let mut checkpoint = None;
+    let mut checkpoints = Vec::new();
     for other in ours {
         // of another boot of a host of this name: not certainly dead, but nobody here is at it
         let dead = is_dead(&other.newest.process) || repository.run_has_ended(other.id)?;
@@ -70,12 +73,10 @@ pub(super) fn choose(
         } else if !elsewhere {
             continue;
         }
-        let is_newer =
-            checkpoint.is_none_or(|best: &crate::repository::SessionInfo| best.newest.time < other.newest.time);
         // one that is older than the parent holds nothing that the parent does not
         let is_of_use = parent.is_none_or(|info| other.newest.time > info.snapshot.summary.started);
-        if other.checkpoint.is_some() && is_newer && is_of_use && uris(&other.newest.sources) == wanted {
-            checkpoint = Some(other);
+        if is_of_use && uris(&other.newest.sources) == wanted {
+            checkpoints.extend(other.checkpoint.as_ref().map(|checkpoint| (other.newest.time, checkpoint)));
         }
     }
     if options.parent == ParentChoice::None {
@@ -85,7 +86,9 @@ pub(super) fn choose(
         let started = info.snapshot.summary.started;
         base.comparisons.push(Comparison { root: info.snapshot.root, started, protected: true });
     }
-    if let Some(checkpoint) = checkpoint.and_then(|other| other.checkpoint.as_ref()) {
+    // a run that was cut off early has a newer checkpoint than the long one before it, and a smaller one
+    checkpoints.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+    for (_, checkpoint) in checkpoints.into_iter().take(CHECKPOINTS_MAX) {
         let started = checkpoint.summary.started;
         base.comparisons.push(Comparison { root: checkpoint.root, started, protected: false });
         base.resumed = true;

@@ -353,7 +353,8 @@ fn run_session(
         threads => threads,
     };
     let comparison_roots = comparisons.iter().enumerate().map(|(i, comparison)| (i, comparison.root)).collect();
-    let root = DirNode::root(comparison_roots);
+    let takes_over = comparisons.first().is_some_and(|comparison| comparison.protected);
+    let root = DirNode::root(comparison_roots, takes_over);
     let mut run = Run {
         options,
         monitor,

@@ -6,10 +6,12 @@
 //! anew since, files may have lost bytes that were never written out, whatever their size and time say.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use lakebed_core::id::SnapshotId;
 
+use super::target::UNFINISHED_MODE;
 use crate::error::{Error, Result};
 
 /// Name of the marker, right in the target folder.
@@ -44,8 +46,15 @@ impl Marker {
                 Some((id, boot)) if id == snapshot.to_string() => {
                     Ground::Continued { rebooted: boot != crate::system::boot_id() }
                 }
-                None if text == snapshot.to_string() => Ground::Continued { rebooted: true },
-                _ => Ground::Occupied,
+                // files may be there in part, and nobody could tell which are whole
+                _ => {
+                    let why = "a restore of another snapshot was interrupted there: finish that one, or choose another folder";
+                    return Err(Error::Argument {
+                        what: "The target",
+                        value: target.display().to_string(),
+                        why: why.into(),
+                    });
+                }
             },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => match std::fs::read_dir(target) {
                 Ok(mut entries) => {
@@ -69,8 +78,15 @@ impl Marker {
         let path = target.join(MARKER);
         if self.ground == Ground::Fresh {
             let unfinished = target.join(format!("{MARKER}-new"));
-            let write = || {
+            // a file system that keeps no modes cannot show which files are unfinished: there each is written aside
+            let mut write = || {
                 let mut file = std::fs::File::create(&unfinished)?;
+                file.set_permissions(std::fs::Permissions::from_mode(UNFINISHED_MODE))?;
+                if file.metadata()?.permissions().mode() & 0o7777 != UNFINISHED_MODE {
+                    self.ground = Ground::Occupied;
+                    return std::fs::remove_file(&unfinished);
+                }
+                file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
                 file.write_all(format!("{snapshot} {}", crate::system::boot_id()).as_bytes())?;
                 file.sync_all()?;
                 std::fs::rename(&unfinished, &path)

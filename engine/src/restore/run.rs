@@ -56,12 +56,17 @@ pub(super) fn run(
         crate::query::entry_at(reader, info, path)?;
     }
     let mut marker = Marker::look(&options.target, info.id)?;
+    let target = Target::new(options.target.clone(), options.owners);
+    if !options.dry_run {
+        target.make_root()?;
+        marker.set(&options.target, info.id)?;
+    }
     let restore = Restore {
         reader,
         options,
         visitor,
         monitor,
-        target: Target::new(options.target.clone(), options.owners),
+        target,
         ground: marker.ground,
         report: Mutex::new(RestoreReport {
             continued: matches!(marker.ground, Ground::Continued { .. }),
@@ -69,10 +74,6 @@ pub(super) fn run(
         }),
         not_restored: Mutex::default(),
     };
-    if !options.dry_run {
-        restore.target.make_root()?;
-        marker.set(&options.target, info.id)?;
-    }
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .thread_name(|number| format!("lakebed-restore-{number}"))

@@ -176,6 +176,18 @@ impl Target {
         rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR).map_err(self.failed("delete", path))
     }
 
+    /// Deletes one thing: a directory only if it is empty.
+    pub(super) fn remove_one(&self, path: &[u8]) -> Result<()> {
+        let (above, name) = split(path);
+        let above = self.directory(above)?;
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+        match rustix::fs::unlinkat(&above, name, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR),
+            result => result,
+        }
+        .map_err(self.failed("delete", path))
+    }
+
     /// Begins a file. `direct` writes it under its own name, which nothing may have; else it gets it at the end, and
     /// replaces what has it.
     pub(super) fn begin_file(&self, path: &[u8], direct: bool) -> Result<NewFile> {

@@ -51,8 +51,14 @@ struct Unfinished {
 
 /// What is to be done about an entry.
 enum Decision {
-    Make { replaces: bool },
-    Keep { descend: bool },
+    Make {
+        replaces: bool,
+    },
+    /// `same`: it is the snapshot's, as far as size and time tell.
+    Keep {
+        descend: bool,
+        same: bool,
+    },
 }
 
 /// A walk on its way through the tree.
@@ -85,6 +91,9 @@ pub(super) fn walk(restore: &Restore<'_>, info: &SnapshotInfo, pool: &rayon::Thr
     let root = info.snapshot.root;
     if restore.options.delete && restore.options.filter.paths().is_empty() {
         restore.delete_others(b"", &crate::query::root_entry(root))?;
+    }
+    if restore.is_continued() {
+        restore.sweep(b"")?;
     }
     walk.enter(Vec::new(), root);
     while let Some(level) = walk.stack.last_mut() {
@@ -131,13 +140,13 @@ impl Walk<'_, '_> {
         }
         let prepared = self.make_way(&path);
         match prepared.and_then(|()| self.restore.decide(&path, &entry)) {
-            Ok(Decision::Keep { descend }) => self.keep(path, entry, descend),
+            Ok(Decision::Keep { descend, same }) => self.keep(path, entry, descend, same),
             Ok(Decision::Make { replaces }) => self.make(path, entry, replaces),
             Err(error) => self.restore.fail(&path, error),
         }
     }
 
-    fn keep(&mut self, path: Vec<u8>, entry: Entry, descend: bool) -> Result<()> {
+    fn keep(&mut self, path: Vec<u8>, entry: Entry, descend: bool, same: bool) -> Result<()> {
         let restore = self.restore;
         if let (true, Some(subtree)) = (descend, entry.subtree) {
             if restore.options.delete {
@@ -155,7 +164,7 @@ impl Walk<'_, '_> {
             return Ok(());
         }
         restore.note(Action::Kept, &path, 0);
-        if let (Some(device), true) = (entry.hard_link_device, restore.is_continued()) {
+        if let (Some(device), true) = (entry.hard_link_device, same && restore.is_continued()) {
             // what an interrupted restore had finished is what the snapshot has
             self.first_links.entry((device, entry.inode)).or_insert(FirstLink { path, entry });
         }
@@ -303,27 +312,26 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// Deletes something, a directory with everything in it that was asked for, and itself if nothing is left.
-    fn delete(&self, path: &[u8]) -> Result<()> {
+    /// Deletes something, a directory with everything in it that was asked for, and itself if nothing is left. Returns
+    /// whether it is gone.
+    fn delete(&self, path: &[u8]) -> Result<bool> {
         // what is no directory has nothing in it
         let below = self.target.names(path).unwrap_or_default();
-        let mut spared = false;
+        let mut gone = true;
         for name in below {
             let full = join(path, &name);
-            match self.options.filter.wants(&full, false) {
-                Wanted::Yes => self.delete(&full)?,
-                _ => spared = true,
+            gone &= self.options.filter.wants(&full, false) == Wanted::Yes && self.delete(&full)?;
+        }
+        if !gone {
+            return Ok(false);
+        }
+        match if self.options.dry_run { Ok(()) } else { self.target.remove_one(path) } {
+            Ok(()) => {
+                self.note(Action::Deleted, path, 0);
+                Ok(true)
             }
+            Err(error) => self.fail(path, error).map(|()| false),
         }
-        if spared {
-            return Ok(());
-        }
-        let deleted = if self.options.dry_run { Ok(()) } else { self.target.remove(path) };
-        match deleted {
-            Ok(()) => self.note(Action::Deleted, path, 0),
-            Err(error) => self.fail(path, error)?,
-        }
-        Ok(())
     }
 
     /// Deletes what an interrupted restore was writing under a name of its own.
@@ -344,7 +352,7 @@ impl Restore<'_> {
         let Some(stat) = self.target.look(path)? else { return Ok(Decision::Make { replaces: false }) };
         let there = FileType::from_raw_mode(stat.st_mode);
         if entry.kind == EntryKind::Directory && there == FileType::Directory {
-            return Ok(Decision::Keep { descend: true });
+            return Ok(Decision::Keep { descend: true, same: false });
         }
         let is_file = there == FileType::RegularFile && entry.kind == EntryKind::File;
         let same = is_file && stat.st_size as u64 == entry.size && mtime(&stat) == entry.mtime;
@@ -358,6 +366,6 @@ impl Restore<'_> {
             (_, Overwrite::IfNewer) => entry.mtime > mtime(&stat),
             (_, Overwrite::Always) => true,
         };
-        Ok(if replaces { Decision::Make { replaces: true } } else { Decision::Keep { descend: false } })
+        Ok(if replaces { Decision::Make { replaces: true } } else { Decision::Keep { descend: false, same } })
     }
 }

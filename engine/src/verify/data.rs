@@ -69,16 +69,33 @@ pub(super) fn check(
     checked.report.packs_read = good.len() as u64;
     checked.report.bytes_read = read.load(Ordering::Relaxed);
     let bad = bad.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut unreadable = None;
     let bad_packs: HashSet<PackId> = bad.iter().map(|(id, _, _)| *id).collect();
     for (id, size, error) in bad {
         // what was good once is not good any more
         checked.ledger.packs.remove(&id);
-        let number = checked.damage(layout::pack(id).to_string(), problem(error)?);
+        let problem = match problem(error) {
+            Ok(problem) => problem,
+            // one pack that we may not look at does not hide what was found of the others
+            Err(error) => {
+                unreadable.get_or_insert(error);
+                continue;
+            }
+        };
+        let number = checked.damage(layout::pack(id).to_string(), problem);
         for blob in bad_blobs(&checked.reader, id, size, &bad_packs)? {
             checked.bad_blobs.entry(blob).or_insert(number);
         }
     }
-    super::ledger::enter(repository, checked, &good, monitor)
+    super::ledger::enter(repository, checked, &good, !bad_packs.is_empty(), monitor)?;
+    match unreadable {
+        Some(error) if checked.report.is_good() => Err(error),
+        Some(error) => {
+            monitor.warn(&crate::error_chain(&error));
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }
 
 /// Returns the packs to read, the first first, with their sizes.

@@ -32,11 +32,12 @@ pub struct Coverage {
 
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 
-/// Enters the packs that were found good, and writes one ledger in the place of all that were there.
+/// Enters the packs that were found good (those found bad have left it by now), and writes one ledger in the place of all that were there.
 pub(super) fn enter(
     repository: &Repository,
     checked: &mut Checked,
     good: &[PackId],
+    found_bad: bool,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let now = checked.report.started.max(repository.clock().now());
@@ -46,7 +47,7 @@ pub(super) fn enter(
     let packs = &checked.packs;
     checked.ledger.packs.retain(|id, _| packs.contains_key(id));
     checked.report.coverage = Some(coverage(checked, now));
-    if good.is_empty() {
+    if good.is_empty() && !found_bad {
         return Ok(());
     }
     match write(repository, checked) {
