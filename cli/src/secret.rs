@@ -128,6 +128,7 @@ fn read(origin: Origin, prompt: &str, times: Times) -> Result<Secret, CliError> 
         Origin::PasswordCommand(command) => passphrase(run(&command)?, "the output of the password command"),
         Origin::KeyFile(file) => key_file(&file),
         Origin::Variable(name) => {
+            // it was there a moment ago; if not, `passphrase` says that it is empty
             let value = process_environment(name).unwrap_or_default().into_vec();
             passphrase(Zeroizing::new(value), name)
         }

@@ -61,8 +61,6 @@ impl Kit {
         kit.file("src/a.py", "print('a')\n");
         kit.file("src/sub/b.py", "print('b')\n");
         kit.run(&["init"]).exits(0);
-        // a file stamped within the clock's tick is read again the next time, on purpose
-        std::thread::sleep(std::time::Duration::from_millis(120));
         kit
     }
 

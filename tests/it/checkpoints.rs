@@ -42,7 +42,7 @@ fn what_a_checkpoint_holds_is_not_read_again() {
         tree = tree.file(format!("d{:02}/{number}", number / 30), Content::random(number, 10_000));
     }
     tree.write(&source);
-    std::thread::sleep(std::time::Duration::from_millis(120));
+    let repository = place.reopen_later(&repository);
     let options = BackupOptions { checkpoint_bytes: 1 << 20, ..options() };
     stop_after(&repository, &source, &options, 700);
     assert!(repository.catalogue().unwrap().snapshots.is_empty());

@@ -7,12 +7,14 @@ use lakebed_engine::backup::{BackupOptions, BackupReport};
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::record::key_slot::{Secret, Unlock};
 use lakebed_engine::core::storage::Storage;
+use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::repository::{SnapshotFilter, SnapshotInfo, SnapshotSelector};
 use lakebed_engine::restore::{RestoreOptions, RestoreReport, restore};
 use lakebed_engine::source::{Filter, FilterOptions, LocalOptions, local_mounts};
 use lakebed_engine::storage::{LocalStorage, MemoryStorage};
 use lakebed_engine::verify::{ReadData, VerifyOptions, VerifyReport};
 use lakebed_engine::{InitOptions, OpenOptions, Repository, Silent};
+use lakebed_testkit::clock::FakeClock;
 use tempfile::TempDir;
 
 /// The key of every test repository: a key file, which needs no derivation.
@@ -71,6 +73,15 @@ impl Place {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Opens the repository an hour later, by its clock: a file that changed within the file system's clock tick of a
+    /// run is read again by the next one, on purpose.
+    pub fn reopen_later(&self, repository: &Repository) -> Repository {
+        let now = repository.clock().now();
+        let later = Timestamp { secs: now.secs + 3600, nanos: now.nanos };
+        let open = OpenOptions { clock: Arc::new(FakeClock::new(later)), ..self.open.clone() };
+        Repository::open(self.storage.clone(), &secret(), &open).unwrap()
     }
 
     pub fn reopen(&self) -> Repository {

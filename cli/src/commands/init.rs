@@ -28,7 +28,7 @@ Whoever loses the password and every key file has lost the data: nobody can open
 
 Examples:
   lakebed init --repo /mnt/backup/lake
-  lakebed init --repo /mnt/backup/lake --new-key-file /root/lake.key
+  lakebed init --repo /mnt/backup/lake --new-key-file lake.key
   lakebed init --repo /mnt/backup/public --no-encryption";
 
 /// Make a repository

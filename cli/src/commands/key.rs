@@ -18,7 +18,7 @@ somebody out, remove the slot. Who had it may have kept the key itself: to be sa
 
 Examples:
   lakebed key list --repo /mnt/backup/lake
-  lakebed key add --repo /mnt/backup/lake --new-key-file /root/lake.key --label emergency
+  lakebed key add --repo /mnt/backup/lake --new-key-file lake.key --label emergency
   lakebed key passwd --repo /mnt/backup/lake";
 
 /// Manage passwords and key files
@@ -164,5 +164,6 @@ fn unlock_text(unlock: &Unlock) -> String {
 }
 
 fn unlock_json(unlock: &Unlock) -> Value {
+    // an enum of numbers and names: JSON always holds it
     serde_json::to_value(unlock).unwrap_or_default()
 }

@@ -43,6 +43,7 @@ pub(super) fn repository(info: &RepositoryInfo) -> Value {
 }
 
 fn encryption(encryption: Encryption) -> Value {
+    // an enum of names: JSON always holds it
     serde_json::to_value(encryption).unwrap_or_default()
 }
 

@@ -126,6 +126,8 @@ impl Rocks {
             batch.put_cf(rocks.family(META)?, b"schema", SCHEMA);
             batch.put_cf(rocks.family(META)?, b"repository", repository.as_bytes());
             rocks.write(batch)?;
+            // there is no log: a process that is killed must not leave an index that does not know whose it is
+            rocks.flush()?;
         } else {
             rocks.check_identity(repository)?;
         }

@@ -1,0 +1,166 @@
+//! Files that change or go while they are read: found out, tried again, and flagged where that does not help.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::monitor::Silent;
+use lakebed_engine::core::record::tree::{Entry, EntryKind};
+use lakebed_engine::core::source::{Fingerprint, Source, SourceDir, SourceError, SourceFile};
+use lakebed_engine::core::time::Timestamp;
+use lakebed_engine::source::Mount;
+
+use crate::common::*;
+
+/// A folder with one file, of which each reading finds another version, until `changes` are used up.
+#[derive(Clone)]
+struct Restless {
+    length: usize,
+    changes: Arc<AtomicU64>,
+    version: Arc<AtomicU64>,
+    vanishes: bool,
+    opened: Arc<Mutex<u64>>,
+}
+
+impl Restless {
+    fn new(length: usize, changes: u64) -> Self {
+        Self {
+            length,
+            changes: Arc::new(AtomicU64::new(changes)),
+            version: Arc::default(),
+            vanishes: false,
+            opened: Arc::default(),
+        }
+    }
+
+    fn print(&self) -> Fingerprint {
+        let time = Timestamp { secs: self.version.load(Ordering::Relaxed) as i64, nanos: 0 };
+        Fingerprint { size: self.length as u64, mtime: time, ctime: time, inode: 7 }
+    }
+
+    fn content(&self) -> Vec<u8> {
+        vec![b'a' + self.version.load(Ordering::Relaxed) as u8; self.length]
+    }
+
+    fn entry(&self) -> Entry {
+        let mut entry = Entry::new("file", EntryKind::File);
+        let print = self.print();
+        (entry.size, entry.mtime, entry.ctime, entry.inode) = (print.size, print.mtime, print.ctime, print.inode);
+        entry
+    }
+}
+
+impl Source for Restless {
+    fn uri(&self) -> String {
+        "test:restless".into()
+    }
+
+    fn root(&self) -> Result<Entry, SourceError> {
+        Ok(Entry::new("root", EntryKind::Directory))
+    }
+
+    fn open_dir(&self, _: &[Vec<u8>], _: &Entry) -> Result<Box<dyn SourceDir>, SourceError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn open_root(&self) -> Result<Box<dyn SourceFile>, SourceError> {
+        Err(SourceError::new("open", "root", std::io::ErrorKind::IsADirectory.into()))
+    }
+}
+
+impl SourceDir for Restless {
+    fn list(&mut self, _: &mut dyn FnMut(SourceError)) -> Result<Vec<Entry>, SourceError> {
+        Ok(vec![self.entry()])
+    }
+
+    fn complete(&self, _: &mut Entry) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn open(&self, _: &Entry) -> Result<Box<dyn SourceFile>, SourceError> {
+        *self.opened.lock().unwrap() += 1;
+        if self.vanishes {
+            return Err(SourceError::new("open", "file", std::io::ErrorKind::NotFound.into()));
+        }
+        Ok(Box::new(Reading { source: self.clone(), content: self.content(), at: 0 }))
+    }
+}
+
+struct Reading {
+    source: Restless,
+    content: Vec<u8>,
+    at: usize,
+}
+
+impl SourceFile for Reading {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
+        let count = buffer.len().min(self.content.len() - self.at);
+        buffer[..count].copy_from_slice(&self.content[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+
+    fn next_data(&mut self, offset: u64) -> Result<Option<Range<u64>>, SourceError> {
+        let end = self.content.len() as u64;
+        Ok((offset < end).then_some(offset..end))
+    }
+
+    fn fingerprint(&mut self) -> Result<Fingerprint, SourceError> {
+        let used = self.source.changes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if used.is_ok() {
+            self.source.version.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(self.source.print())
+    }
+}
+
+fn run(source: &Restless) -> (lakebed_engine::backup::BackupReport, Option<Entry>, Vec<u8>) {
+    let (_place, repository) = Place::memory(Encryption::Aes256Gcm);
+    let mount = Mount { tree_path: vec![b"top".to_vec()], ancestors: Vec::new(), source: Arc::new(source.clone()) };
+    let report = repository.backup(vec![mount], &options(), &Silent).unwrap();
+    let reader = repository.reader(&Silent).unwrap();
+    let info = report.snapshot.clone().unwrap();
+    let entry = lakebed_engine::query::entry_at(&reader, &info, &[b"top".to_vec(), b"file".to_vec()]).ok();
+    let mut content = Vec::new();
+    if let Some(entry) = &entry {
+        lakebed_engine::query::write_content(&reader, entry, "file", &mut content).unwrap();
+    }
+    (report, entry, content)
+}
+
+/// Sizes of a file that is one chunk, and of one that is many.
+const LENGTHS: [usize; 2] = [1000, 3 << 20];
+
+#[test]
+fn a_file_that_changes_once_is_read_again_and_is_of_one_moment() {
+    for length in LENGTHS {
+        let source = Restless::new(length, 1);
+        let (report, entry, content) = run(&source);
+        assert!(report.failures.is_empty(), "{:?}", report.failures);
+        assert!(!entry.unwrap().inconsistent);
+        assert_eq!(*source.opened.lock().unwrap(), 2);
+        assert!(content == vec![b'b'; length], "the bytes are not those of the last version");
+    }
+}
+
+#[test]
+fn a_file_that_never_rests_is_kept_flagged_and_reported() {
+    for length in LENGTHS {
+        let source = Restless::new(length, u64::MAX);
+        let (report, entry, content) = run(&source);
+        assert_eq!(report.failures.len(), 1);
+        assert!(report.failures[0].path == "top/file" && report.failures[0].reason.contains("changing"));
+        assert!(!report.snapshot.unwrap().snapshot.is_complete());
+        assert!(entry.unwrap().inconsistent);
+        assert_eq!(content.len(), length);
+    }
+}
+
+#[test]
+fn a_file_that_is_gone_is_left_out_and_reported() {
+    let source = Restless { vanishes: true, ..Restless::new(1000, 0) };
+    let (report, entry, _) = run(&source);
+    assert!(entry.is_none());
+    assert_eq!(report.failures.len(), 1);
+}
