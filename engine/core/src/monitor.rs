@@ -1,5 +1,6 @@
 //! What a run tells while it goes on, and how it is told to stop.
 
+use crate::protocol::Step;
 use crate::source::SourceError;
 
 /// What a long operation is doing.
@@ -20,6 +21,14 @@ pub enum Phase {
     VerifyStructure,
     /// Reading and checking packs.
     VerifyData,
+    /// Finding out what snapshots need.
+    Mark,
+    /// Waiting for writers that began before something was condemned.
+    Await,
+    /// Copying what is live out of condemned packs.
+    Repack,
+    /// Deleting packs and records.
+    Delete,
 }
 
 /// One step forward. Numbers are increments.
@@ -40,6 +49,9 @@ pub trait Monitor: Send + Sync {
 
     /// Something was finished.
     fn advance(&self, _step: Progress) {}
+
+    /// A step of the protocol is about to begin.
+    fn step(&self, _step: Step) {}
 
     /// An entry of the source could not be kept as it is. The run goes on; the snapshot will say so.
     fn entry_failed(&self, _error: &SourceError) {}
