@@ -9,11 +9,9 @@
 mod checkpoint;
 mod directory;
 mod file;
-mod limit;
 mod parent;
 mod queue;
 mod run;
-mod store;
 
 use std::time::Duration;
 

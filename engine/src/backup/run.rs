@@ -17,14 +17,14 @@ use lakebed_core::text::escape_path;
 use lakebed_core::time::Timestamp;
 
 use super::directory::{DirNode, Work};
-use super::limit::RateLimit;
 use super::parent::{Base, Comparison, choose};
 use super::queue::{Next, Queue};
-use super::store::ChunkStore;
 use super::{BackupOptions, BackupReport};
 use crate::error::{Error, Result};
 use crate::index::Index;
-use crate::repository::{BlobReader, FrameBuilder, Repository, SessionHandle, SnapshotInfo};
+use crate::repository::{
+    BlobReader, ChunkStore, FrameBuilder, RateLimit, Repository, SessionHandle, SnapshotInfo,
+};
 use crate::source::Mount;
 
 /// Counts that the workers share.

@@ -1,6 +1,8 @@
 //! A repository: its objects, its keys, its index.
 
+mod chunk_store;
 mod keys;
+mod limit;
 mod open;
 mod reader;
 mod sessions;
@@ -9,7 +11,9 @@ mod store;
 mod trust;
 mod writer;
 
+pub(crate) use chunk_store::ChunkStore;
 pub use keys::KeyInfo;
+pub(crate) use limit::RateLimit;
 pub use open::{InitOptions, OpenOptions, RepositoryInfo};
 pub use reader::{BlobReader, TreeEntries};
 pub use sessions::{SessionHandle, SessionInfo};

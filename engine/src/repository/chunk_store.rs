@@ -1,4 +1,4 @@
-//! Deduplicate, frame, hand over: where chunks and nodes go.
+//! Where chunks and nodes go in a session: deduplicated, framed, handed over to packs, published.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +11,10 @@ use lakebed_core::pack::{BlobId, PackInfo, PackKind, encode_segment};
 use lakebed_core::record::tree::NodeSink;
 
 use super::limit::RateLimit;
+use super::{FrameBuilder, PackWriter, Repository, Store};
 use crate::error::Result;
 use crate::index::Index;
 use crate::index_rebuild::PACKS_PER_SEGMENT;
-use crate::repository::{FrameBuilder, PackWriter, Repository, Store};
 
 /// Chunks and nodes that this session has taken upon itself and that the index does not know yet.
 struct InFlight {
@@ -42,14 +42,14 @@ impl InFlight {
 
 /// Bytes that went one way or the other.
 #[derive(Default)]
-pub(super) struct ByteCounts {
-    pub(super) new: AtomicU64,
-    pub(super) deduplicated: AtomicU64,
-    pub(super) stored: AtomicU64,
+pub(crate) struct ByteCounts {
+    pub(crate) new: AtomicU64,
+    pub(crate) deduplicated: AtomicU64,
+    pub(crate) stored: AtomicU64,
 }
 
 /// Stores what one session has to store.
-pub(super) struct ChunkStore {
+pub(crate) struct ChunkStore {
     store: Store,
     repository: Repository,
     index: Arc<Index>,
@@ -57,15 +57,15 @@ pub(super) struct ChunkStore {
     writers: Option<(PackWriter, PackWriter)>,
     nodes: Mutex<FrameBuilder>,
     compression: Compression,
-    pub(super) counts: ByteCounts,
+    pub(crate) counts: ByteCounts,
     /// Plain bytes since the last checkpoint.
-    pub(super) since_checkpoint: AtomicU64,
+    pub(crate) since_checkpoint: AtomicU64,
     limit: Option<RateLimit>,
 }
 
 impl ChunkStore {
     /// `session` is `None` in a dry run: then nothing is written.
-    pub(super) fn new(
+    pub(crate) fn new(
         repository: &Repository,
         index: Arc<Index>,
         session: Option<SessionId>,
@@ -93,12 +93,12 @@ impl ChunkStore {
         })
     }
 
-    pub(super) fn chunk_id(&self, plain: &[u8]) -> ChunkId {
+    pub(crate) fn chunk_id(&self, plain: &[u8]) -> ChunkId {
         self.store.keys().chunk_id(plain)
     }
 
     /// Tells whether the caller has to store a chunk: nobody has it and nobody is at it.
-    pub(super) fn claim(&self, id: ChunkId, length: u64) -> Result<bool> {
+    pub(crate) fn claim(&self, id: ChunkId, length: u64) -> Result<bool> {
         let new = self.index.lookup(&id.into())?.is_none() && self.in_flight.claim(id.into());
         let count = if new { &self.counts.new } else { &self.counts.deduplicated };
         count.fetch_add(length, Ordering::Relaxed);
@@ -106,12 +106,12 @@ impl ChunkStore {
     }
 
     /// Tells whether the repository has a chunk, in a pack that can be used.
-    pub(super) fn has(&self, id: ChunkId) -> Result<bool> {
+    pub(crate) fn has(&self, id: ChunkId) -> Result<bool> {
         Ok(self.index.lookup(&id.into())?.is_some())
     }
 
     /// Stores a full frame of chunks.
-    pub(super) fn store_frame(&self, frame: &FrameBuilder) -> Result<()> {
+    pub(crate) fn store_frame(&self, frame: &FrameBuilder) -> Result<()> {
         self.since_checkpoint.fetch_add(frame.plain.len() as u64, Ordering::Relaxed);
         self.write(PackKind::Data, frame)
     }
@@ -120,7 +120,7 @@ impl ChunkStore {
         let stored = match &self.writers {
             Some((data, tree)) => if kind == PackKind::Data { data } else { tree }.store(frame)?,
             // a dry run says what would be stored
-            None => crate::repository::measure_frame(&self.store, frame, self.compression)?,
+            None => super::measure_frame(&self.store, frame, self.compression)?,
         };
         if let Some(limit) = &self.limit {
             limit.take(stored);
@@ -148,7 +148,7 @@ impl ChunkStore {
     }
 
     /// Returns where nodes of trees are put.
-    pub(super) fn node_sink(&self) -> impl NodeSink<Error = crate::Error> + '_ {
+    pub(crate) fn node_sink(&self) -> impl NodeSink<Error = crate::Error> + '_ {
         struct Sink<'a>(&'a ChunkStore);
         impl NodeSink for Sink<'_> {
             type Error = crate::Error;
@@ -162,7 +162,7 @@ impl ChunkStore {
 
     /// Makes everything stored so far durable and publishes it: packs, then segments, then the local index. Nobody may
     /// store frames meanwhile.
-    pub(super) fn publish(&self) -> Result<()> {
+    pub(crate) fn publish(&self) -> Result<()> {
         let nodes = {
             let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *nodes, FrameBuilder::new(FrameContent::Metadata))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lakebed_core::time::Clock;
 
 /// Slows its callers down to a rate that they share.
-pub(super) struct RateLimit {
+pub(crate) struct RateLimit {
     bytes_per_second: u64,
     bytes: AtomicU64,
     start_ns: u64,
@@ -15,7 +15,7 @@ pub(super) struct RateLimit {
 }
 
 impl RateLimit {
-    pub(super) fn new(bytes_per_second: u64, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(bytes_per_second: u64, clock: Arc<dyn Clock>) -> Self {
         Self {
             bytes_per_second: bytes_per_second.max(1),
             bytes: AtomicU64::new(0),
@@ -25,7 +25,7 @@ impl RateLimit {
     }
 
     /// Counts bytes and waits until they fit into the rate.
-    pub(super) fn take(&self, bytes: u64) {
+    pub(crate) fn take(&self, bytes: u64) {
         let total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let due_ns = u128::from(total) * 1_000_000_000 / u128::from(self.bytes_per_second);
         let passed_ns = u128::from(self.clock.monotonic_ns().saturating_sub(self.start_ns));
