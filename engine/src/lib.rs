@@ -9,6 +9,7 @@ pub mod backup;
 mod error;
 mod index;
 mod index_rebuild;
+pub mod prune;
 pub mod query;
 pub mod repository;
 pub mod restore;
