@@ -167,7 +167,7 @@ fn engine_code(error: &Error) -> u8 {
         Error::IndexLocked { .. } => code::LOCKED,
         Error::WrongKey { .. } => code::WRONG_KEY,
         Error::Interrupted => code::INTERRUPTED,
-        Error::Argument { .. } => code::USAGE,
+        Error::Argument { .. } | Error::NothingToKeep => code::USAGE,
         error if is_damage(error) => code::DAMAGE,
         _ => code::FAILED,
     }
@@ -222,7 +222,19 @@ fn engine_hint(error: &Error) -> Option<String> {
         Error::IndexLocked { .. } => {
             "wait until the other lakebed process has ended, or give this one another --cache-dir"
         }
-        Error::NoSnapshot { .. } => "`lakebed snapshots` lists what there is",
+        Error::NoSnapshot { .. } => {
+            "`lakebed snapshots` lists what there is, `lakebed snapshots --forgotten` what was forgotten"
+        }
+        Error::NothingToKeep => {
+            "give --keep-last, --keep-daily, ..., or name snapshots; \
+             --allow-empty forgets every snapshot that matches, and nothing was forgotten now"
+        }
+        Error::EmptiesGroup { .. } => {
+            "nothing was forgotten; if that is meant, say --allow-empty; --dry-run shows what it would forget"
+        }
+        Error::NotForgotten { .. } => "it is there: `lakebed snapshots` lists it",
+        Error::Condemned { .. } => "`lakebed snapshots --forgotten` lists what can still be brought back",
+        Error::SessionChoice { .. } => "`lakebed sessions list` lists those that have not ended",
         Error::AmbiguousSnapshot { .. } => "give more digits of the id; `lakebed snapshots` lists them",
         Error::NoPath { .. } => "`lakebed ls SNAPSHOT` lists a snapshot, `lakebed find NAME` looks in all of them",
         Error::SamePath { .. } => "name them from a folder above both, or back them up one by one",
@@ -335,6 +347,11 @@ mod tests {
             (Error::FrameCheck { source: frame() },                      1, "memory"),
             (Error::NoSnapshot { selector: text() },                     1, "lakebed snapshots"),
             (Error::AmbiguousSnapshot { selector: text(), count: 2 },    1, "more digits"),
+            (Error::NothingToKeep,                                       2, "--keep-last"),
+            (Error::EmptiesGroup { group: text(), forgotten: 2 },        1, "--allow-empty"),
+            (Error::NotForgotten { snapshot: id },                       1, "lakebed snapshots"),
+            (Error::Condemned { snapshot: id },                          1, "lakebed snapshots --forgotten"),
+            (Error::SessionChoice { prefix: text(), count: 2 },          1, "lakebed sessions list"),
             (Error::NoPath { path: text(), snapshot: id },               1, "lakebed ls"),
             (Error::WrongKind { path: text(), found: "file", expected: "directory" }, 1, ""),
             (local(io::ErrorKind::StorageFull),                          1, "free space"),

@@ -60,8 +60,7 @@ pub fn this_process(host: &str) -> Process {
 
 /// Tells whether a process of this boot of this host is certainly gone. What cannot be known counts as alive.
 pub fn is_dead(process: &Process) -> bool {
-    let here = boot_id();
-    if here.is_empty() || process.boot_id.is_empty() || process.boot_id != here {
+    if !is_of_this_boot(process) {
         return false;
     }
     match start_ticks(process.pid) {
@@ -73,6 +72,12 @@ pub fn is_dead(process: &Process) -> bool {
             None => false,
         },
     }
+}
+
+/// Tells whether a process runs, or ran, in this boot and in our name space of processes: its number means something here.
+pub fn is_of_this_boot(process: &Process) -> bool {
+    let here = boot_id();
+    !here.is_empty() && process.boot_id == here
 }
 
 /// Tells whether a process ran in another boot than this one, of this host or of another with its name.

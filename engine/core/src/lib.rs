@@ -10,6 +10,7 @@ pub mod monitor;
 pub mod pack;
 pub mod protocol;
 pub mod record;
+pub mod retention;
 pub mod source;
 pub mod storage;
 pub mod text;

@@ -5,9 +5,11 @@ mod keys;
 mod limit;
 mod open;
 mod reader;
+mod session_state;
 mod sessions;
 mod snapshots;
 mod store;
+mod tombstones;
 mod trust;
 mod writer;
 
@@ -16,10 +18,12 @@ pub use keys::KeyInfo;
 pub(crate) use limit::RateLimit;
 pub use open::{InitOptions, OpenOptions, RepositoryInfo};
 pub use reader::{BlobReader, TreeEntries};
+pub use session_state::SessionState;
 pub use sessions::{SessionHandle, SessionInfo};
 pub use snapshots::{Catalogue, SnapshotFilter, SnapshotInfo, SnapshotSelector};
 pub use store::Store;
 pub(crate) use store::draw;
+pub(crate) use tombstones::TombstoneState;
 pub(crate) use writer::{FrameBuilder, PackWriter, measure_frame};
 
 use std::path::PathBuf;

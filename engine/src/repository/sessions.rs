@@ -14,6 +14,7 @@ use lakebed_core::record::gc::Condemnation;
 use lakebed_core::record::session::{Checkpoint, Expiry, Process, Run, Session};
 use lakebed_core::record::snapshot::Snapshot;
 use lakebed_core::storage::StorageErrorKind;
+use lakebed_core::time::Timestamp;
 
 use super::Repository;
 use super::store::draw;
@@ -32,6 +33,8 @@ pub struct SessionHandle {
 pub struct SessionInfo {
     /// Its id.
     pub id: SessionId,
+    /// When its oldest record was written, by the writer's clock: when it began.
+    pub started: Timestamp,
     /// Its newest record.
     pub newest: Session,
     /// Its newest checkpoint.
@@ -163,7 +166,7 @@ impl Repository {
                     session.newest = record;
                     session.checkpoint = checkpoint.or(session.checkpoint.take());
                 }
-                None => sessions.push(SessionInfo { id, newest: record, checkpoint }),
+                None => sessions.push(SessionInfo { id, started: record.time, newest: record, checkpoint }),
             }
         }
         let (mut running, mut ended) = (Vec::new(), Vec::new());
