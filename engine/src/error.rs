@@ -175,6 +175,29 @@ pub enum Error {
         /// How many match.
         count: usize,
     },
+    /// A policy has no rule that could keep anything.
+    #[error("No rule says what is to be kept: every snapshot that was chosen would be forgotten")]
+    NothingToKeep,
+    /// A group would be left without any snapshot.
+    #[error("No snapshot of {group} would be left: {forgotten} would be forgotten")]
+    EmptiesGroup {
+        /// The group, as escaped text.
+        group: String,
+        /// How many snapshots it has now.
+        forgotten: usize,
+    },
+    /// A snapshot that is to be brought back is not forgotten.
+    #[error("Snapshot {} is not forgotten", snapshot.short())]
+    NotForgotten {
+        /// The snapshot.
+        snapshot: SnapshotId,
+    },
+    /// A forgotten snapshot cannot be brought back any more.
+    #[error("Snapshot {} cannot be brought back: it was forgotten, and a prune has condemned it", snapshot.short())]
+    Condemned {
+        /// The snapshot.
+        snapshot: SnapshotId,
+    },
     /// A path is not in a snapshot.
     #[error("`{path}` is not in snapshot {}", snapshot.short())]
     NoPath {
@@ -281,6 +304,14 @@ pub enum Error {
     Busy {
         /// What was listed.
         what: &'static str,
+    },
+    /// The session that was named does not exist, or more than one matches.
+    #[error("{count} sessions match `{prefix}`")]
+    SessionChoice {
+        /// What was asked for.
+        prefix: String,
+        /// How many match.
+        count: usize,
     },
     /// The user or the embedding program said stop.
     #[error("Interrupted")]

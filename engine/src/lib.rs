@@ -7,6 +7,7 @@
 
 pub mod backup;
 mod error;
+pub mod forget;
 mod index;
 mod index_rebuild;
 pub mod prune;

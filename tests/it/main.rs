@@ -10,6 +10,7 @@ mod damage;
 mod golden;
 mod index;
 mod layering;
+mod prune;
 mod round_trip;
 
 /// A file of tests that nobody lists above would never run.

@@ -11,6 +11,7 @@ pub mod pack;
 pub mod process;
 pub mod protocol;
 pub mod record;
+pub mod retention;
 pub mod source;
 pub mod storage;
 pub mod text;

@@ -8,7 +8,7 @@ use lakebed_core::monitor::Monitor;
 use lakebed_core::process::Fate;
 use lakebed_core::protocol::PruneStep;
 use lakebed_core::record::RECORD_VERSION;
-use lakebed_core::record::gc::{Claim, Condemnation, Resolution, Verdict};
+use lakebed_core::record::gc::{Claim, Condemnation, Verdict};
 use lakebed_core::record::session::{Outcome, Run};
 use lakebed_core::record::snapshot::Summary;
 use lakebed_core::storage::StorageErrorKind;
@@ -17,7 +17,7 @@ use super::finish::Finisher;
 use super::plan::{Plan, Scope, plan};
 use super::{PruneOptions, PruneReport, brakes, compact};
 use crate::error::{Error, Result};
-use crate::repository::{BlobReader, Repository, draw};
+use crate::repository::{BlobReader, Repository, TombstoneState, draw};
 
 /// No more packs stand in one list of condemned packs.
 const PACKS_PER_LIST: usize = 10_000;
@@ -52,7 +52,10 @@ pub(super) fn run(repository: &Repository, options: &PruneOptions, monitor: &dyn
 
 impl Prune<'_> {
     fn run(&mut self) -> Result<()> {
-        let forgotten: BTreeSet<SnapshotId> = self.repository.forgotten()?.into_keys().collect();
+        let mut forgotten: BTreeSet<SnapshotId> = self.repository.forgotten()?.into_keys().collect();
+        if self.options.dry_run {
+            forgotten.extend(&self.options.assume_forgotten);
+        }
         let mut plan = self.plan(&forgotten)?;
         brakes::mass_deletion(&plan.summary, self.options)?;
         self.report.plan = plan.summary.clone();
@@ -72,9 +75,9 @@ impl Prune<'_> {
         self.publish_condemned(&plan, claim.generation)?;
         let mut finisher = Finisher::new(self, claim.session, plan.marks);
         for generation in left_behind {
-            finisher.finish(generation, &BTreeSet::new())?;
+            finisher.finish(generation)?;
         }
-        finisher.finish(claim.generation, &gone)
+        finisher.finish(claim.generation)
     }
 
     fn plan(&self, gone: &BTreeSet<SnapshotId>) -> Result<Plan> {
@@ -96,7 +99,7 @@ impl Prune<'_> {
 
     /// Tells whether the prune that claimed a generation is not certainly still at it. If it is all the same, the two do
     /// the same work twice, and no harm.
-    fn is_over(&self, generation: u64) -> Result<bool> {
+    pub(super) fn is_over(&self, generation: u64) -> Result<bool> {
         match self.repository.read_claim(generation)? {
             Some(claim) => Ok(self.repository.processes().fate(&claim.process) != Fate::Alive
                 || self.repository.run_has_ended(claim.session)?),
@@ -137,21 +140,9 @@ impl Prune<'_> {
         self.monitor.step(PruneStep::CondemnTombstones.into());
         let repository = self.repository;
         for (id, tombstone) in repository.tombstones()? {
-            if tombstone.resolved || !forgotten.contains(&id) {
-                continue;
-            }
-            let resolution = Resolution {
-                version: RECORD_VERSION,
-                time: repository.clock().now(),
-                verdict: Verdict::Condemned,
-                generation: Some(generation),
-                unknown: Default::default(),
-            };
-            let key = layout::resolution(id, tombstone.number);
-            match repository.store().put_record(&key, &resolution, repository.random()) {
+            if tombstone.state == TombstoneState::Open && forgotten.contains(&id) {
                 // whichever way it went is looked up below
-                Err(Error::Storage(error)) if error.kind == StorageErrorKind::AlreadyExists => {}
-                result => drop(result?),
+                repository.resolve_tombstone(id, tombstone.number, Verdict::Condemned, Some(generation))?;
             }
         }
         repository.store().storage().sync()?;

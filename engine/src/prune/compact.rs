@@ -21,9 +21,9 @@ const SPARE_SEGMENTS: usize = 32;
 const REPLACED_MAX: usize = 10_000;
 
 /// Tells whether there are many more segments than the packs need, or whether much of what they describe is gone.
-pub(super) fn is_worth_it(segments: usize, packs: usize, packs_deleted: usize) -> bool {
+fn is_worth_it(segments: usize, packs: usize, packs_deleted: usize) -> bool {
     let needed = packs.div_ceil(PACKS_PER_SEGMENT);
-    segments > needed * 2 + SPARE_SEGMENTS || packs_deleted * 2 > packs
+    segments > needed * 2 + SPARE_SEGMENTS || packs_deleted > packs / 2
 }
 
 /// Writes descriptions anew while they come. One that begins again leaves segments that repeat others, which is harmless.
@@ -53,8 +53,18 @@ impl Visitor for Writer<'_> {
     }
 }
 
+/// Compacts the segments where that is worth it after so many packs were deleted.
+pub(super) fn if_worth_it(repository: &Repository, packs_deleted: u64) -> Result<()> {
+    let segments = repository.store().list_ids::<SegmentId>(layout::INDEX)?.len();
+    let packs = repository.store().list_packs()?.len();
+    if is_worth_it(segments, packs, usize::try_from(packs_deleted).unwrap_or(usize::MAX)) {
+        compact(repository)?;
+    }
+    Ok(())
+}
+
 /// Writes all segments anew, without what they say of removed packs, and deletes the old ones.
-pub(super) fn compact(repository: &Repository) -> Result<()> {
+fn compact(repository: &Repository) -> Result<()> {
     let mut writer = Writer { repository, batch: Vec::new(), removed: BTreeSet::new() };
     let segments = Segments::stream(repository, &mut writer)?;
     repository.publish_segments(&writer.batch)?;

@@ -63,8 +63,7 @@ impl Visitor for Homes<'_> {
 
     fn pack(&mut self, pack: PackInfo) -> Result<()> {
         if self.listed.get(&pack.id) == Some(&pack.size_bytes) && !self.condemned.contains(&pack.id) {
-            let blobs = pack.directory.frames.iter().flat_map(|frame| &frame.blobs);
-            blobs.for_each(|blob| drop(self.marks.found(&blob.id, Home::Found)));
+            self.marks.found_all(&pack.directory, Home::Found);
         }
         Ok(())
     }
@@ -87,10 +86,9 @@ impl<'p, 'a> Finisher<'p, 'a> {
         self.prune.monitor
     }
 
-    /// Finishes a generation as far as it can be done now. `gone` are the snapshots that were condemned before; they are
-    /// needed only if nobody has listed the sessions yet.
-    pub(super) fn finish(&mut self, generation: u64, gone: &BTreeSet<SnapshotId>) -> Result<()> {
-        let awaited = self.list_sessions(generation, gone)?;
+    /// Finishes a generation as far as it can be done now.
+    pub(super) fn finish(&mut self, generation: u64) -> Result<()> {
+        let awaited = self.list_sessions(generation)?;
         self.monitor().step(PruneStep::AwaitSessions.into());
         let running = self.waiting.wait_for(awaited.sessions)?;
         self.prune.report.sessions_expired.clone_from(&self.waiting.expired);
@@ -109,24 +107,21 @@ impl<'p, 'a> Finisher<'p, 'a> {
     }
 
     /// Lists the sessions, unless somebody has done it for this generation.
-    fn list_sessions(&self, generation: u64, gone: &BTreeSet<SnapshotId>) -> Result<Awaited> {
+    fn list_sessions(&self, generation: u64) -> Result<Awaited> {
         self.monitor().step(PruneStep::ListSessions.into());
         let repository = self.repository();
         if let Some(awaited) = repository.read_awaited(generation)? {
             return Ok(awaited);
         }
-        // condemned by whom ever: what counts is that it was before the sessions are listed
+        // condemned by whomever: whoever had chosen one of them before is among the sessions that are listed now, or has ended
         let condemned = repository.forgotten()?.into_iter().filter(|(_, condemned)| *condemned).map(|(id, _)| id);
-        let mut snapshots: BTreeSet<SnapshotId> = condemned.collect();
-        if !gone.is_empty() {
-            snapshots.retain(|id| gone.contains(id));
-        }
+        let snapshots: Vec<SnapshotId> = condemned.collect();
         let awaited = Awaited {
             version: RECORD_VERSION,
             generation,
             time: repository.clock().now(),
             sessions: repository.registered_sessions()?,
-            snapshots: snapshots.into_iter().collect(),
+            snapshots,
             unknown: Default::default(),
         };
         match repository.store().put_record(&layout::awaited(generation), &awaited, repository.random()) {

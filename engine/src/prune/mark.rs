@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use lakebed_core::id::{SnapshotId, TreeId};
 use lakebed_core::monitor::{Monitor, Phase, Progress};
-use lakebed_core::pack::BlobId;
+use lakebed_core::pack::{BlobId, PackDirectory};
 use lakebed_core::record::snapshot::Snapshot;
 use rayon::prelude::*;
 
@@ -118,16 +118,6 @@ impl Marks {
         self.snapshots.keys().all(|id| snapshots.contains_key(id))
     }
 
-    /// Returns how many snapshots were marked.
-    pub(super) fn snapshots(&self) -> usize {
-        self.snapshots.len()
-    }
-
-    /// Tells whether somebody needs a chunk or node.
-    pub(super) fn is_needed(&self, blob: &BlobId) -> bool {
-        self.blobs.contains_key(&name(blob))
-    }
-
     /// Returns where a needed chunk or node was found; `None` where nobody needs it.
     pub(super) fn home(&self, blob: &BlobId) -> Option<Home> {
         self.blobs.get(&name(blob)).map(|mark| mark.home)
@@ -141,6 +131,13 @@ impl Marks {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Notes where everything in a pack lies.
+    pub(super) fn found_all(&mut self, directory: &PackDirectory, home: Home) {
+        for blob in directory.frames.iter().flat_map(|frame| &frame.blobs) {
+            self.found(&blob.id, home);
         }
     }
 
@@ -158,7 +155,16 @@ impl Marks {
 
     /// Returns how many chunks and nodes that snapshots need were found nowhere.
     pub(super) fn nowhere(&self) -> u64 {
-        self.blobs.values().filter(|mark| mark.certain && mark.home == Home::None).count() as u64
+        self.count(Home::None)
+    }
+
+    /// Returns how many chunks and nodes that snapshots need were found in no pack that stays.
+    pub(super) fn without_home(&self) -> u64 {
+        self.count(Home::Condemned)
+    }
+
+    fn count(&self, at_most: Home) -> u64 {
+        self.blobs.values().filter(|mark| mark.certain && mark.home <= at_most).count() as u64
     }
 }
 

@@ -13,9 +13,11 @@ mod apply;
 mod brakes;
 mod compact;
 mod copy;
+mod finish;
 mod inventory;
 mod mark;
 mod plan;
+mod wait;
 
 use std::time::Duration;
 
@@ -59,6 +61,8 @@ pub struct PruneOptions {
     pub accept_vanished: bool,
     /// Plan, and write nothing.
     pub dry_run: bool,
+    /// In a dry run, snapshots to be taken for forgotten.
+    pub assume_forgotten: Vec<SnapshotId>,
     /// How hard to compress what is rewritten.
     pub compression: Compression,
     /// Worker threads; 0: one for each processor.
@@ -81,6 +85,7 @@ impl Default for PruneOptions {
             max_delete: 0.9,
             accept_vanished: false,
             dry_run: false,
+            assume_forgotten: Vec::new(),
             compression: Compression::default(),
             threads: 0,
             host: crate::system::host_name(),

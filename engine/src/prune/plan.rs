@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use lakebed_core::id::{PackId, SessionId, SnapshotId};
+use lakebed_core::id::{PackId, SessionId, SnapshotId, TreeId};
+use lakebed_core::layout;
 use lakebed_core::monitor::Monitor;
 use lakebed_core::pack::{PackInfo, PackKind};
 use lakebed_core::protocol::PruneStep;
@@ -74,7 +75,10 @@ pub(super) fn plan(
     if missing > 0 {
         return Err(Error::NeededMissing { count: missing });
     }
+    let store = repository.store();
+    let recorded = store.list_ids::<SnapshotId>(layout::SNAPSHOTS)?.into_iter();
     let mut summary = PruneSummary {
+        snapshots_forgotten: recorded.filter(|id| scope.gone.contains(id)).collect(),
         snapshots_kept: living.snapshots.len() as u64,
         all: listed.values().fold(Tally::default(), |mut all, size| {
             all.add(*size);
@@ -96,7 +100,7 @@ pub(super) fn plan(
 }
 
 /// Returns the sessions whose packs are left alone, and the roots of their checkpoints.
-fn at_work(repository: &Repository) -> Result<(HashSet<SessionId>, Vec<lakebed_core::id::TreeId>)> {
+fn at_work(repository: &Repository) -> Result<(HashSet<SessionId>, Vec<TreeId>)> {
     let mut working: HashSet<SessionId> = repository.registered_sessions()?.into_iter().collect();
     let sessions = repository.sessions()?;
     let checkpoints = sessions.into_iter().filter_map(|session| Some(session.checkpoint?.root)).collect();
@@ -131,8 +135,7 @@ impl Visitor for Uses<'_> {
             return Ok(());
         }
         if self.condemned.contains(&pack.id) {
-            let blobs = pack.directory.frames.iter().flat_map(|frame| &frame.blobs);
-            blobs.for_each(|blob| drop(self.marks.found(&blob.id, Home::Condemned)));
+            self.marks.found_all(&pack.directory, Home::Condemned);
         } else {
             let in_work = self.working.contains(&pack.directory.session);
             self.uses.push(use_of(&pack, in_work, self.marks));

@@ -7,9 +7,11 @@ mod limit;
 mod open;
 mod reader;
 mod segments;
+mod session_state;
 mod sessions;
 mod snapshots;
 mod store;
+mod tombstones;
 mod trust;
 mod writer;
 
@@ -20,10 +22,12 @@ pub use open::{InitOptions, OpenOptions, RepositoryInfo};
 pub use reader::{BlobReader, TreeEntries};
 pub(crate) use segments::PACKS_PER_SEGMENT;
 pub(crate) use sessions::HEARTBEAT;
+pub use session_state::SessionState;
 pub use sessions::{SessionHandle, SessionInfo};
 pub use snapshots::{Catalogue, SnapshotFilter, SnapshotInfo, SnapshotSelector};
 pub use store::Store;
 pub(crate) use store::draw;
+pub(crate) use tombstones::TombstoneState;
 pub(crate) use writer::{FrameBuilder, PackWriter, measure_frame};
 
 use std::path::PathBuf;

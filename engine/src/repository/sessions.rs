@@ -21,6 +21,7 @@ use lakebed_core::record::RECORD_VERSION;
 use lakebed_core::record::session::{Checkpoint, Expiry, Process, Run, Session};
 use lakebed_core::record::snapshot::Snapshot;
 use lakebed_core::storage::StorageErrorKind;
+use lakebed_core::time::Timestamp;
 
 use super::Repository;
 use super::store::draw;
@@ -84,6 +85,8 @@ impl Shared {
 pub struct SessionInfo {
     /// Its id.
     pub id: SessionId,
+    /// When its oldest record was written, by the writer's clock: when it began.
+    pub started: Timestamp,
     /// Its newest record.
     pub newest: Session,
     /// Its newest checkpoint.
@@ -231,7 +234,7 @@ impl Repository {
                     session.newest = record;
                     session.checkpoint = checkpoint.or(session.checkpoint.take());
                 }
-                None => sessions.push(SessionInfo { id, newest: record, checkpoint }),
+                None => sessions.push(SessionInfo { id, started: record.time, newest: record, checkpoint }),
             }
         }
         let (mut running, mut ended) = (Vec::new(), Vec::new());
@@ -251,6 +254,15 @@ impl Repository {
         let mut ids: Vec<SessionId> = ids.collect();
         ids.dedup();
         Ok(ids)
+    }
+
+    /// Reads a record of a session; `None` where it is gone or damaged.
+    pub(crate) fn read_session(&self, id: SessionId, number: u32) -> Result<Option<Session>> {
+        match self.store.read_record(&layout::session(id, number)) {
+            Ok(session) => Ok(Some(session)),
+            Err(Error::Storage(error)) if !error.is_not_found() => Err(error.into()),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Returns the highest number of a session's records; `None` where there is none any more.
