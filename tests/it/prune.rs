@@ -87,7 +87,8 @@ impl Nights {
 }
 
 fn forget(repository: &Repository, ids: Vec<lakebed_engine::core::id::SnapshotId>) {
-    let options = ForgetOptions { choice: Choice::Snapshots(ids), allow_empty: true, ..ForgetOptions::default() };
+    let choice = Choice::Snapshots(ids.into_iter().collect());
+    let options = ForgetOptions { allow_empty: true, ..ForgetOptions::new(choice) };
     let plan = repository.plan_forget(&options).unwrap();
     repository.apply_forget(&plan, &Silent).unwrap();
 }
@@ -124,13 +125,13 @@ fn what_nobody_needs_goes_and_everything_else_comes_back() {
             options.dry_run = true;
             nights.repository.prune(&options, &Silent).unwrap()
         };
-        assert_eq!(stored_bytes(&*nights.place.storage) > before, true, "tombstones are all that a dry run leaves");
+        assert!(stored_bytes(&*nights.place.storage) < before + 5000, "only the tombstones came");
         let report = prune(&nights.repository);
         assert_eq!(report.plan, planned.plan);
         assert_eq!(report.snapshots_deleted, 3);
         assert_eq!(report.unfinished, None);
         assert!(report.deleted.packs > 0, "{report:?}");
-        nights.check();
+        nights.check_in(&nights.repository);
         // a second one finds nothing to do
         let again = prune(&nights.repository);
         assert_eq!((again.generation, again.plan.unused_bytes), (None, 0), "{again:?}");
@@ -296,12 +297,9 @@ fn a_backup_that_runs_all_along_keeps_what_it_found() {
         let pruning = nights.place.reopen();
         let beside = Beside { step, repository: &pruning, report: Mutex::new(None) };
         let filter = Arc::new(lakebed_engine::source::Filter::new(&Default::default()).unwrap());
-        let mounts = lakebed_engine::source::local_mounts(
-            std::slice::from_ref(&nights.source),
-            &filter,
-            &Default::default(),
-        )
-        .unwrap();
+        let mounts =
+            lakebed_engine::source::local_mounts(std::slice::from_ref(&nights.source), &filter, &Default::default())
+                .unwrap();
         let report = nights.repository.backup(mounts, &options(), &beside).unwrap();
         let first = beside.report.into_inner().unwrap().unwrap();
         if step != WriterStep::Register {
@@ -334,8 +332,7 @@ fn a_reader_finds_what_a_prune_has_moved() {
     prune(&nights.repository);
     for (number, (info, observed)) in nights.kept.iter().enumerate() {
         let target = nights.place.path(&format!("out-{number}"));
-        let options =
-            lakebed_engine::restore::RestoreOptions { target: target.clone(), ..Default::default() };
+        let options = lakebed_engine::restore::RestoreOptions { target: target.clone(), ..Default::default() };
         let report = lakebed_engine::restore::restore(&reader, info, &options, &|_, _| {}, &Silent).unwrap();
         assert!(report.failures.is_empty(), "{:?}", report.failures);
         assert_tree_is(observed, &target.join(nights.source.strip_prefix("/").unwrap()), &CompareOptions::default());

@@ -23,9 +23,7 @@ use super::queue::{Next, Queue};
 use super::{BackupOptions, BackupReport};
 use crate::error::{Error, Result};
 use crate::index::Index;
-use crate::repository::{
-    BlobReader, ChunkStore, FrameBuilder, RateLimit, Repository, SessionHandle, SnapshotInfo,
-};
+use crate::repository::{BlobReader, ChunkStore, FrameBuilder, RateLimit, Repository, SessionHandle, SnapshotInfo};
 use crate::source::Mount;
 
 /// Counts that the workers share.

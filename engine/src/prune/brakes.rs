@@ -55,7 +55,9 @@ fn made_by_runs(repository: &Repository) -> Result<Vec<SnapshotId>> {
     let mut made = Vec::new();
     for id in store.list_ids::<SnapshotId>(layout::RUNS)? {
         match store.read_record::<Run>(&layout::run(id)) {
-            Ok(run) if run.command == "backup" && matches!(run.outcome, Outcome::Done | Outcome::Partial) => made.push(id),
+            Ok(run) if run.command == "backup" && matches!(run.outcome, Outcome::Done | Outcome::Partial) => {
+                made.push(id)
+            }
             Err(Error::Storage(error)) if !error.is_not_found() => return Err(error.into()),
             _ => {}
         }

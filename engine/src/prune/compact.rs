@@ -1,8 +1,8 @@
 //! Compaction of index segments: many that say little each, or speak of packs that are gone, become few.
 //!
 //! The new ones are durable before a removal segment names the old ones as replaced, and only then the old ones go. That
-//! removal segment also repeats every removed pack that an old one describes: until those are gone for certain, nothing
-//! may bring such a pack back into an index.
+//! removal segment repeats every pack that was ever removed: an index that was not opened for years still knows some of
+//! them, and 32 bytes for each pack that ever went are nothing beside what went with it.
 
 use std::collections::BTreeSet;
 
@@ -30,14 +30,11 @@ fn is_worth_it(segments: usize, packs: usize, packs_deleted: usize) -> bool {
 struct Writer<'a> {
     repository: &'a Repository,
     batch: Vec<PackInfo>,
-    /// Packs that are described and were removed.
-    removed: BTreeSet<PackId>,
 }
 
 impl Visitor for Writer<'_> {
     fn restart(&mut self) {
         self.batch.clear();
-        self.removed.clear();
     }
 
     fn pack(&mut self, pack: PackInfo) -> Result<()> {
@@ -46,10 +43,6 @@ impl Visitor for Writer<'_> {
             self.repository.publish_segments(&std::mem::take(&mut self.batch))?;
         }
         Ok(())
-    }
-
-    fn removed(&mut self, pack: PackId) {
-        self.removed.insert(pack);
     }
 }
 
@@ -65,17 +58,16 @@ pub(super) fn if_worth_it(repository: &Repository, packs_deleted: u64) -> Result
 
 /// Writes all segments anew, without what they say of removed packs, and deletes the old ones.
 fn compact(repository: &Repository) -> Result<()> {
-    let mut writer = Writer { repository, batch: Vec::new(), removed: BTreeSet::new() };
+    let mut writer = Writer { repository, batch: Vec::new() };
     let segments = Segments::stream(repository, &mut writer)?;
     repository.publish_segments(&writer.batch)?;
     let removals = segments.removals.iter().map(|(id, _)| *id);
     let old: Vec<SegmentId> = segments.additions.iter().copied().chain(removals).collect();
     let passed_on = segments.removals.iter().flat_map(|(_, removal)| &removal.replaced).take(REPLACED_MAX);
     let replaced: BTreeSet<SegmentId> = old.iter().chain(passed_on).copied().collect();
-    repository.publish_removal(&Removal {
-        packs: writer.removed.into_iter().collect(),
-        replaced: replaced.into_iter().collect(),
-    })?;
+    let mut packs: Vec<PackId> = segments.removed.into_iter().collect();
+    packs.sort_unstable();
+    repository.publish_removal(&Removal { packs, replaced: replaced.into_iter().collect() })?;
     for id in old {
         repository.delete_if_there(&layout::segment(id))?;
     }

@@ -202,9 +202,9 @@ impl<'p, 'a> Finisher<'p, 'a> {
             && self.marks.without_home() > 0
         {
             // repairing moves it aside, and tells what is lost with it
-            return Err(read_directory(repository.store(), *pack, listed[pack]).err().unwrap_or(Error::Busy {
-                what: "the packs",
-            }));
+            return Err(read_directory(repository.store(), *pack, listed[pack])
+                .err()
+                .unwrap_or(Error::Busy { what: "the packs" }));
         }
         for batch in found.unreadable.chunks(BATCH_PACKS) {
             self.remove(generation, &lists, batch)?;
@@ -261,10 +261,8 @@ impl<'p, 'a> Finisher<'p, 'a> {
         }
         self.monitor().step(PruneStep::PublishRemovals.into());
         let repository = self.repository();
-        repository.publish_removal(&Removal {
-            packs: batch.iter().map(|(id, _)| *id).collect(),
-            replaced: Vec::new(),
-        })?;
+        repository
+            .publish_removal(&Removal { packs: batch.iter().map(|(id, _)| *id).collect(), replaced: Vec::new() })?;
         self.monitor().step(PruneStep::DeletePacks.into());
         // whoever finished this generation while we slept has deleted the lists, and nothing is left to us
         for &list in lists {

@@ -36,9 +36,6 @@ pub(super) trait Visitor {
     /// # Errors
     /// Whatever ends the stream.
     fn pack(&mut self, pack: PackInfo) -> Result<()>;
-
-    /// A pack that is described still and was removed.
-    fn removed(&mut self, _pack: PackId) {}
 }
 
 impl Segments {
@@ -74,9 +71,7 @@ impl Segments {
         for &id in &segments.additions {
             if let Segment::Addition(packs) = read(id)? {
                 for pack in packs {
-                    if segments.removed.contains(&pack.id) {
-                        visitor.removed(pack.id);
-                    } else if seen.insert(pack.id) {
+                    if !segments.removed.contains(&pack.id) && seen.insert(pack.id) {
                         visitor.pack(pack)?;
                     }
                 }

@@ -28,8 +28,7 @@ impl Repository {
         let mut published = Vec::new();
         for packs in packs.chunks(PACKS_PER_SEGMENT) {
             let plain = encode_segment(packs);
-            let (name, size_bytes) =
-                self.store.put_hashed(FrameKind::Segment, layout::INDEX, &plain, self.random())?;
+            let (name, size_bytes) = self.store.put_hashed(FrameKind::Segment, layout::INDEX, &plain, self.random())?;
             published.push(Published { id: SegmentId::new(name), packs, size_bytes });
         }
         if !published.is_empty() {

@@ -35,11 +35,13 @@ impl Repository {
     pub fn session_state(&self, session: &SessionInfo) -> Result<SessionState> {
         match self.store.read_record::<Run>(&layout::run(session.id)) {
             Ok(run) => Ok(SessionState::Ended(Some(Box::new(run)))),
-            Err(Error::Storage(error)) if error.is_not_found() => Ok(match self.processes().fate(&session.newest.process) {
-                Fate::Alive => SessionState::Alive,
-                Fate::Dead => SessionState::Dead,
-                Fate::Elsewhere => SessionState::Elsewhere,
-            }),
+            Err(Error::Storage(error)) if error.is_not_found() => {
+                Ok(match self.processes().fate(&session.newest.process) {
+                    Fate::Alive => SessionState::Alive,
+                    Fate::Dead => SessionState::Dead,
+                    Fate::Elsewhere => SessionState::Elsewhere,
+                })
+            }
             Err(Error::Storage(error)) => Err(error.into()),
             // whatever it says, it is there
             Err(_) => Ok(SessionState::Ended(None)),
