@@ -7,10 +7,12 @@ mod checkpoints;
 mod common;
 mod concurrency;
 mod damage;
+mod forget;
 mod golden;
 mod index;
 mod layering;
 mod round_trip;
+mod sessions;
 
 /// A file of tests that nobody lists above would never run.
 #[test]
