@@ -181,6 +181,9 @@ fn is_damage(error: &Error) -> bool {
         | Error::DamagedFrame { .. }
         | Error::WrongBlob { .. }
         | Error::Missing { .. }
+        | Error::UnreadableSnapshots { .. }
+        | Error::SnapshotsVanished { .. }
+        | Error::NeededMissing { .. }
         | Error::WrongContent { .. } => true,
         Error::Record { source, .. } | Error::TreeNode { source, .. } => !is_newer(source),
         Error::Config(ConfigError::Decode(source)) => !is_newer(source),
@@ -239,6 +242,17 @@ fn engine_hint(error: &Error) -> Option<String> {
         Error::NoPath { .. } => "`lakebed ls SNAPSHOT` lists a snapshot, `lakebed find NAME` looks in all of them",
         Error::SamePath { .. } => "name them from a folder above both, or back them up one by one",
         Error::SessionExpired { .. } => "run the backup again: what it stored is found and not stored twice",
+        Error::UnreadableSnapshots { .. } | Error::NeededMissing { .. } => {
+            "nothing was condemned; `lakebed verify` says what is damaged, `lakebed repair` moves it aside"
+        }
+        Error::SnapshotsVanished { .. } => {
+            "nothing was condemned; was a disk or a copy put back without them? If they are not coming back, \
+             prune with --accept-vanished"
+        }
+        Error::TooMuchToDelete { .. } => {
+            "nothing was condemned; look at `lakebed prune --dry-run`, and if it is meant, allow more with --max-delete"
+        }
+        Error::CondemnationLost { .. } | Error::Busy { .. } => "try again: what was done so far is whole",
         Error::Interrupted => {
             "run the same command again: a backup goes on from its last checkpoint, a restore from what it has written"
         }
@@ -363,6 +377,12 @@ mod tests {
             (Error::Root { path: text(), source: SourceError::new("read", "x", io::Error::from(io::ErrorKind::NotFound)) }, 1, ""),
             (Error::NothingRead,                                         1, ""),
             (Error::SessionExpired { session: id },                      1, "again"),
+            (Error::UnreadableSnapshots { snapshots: vec![id] },         4, "lakebed repair"),
+            (Error::NeededMissing { count: 1 },                          4, "lakebed repair"),
+            (Error::SnapshotsVanished { snapshots: vec![id] },           4, "--accept-vanished"),
+            (Error::TooMuchToDelete { what: "snapshots", share: 95, limit: 90 }, 1, "--max-delete"),
+            (Error::CondemnationLost { key: key() },                     1, "try again"),
+            (Error::Busy { what: "the snapshots" },                      1, "try again"),
             (Error::Interrupted,                                         130, "again"),
             (Error::Machine { operation: "x", source: io::Error::other("x") }, 1, ""),
             (Error::Argument { what: "x", value: text(), why: text() },  2, ""),

@@ -10,6 +10,7 @@ mod error;
 pub mod forget;
 mod index;
 mod index_rebuild;
+pub mod prune;
 pub mod query;
 pub mod repository;
 pub mod restore;

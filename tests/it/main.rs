@@ -11,6 +11,7 @@ mod forget;
 mod golden;
 mod index;
 mod layering;
+mod prune;
 mod round_trip;
 mod sessions;
 

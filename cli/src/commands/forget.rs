@@ -8,6 +8,7 @@ use lakebed_engine::core::retention::{Count, Policy, Within};
 use lakebed_engine::forget::{Choice, ForgetGroup, ForgetOptions, ForgetPlan, ForgetReport, GroupBy, PlannedSnapshot};
 use serde_json::{Value, json};
 
+use super::prune::{self, FreeArgs};
 use super::select::{self, FilterArgs, groups};
 use crate::context::{Access, Context};
 use crate::error::{CliError, Exit, one_line};
@@ -46,8 +47,13 @@ pub(crate) struct ForgetArgs {
     /// Say what would be forgotten and forget nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Free space afterwards, as `lakebed prune` does: what was forgotten is gone for ever then
+    #[arg(long)]
+    prune: bool,
+    #[command(flatten)]
+    free: FreeArgs,
     /// Bring forgotten snapshots back: those that are named by their ids, or `all`
-    #[arg(long, requires = "snapshots", conflicts_with_all = ["allow_empty", "dry_run"])]
+    #[arg(long, requires = "snapshots", conflicts_with_all = ["allow_empty", "dry_run", "prune"])]
     undo: bool,
     #[command(flatten)]
     keep: KeepArgs,
@@ -147,7 +153,22 @@ pub(crate) fn run(ctx: &Context, args: &ForgetArgs) -> Result<Exit, CliError> {
         true => None,
         false => Some(repository.apply_forget(&plan, &ctx.monitor()?)?),
     };
-    let (json, text) = (|| plan_json(&plan, report.is_none()), |out: Text<'_>| print(out, &plan, report.as_ref()));
+    let pruned = match args.prune {
+        true => {
+            let assumed = plan.forgotten().map(|info| info.id).collect();
+            Some(args.free.prune(ctx, &repository, args.dry_run, assumed)?)
+        }
+        false => None,
+    };
+    let json = || {
+        let mut json = plan_json(&plan, args.dry_run);
+        json["prune"] = pruned.as_ref().map_or(Value::Null, |pruned| prune::report_json(pruned, args.dry_run));
+        json
+    };
+    let text = |out: Text<'_>| {
+        print(out, &plan, report.as_ref())?;
+        pruned.as_ref().map_or(Ok(()), |pruned| prune::print(out, pruned, args.dry_run))
+    };
     // a dry run answers a question
     if report.is_none() { ctx.ui.answer(json, text) } else { ctx.ui.report(json, text) }?;
     Ok(if plan.damaged.is_empty() { Exit::Done } else { Exit::Damage })

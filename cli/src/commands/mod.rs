@@ -11,6 +11,7 @@ pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod prune;
 pub(crate) mod restore;
 mod select;
 pub(crate) mod sessions;
@@ -58,6 +59,7 @@ fn run(ctx: &Context, command: &Command) -> Result<Exit, CliError> {
         Command::Verify(args) => verify::run(ctx, args),
         Command::Stats(args) => stats::run(ctx, args),
         Command::Tag(args) => tag::run(ctx, args),
+        Command::Prune(args) => prune::run(ctx, args),
         Command::Forget(args) => forget::run(ctx, args),
         Command::Sessions(args) => sessions::run(ctx, args),
         Command::Key(args) => key::run(ctx, args),

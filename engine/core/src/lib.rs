@@ -8,6 +8,7 @@ pub mod id;
 pub mod layout;
 pub mod monitor;
 pub mod pack;
+pub mod process;
 pub mod protocol;
 pub mod record;
 pub mod retention;

@@ -1,10 +1,12 @@
 //! A repository: its objects, its keys, its index.
 
 mod chunk_store;
+mod generations;
 mod keys;
 mod limit;
 mod open;
 mod reader;
+mod segments;
 mod session_state;
 mod sessions;
 mod snapshots;
@@ -18,6 +20,8 @@ pub use keys::KeyInfo;
 pub(crate) use limit::RateLimit;
 pub use open::{InitOptions, OpenOptions, RepositoryInfo};
 pub use reader::{BlobReader, TreeEntries};
+pub(crate) use segments::PACKS_PER_SEGMENT;
+pub(crate) use sessions::HEARTBEAT;
 pub use session_state::SessionState;
 pub use sessions::{SessionHandle, SessionInfo};
 pub use snapshots::{Catalogue, SnapshotFilter, SnapshotInfo, SnapshotSelector};
@@ -31,6 +35,7 @@ use std::sync::Arc;
 
 use lakebed_core::id::KeySlotId;
 use lakebed_core::monitor::Monitor;
+use lakebed_core::process::Processes;
 use lakebed_core::record::config::Config;
 use lakebed_core::time::{Clock, Random};
 
@@ -48,6 +53,7 @@ pub struct Repository {
     memory_bytes: u64,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    processes: Arc<dyn Processes>,
 }
 
 impl std::fmt::Debug for Repository {
@@ -75,6 +81,11 @@ impl Repository {
     /// Returns where randomness comes from.
     pub fn random(&self) -> &dyn Random {
         &*self.random
+    }
+
+    /// Returns who this process is, and which others still live.
+    pub fn processes(&self) -> &dyn Processes {
+        &*self.processes
     }
 
     pub(crate) fn shared_random(&self) -> Arc<dyn Random> {

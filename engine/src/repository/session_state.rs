@@ -1,11 +1,11 @@
 //! What became of a session that has neither committed nor been expired, as far as this machine can tell.
 
 use lakebed_core::layout;
-use lakebed_core::record::session::{Process, Run};
+use lakebed_core::process::Fate;
+use lakebed_core::record::session::Run;
 
 use super::{Repository, SessionInfo};
 use crate::error::{Error, Result};
-use crate::system::{is_dead, is_of_this_boot};
 
 /// Who is still at a session.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +35,11 @@ impl Repository {
     pub fn session_state(&self, session: &SessionInfo) -> Result<SessionState> {
         match self.store.read_record::<Run>(&layout::run(session.id)) {
             Ok(run) => Ok(SessionState::Ended(Some(Box::new(run)))),
-            Err(Error::Storage(error)) if error.is_not_found() => Ok(process_state(&session.newest.process)),
+            Err(Error::Storage(error)) if error.is_not_found() => Ok(match self.processes().fate(&session.newest.process) {
+                Fate::Alive => SessionState::Alive,
+                Fate::Dead => SessionState::Dead,
+                Fate::Elsewhere => SessionState::Elsewhere,
+            }),
             Err(Error::Storage(error)) => Err(error.into()),
             // whatever it says, it is there
             Err(_) => Ok(SessionState::Ended(None)),
@@ -56,13 +60,5 @@ impl Repository {
                 Err(Error::SessionChoice { prefix: prefix.into(), count: others + usize::from(other.is_some()) })
             }
         }
-    }
-}
-
-fn process_state(process: &Process) -> SessionState {
-    match (is_of_this_boot(process), is_dead(process)) {
-        (false, _) => SessionState::Elsewhere,
-        (true, false) => SessionState::Alive,
-        (true, true) => SessionState::Dead,
     }
 }
