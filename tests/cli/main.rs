@@ -4,6 +4,8 @@
 
 mod backup;
 mod errors;
+mod forget;
 mod kit;
 mod reading;
 mod restore;
+mod sessions;

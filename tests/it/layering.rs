@@ -50,7 +50,7 @@ fn one_file_knows_rocksdb() {
 
 #[test]
 fn lower_layers_know_nothing_of_the_verbs() {
-    let verbs = ["crate::backup", "crate::restore", "crate::verify", "crate::query"];
+    let verbs = ["crate::backup", "crate::restore", "crate::verify", "crate::forget", "crate::query"];
     for folder in ["engine/src/repository", "engine/src/index", "engine/src/storage", "engine/src/source"] {
         assert_nowhere(folder, &verbs, &[]);
     }

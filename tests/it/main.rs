@@ -7,11 +7,13 @@ mod checkpoints;
 mod common;
 mod concurrency;
 mod damage;
+mod forget;
 mod golden;
 mod index;
 mod layering;
 mod prune;
 mod round_trip;
+mod sessions;
 
 /// A file of tests that nobody lists above would never run.
 #[test]

@@ -38,13 +38,9 @@ pub(crate) struct ForgetArgs {
     /// Forget these, whatever the rules: `latest`, the beginning of an id, or `@TIME`; with --undo what to bring back
     #[arg(value_name = "SNAPSHOT", conflicts_with_all = ["KeepArgs", "FilterArgs"])]
     snapshots: Vec<String>,
-    #[command(flatten)]
-    keep: KeepArgs,
     /// What is decided over together, and never left without a snapshot: host, source, tags, separated by commas, or none
     #[arg(long, value_name = "BY,...", default_value = "host,source", value_parser = parse_group_by)]
     group_by: GroupBy,
-    #[command(flatten)]
-    filter: FilterArgs,
     /// Let groups be left without any snapshot; without a rule forget all that match
     #[arg(long)]
     allow_empty: bool,
@@ -59,6 +55,10 @@ pub(crate) struct ForgetArgs {
     /// Bring forgotten snapshots back: those that are named by their ids, or `all`
     #[arg(long, requires = "snapshots", conflicts_with_all = ["allow_empty", "dry_run", "prune"])]
     undo: bool,
+    #[command(flatten)]
+    keep: KeepArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
 /// What is kept.

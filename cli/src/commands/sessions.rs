@@ -293,6 +293,6 @@ fn session_json(found: &Found) -> Value {
         "heartbeat": { "number": info.newest.number, "time": info.newest.time },
         "sources": info.newest.sources,
         "parent": info.newest.parent,
-        "checkpoint": info.checkpoint.as_ref().map(|checkpoint| json!({ "summary": checkpoint.summary })),
+        "checkpoint": info.checkpoint.as_ref().map(|checkpoint| checkpoint.summary),
     })
 }
