@@ -28,7 +28,7 @@ fn product(text: &str) -> &str {
 fn assert_nowhere(folder: &str, needles: &[&str], except: &[&str]) {
     for (path, text) in sources(&root().join(folder)) {
         let shown = path.strip_prefix(root()).unwrap().display().to_string();
-        if except.iter().any(|allowed| shown.starts_with(allowed)) {
+        if shown.ends_with("/tests.rs") || except.iter().any(|allowed| shown.starts_with(allowed)) {
             continue;
         }
         for needle in needles {
@@ -76,7 +76,7 @@ fn storage_and_sources_stand_alone() {
 fn the_repository_is_written_in_one_place() {
     let writes = ["fs::write", "File::create", "OpenOptions::new", "fs::rename", "fs::remove"];
     let may = [
-        "engine/src/storage/local.rs",
+        "engine/src/storage/local/",
         "engine/src/restore",
         "engine/src/index/rocks.rs",
         "engine/src/repository/trust.rs",
