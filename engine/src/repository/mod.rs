@@ -8,6 +8,7 @@ mod reader;
 mod sessions;
 mod snapshots;
 mod store;
+mod structure;
 mod trust;
 mod writer;
 
@@ -20,6 +21,7 @@ pub use sessions::{SessionHandle, SessionInfo};
 pub use snapshots::{Catalogue, SnapshotFilter, SnapshotInfo, SnapshotSelector};
 pub use store::Store;
 pub(crate) use store::draw;
+pub(crate) use structure::{Step, is_whole};
 pub(crate) use writer::{FrameBuilder, PackWriter, measure_frame};
 
 use std::path::PathBuf;
