@@ -81,6 +81,7 @@ pub(crate) enum Command {
     Diff(commands::diff::DiffArgs),
     Cat(commands::cat::CatArgs),
     Restore(commands::restore::RestoreArgs),
+    Copy(Box<commands::copy::CopyArgs>),
     Verify(commands::verify::VerifyArgs),
     Stats(commands::stats::StatsArgs),
     Tag(commands::tag::TagArgs),
@@ -102,6 +103,7 @@ impl Command {
             Self::Diff(_) => "diff",
             Self::Cat(_) => "cat",
             Self::Restore(_) => "restore",
+            Self::Copy(_) => "copy",
             Self::Verify(_) => "verify",
             Self::Stats(_) => "stats",
             Self::Tag(_) => "tag",
@@ -185,6 +187,8 @@ mod tests {
             "lakebed ls latest src -lR",
             "lakebed find -i *.PY",
             "lakebed diff a b src --patch",
+            "lakebed copy --from-repo a --repo b",
+            "lakebed copy -r b --from-repo a --from-key-file k --host x latest 3f9a -n",
             "lakebed tag latest --add x --remove y",
             "lakebed key add --new-key-file f",
             "lakebed index rebuild --read-packs",
@@ -201,6 +205,7 @@ mod tests {
             "lakebed restore latest",
             "lakebed backup --compression best x",
             "lakebed snapshots -q -v",
+            "lakebed copy --from-repo a --from-key-file k --from-password-file p",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line} was accepted");
         }

@@ -118,6 +118,7 @@ pub(crate) fn snapshot_json(info: &SnapshotInfo) -> Value {
         "failures": snapshot.failures,
         "summary": snapshot.summary,
         "tool": snapshot.tool,
+        "original": snapshot.original,
     })
 }
 

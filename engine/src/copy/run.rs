@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use lakebed_core::id::{RepositoryId, TreeId};
+use lakebed_core::id::{RepositoryId, SnapshotId, TreeId};
 use lakebed_core::monitor::{Monitor, Phase, Progress};
 use lakebed_core::protocol;
 use lakebed_core::record::snapshot::{Failure, Original, Snapshot, Summary};
@@ -34,10 +34,9 @@ pub(super) fn run(
     }
     let mut report = CopyReport { snapshots: Vec::new(), damaged: catalogue.damaged };
     let repository = from.config().repository_id;
-    let plan = Plan::make(repository, catalogue.snapshots, to, options, monitor)?;
+    let mut plan = Plan::make(repository, catalogue.snapshots, to, options, monitor)?;
     let stores = !options.dry_run && plan.items.iter().any(|item| matches!(item.task, Task::Store(_)));
     let reader = if stores { Some(from.reader(monitor)?) } else { None };
-    let mut plan = plan;
     for item in std::mem::take(&mut plan.items) {
         if monitor.is_cancelled() {
             return Err(Error::Interrupted);
@@ -63,11 +62,7 @@ pub(super) fn run(
     Ok(report)
 }
 
-fn untouched(
-    original: SnapshotInfo,
-    copy: Option<lakebed_core::id::SnapshotId>,
-    outcome: CopyOutcome,
-) -> CopiedSnapshot {
+fn untouched(original: SnapshotInfo, copy: Option<SnapshotId>, outcome: CopyOutcome) -> CopiedSnapshot {
     CopiedSnapshot { original, copy, outcome, failures: Vec::new(), resumed: false, summary: Summary::default() }
 }
 
