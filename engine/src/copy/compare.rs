@@ -106,3 +106,85 @@ impl<'a> Comparison<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lakebed_core::codec::compress::Compression;
+    use lakebed_core::codec::seal::Encryption;
+    use lakebed_core::id::SessionId;
+    use lakebed_core::record::key_slot::{Secret, Unlock};
+    use lakebed_core::record::tree::{EntryKind, write_directory};
+
+    use super::*;
+    use crate::repository::ChunkStore;
+    use crate::storage::MemoryStorage;
+    use crate::{InitOptions, OpenOptions, Repository, Silent};
+
+    const ID: SessionId = SessionId::new([1; 32]);
+
+    fn entry(name: &str, kind: EntryKind) -> Entry {
+        Entry::new(name, kind)
+    }
+
+    /// Stores trees and returns them with a reader for all of them.
+    fn stored(make: impl FnOnce(&mut dyn FnMut(Vec<Entry>) -> TreeId) -> Vec<TreeId>) -> (BlobReader, Vec<TreeId>) {
+        let init = InitOptions {
+            encryption: Encryption::None,
+            unlock: Unlock::Clear,
+            label: String::new(),
+            chunker: Default::default(),
+        };
+        let storage = Arc::new(MemoryStorage::new());
+        let repository = Repository::init(storage, &Secret::None, &init, &OpenOptions::default()).unwrap();
+        let index = Arc::new(repository.index(&Silent).unwrap());
+        let store = ChunkStore::new(&repository, index.clone(), Some(ID), Compression::default(), None).unwrap();
+        let trees = make(&mut |entries| write_directory(entries, &mut store.node_sink()).unwrap());
+        store.publish().unwrap();
+        (BlobReader::new(repository.store().clone(), index), trees)
+    }
+
+    fn failure(path: &str) -> Failure {
+        Failure { path: path.into(), reason: "damaged".into() }
+    }
+
+    #[test]
+    fn every_difference_is_told_with_its_path() {
+        let changes: [(&str, fn(&mut Vec<Entry>)); 5] = [
+            ("at `sub/b`: it is missing", |entries| drop(entries.remove(1))),
+            ("at `sub/c`: the original does not have it", |entries| entries.push(entry("c", EntryKind::Fifo))),
+            ("at `sub/b`: its metadata are others", |entries| entries[1].mode = 0o600),
+            ("at `sub/b`: its metadata are others", |entries| entries[1].kind = EntryKind::Socket),
+            ("at `sub/a0`: the original does not have it", |entries| entries.insert(1, entry("a0", EntryKind::Fifo))),
+        ];
+        let below = || vec![entry("a", EntryKind::Fifo), entry("b", EntryKind::Fifo)];
+        let (reader, trees) = stored(|store| {
+            let mut above = |entries| {
+                let subtree = Some(store(entries));
+                store(vec![Entry { subtree, ..entry("sub", EntryKind::Directory) }])
+            };
+            let mut trees = vec![above(below())];
+            for (_, change) in changes {
+                let mut entries = below();
+                change(&mut entries);
+                trees.push(above(entries));
+            }
+            trees
+        });
+        let original = trees[0];
+        let comparison = Comparison::new(ID, &reader, &reader, &[]);
+        comparison.check(Pair { original, copy: original }, None).unwrap();
+        for ((expected, _), &copy) in changes.iter().zip(&trees[1..]) {
+            let error = comparison.check(Pair { original, copy }, None).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+            // nobody looks again into what was found to be the same
+            comparison.check(Pair { original, copy }, Some(Pair { original, copy })).unwrap();
+        }
+        let missing = Pair { original, copy: trees[1] };
+        for lacking in ["sub/b", "sub"] {
+            Comparison::new(ID, &reader, &reader, &[failure(lacking)]).check(missing, None).unwrap();
+        }
+        assert!(Comparison::new(ID, &reader, &reader, &[failure("sub/a")]).check(missing, None).is_err());
+    }
+}
