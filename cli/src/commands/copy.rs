@@ -16,10 +16,10 @@ use crate::size::parse_rate;
 use crate::ui;
 
 const EXAMPLES: &str = "\
-A copy keeps time, host, user, tags, description and all metadata of its original; it has an id of its own. What the \
-destination has already is not stored twice; a snapshot that lacks something there is made whole again, also if the \
-original is the copy. Damage in the repository that is copied from is told, listed in the copy and left out; the exit code \
-is then 4, and the next run tries again. Nothing is ever deleted: see `lakebed forget`.
+A copy keeps time, host, user, tags, description and all metadata of its original, and has an id of its own. What the \
+repository has already is not stored twice. A snapshot that it has and that lacks something is made whole again: from a \
+copy also the original. Damage in the repository that is copied from is told, listed in the copy and left out; the exit \
+code is then 4, and the next run tries again.
 
 Examples:
   lakebed copy --from-repo /mnt/backup/lake --repo /mnt/offsite/lake

@@ -466,10 +466,10 @@ fn snapshot(
         summary: report.summary,
         failures: report.failures.clone(),
         owners: crate::system::owner_names(&owners.0, &owners.1),
+        original: None,
         session: session.id(),
         base_generation: session.base_generation(),
         tool: options.tool.clone(),
-        original: None,
         unknown: Default::default(),
     }
 }

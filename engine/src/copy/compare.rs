@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn every_difference_is_told_with_its_path() {
-        let changes: [(&str, fn(&mut Vec<Entry>)); 5] = [
+        type Change = (&'static str, fn(&mut Vec<Entry>));
+        let changes: [Change; 5] = [
             ("at `sub/b`: it is missing", |entries| drop(entries.remove(1))),
             ("at `sub/c`: the original does not have it", |entries| entries.push(entry("c", EntryKind::Fifo))),
             ("at `sub/b`: its metadata are others", |entries| entries[1].mode = 0o600),

@@ -35,15 +35,15 @@ pub struct Snapshot {
     pub failures: Vec<Failure>,
     /// Names of the users and groups whose numbers its entries have.
     pub owners: Owners,
+    /// The snapshot that this one was made from, where it was not made from its sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<Original>,
     /// The session that made it.
     pub session: SessionId,
     /// The generation that the session knew when it began.
     pub base_generation: u64,
     /// Name and version of the tool that made it.
     pub tool: String,
-    /// The snapshot that this one was made from, where it was not made from its sources.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub original: Option<Original>,
     /// Keys of a newer version.
     #[serde(flatten)]
     pub unknown: Unknown,
