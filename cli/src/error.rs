@@ -167,7 +167,7 @@ fn engine_code(error: &Error) -> u8 {
         Error::IndexLocked { .. } => code::LOCKED,
         Error::WrongKey { .. } => code::WRONG_KEY,
         Error::Interrupted => code::INTERRUPTED,
-        Error::Argument { .. } | Error::SameRepository { .. } => code::USAGE,
+        Error::Argument { .. } | Error::NothingToKeep | Error::SameRepository { .. } => code::USAGE,
         error if is_damage(error) => code::DAMAGE,
         _ => code::FAILED,
     }
@@ -181,6 +181,9 @@ fn is_damage(error: &Error) -> bool {
         | Error::DamagedFrame { .. }
         | Error::WrongBlob { .. }
         | Error::Missing { .. }
+        | Error::UnreadableSnapshots { .. }
+        | Error::SnapshotsVanished { .. }
+        | Error::NeededMissing { .. }
         | Error::WrongContent { .. } => true,
         Error::Record { source, .. } | Error::TreeNode { source, .. } => !is_newer(source),
         Error::Config(ConfigError::Decode(source)) => !is_newer(source),
@@ -222,11 +225,34 @@ fn engine_hint(error: &Error) -> Option<String> {
         Error::IndexLocked { .. } => {
             "wait until the other lakebed process has ended, or give this one another --cache-dir"
         }
-        Error::NoSnapshot { .. } => "`lakebed snapshots` lists what there is",
+        Error::NoSnapshot { .. } => {
+            "`lakebed snapshots` lists what there is, `lakebed snapshots --forgotten` what was forgotten"
+        }
+        Error::NothingToKeep => {
+            "give --keep-last, --keep-daily, ..., or name snapshots; \
+             --allow-empty forgets every snapshot that matches, and nothing was forgotten now"
+        }
+        Error::EmptiesGroup { .. } => {
+            "nothing was forgotten; if that is meant, say --allow-empty; --dry-run shows what it would forget"
+        }
+        Error::NotForgotten { .. } => "it is there: `lakebed snapshots` lists it",
+        Error::Condemned { .. } => "`lakebed snapshots --forgotten` lists what can still be brought back",
+        Error::SessionChoice { .. } => "`lakebed sessions list` lists those that have not ended",
         Error::AmbiguousSnapshot { .. } => "give more digits of the id; `lakebed snapshots` lists them",
         Error::NoPath { .. } => "`lakebed ls SNAPSHOT` lists a snapshot, `lakebed find NAME` looks in all of them",
         Error::SamePath { .. } => "name them from a folder above both, or back them up one by one",
         Error::SessionExpired { .. } => "run the backup again: what it stored is found and not stored twice",
+        Error::UnreadableSnapshots { .. } | Error::NeededMissing { .. } => {
+            "nothing was condemned; `lakebed verify` says what is damaged, `lakebed repair` moves it aside"
+        }
+        Error::SnapshotsVanished { .. } => {
+            "nothing was condemned; was a disk or a copy put back without them? If they are not coming back, \
+             prune with --accept-vanished"
+        }
+        Error::TooMuchToDelete { .. } => {
+            "nothing was condemned; look at `lakebed prune --dry-run`, and if it is meant, allow more with --max-delete"
+        }
+        Error::CondemnationLost { .. } | Error::Busy { .. } => "try again: what was done so far is whole",
         Error::Interrupted => {
             "run the same command again: a backup or copy goes on from its last checkpoint, a restore from what it has \
              written"
@@ -340,6 +366,11 @@ mod tests {
             (Error::SameRepository { location: text() },                 2, "--from-repo"),
             (Error::NoSnapshot { selector: text() },                     1, "lakebed snapshots"),
             (Error::AmbiguousSnapshot { selector: text(), count: 2 },    1, "more digits"),
+            (Error::NothingToKeep,                                       2, "--keep-last"),
+            (Error::EmptiesGroup { group: text(), forgotten: 2 },        1, "--allow-empty"),
+            (Error::NotForgotten { snapshot: id },                       1, "lakebed snapshots"),
+            (Error::Condemned { snapshot: id },                          1, "lakebed snapshots --forgotten"),
+            (Error::SessionChoice { prefix: text(), count: 2 },          1, "lakebed sessions list"),
             (Error::NoPath { path: text(), snapshot: id },               1, "lakebed ls"),
             (Error::WrongKind { path: text(), found: "file", expected: "directory" }, 1, ""),
             (local(io::ErrorKind::StorageFull),                          1, "free space"),
@@ -351,6 +382,12 @@ mod tests {
             (Error::Root { path: text(), source: SourceError::new("read", "x", io::Error::from(io::ErrorKind::NotFound)) }, 1, ""),
             (Error::NothingRead,                                         1, ""),
             (Error::SessionExpired { session: id },                      1, "again"),
+            (Error::UnreadableSnapshots { snapshots: vec![id] },         4, "lakebed repair"),
+            (Error::NeededMissing { count: 1 },                          4, "lakebed repair"),
+            (Error::SnapshotsVanished { snapshots: vec![id] },           4, "--accept-vanished"),
+            (Error::TooMuchToDelete { what: "snapshots", share: 95, limit: 90 }, 1, "--max-delete"),
+            (Error::CondemnationLost { key: key() },                     1, "try again"),
+            (Error::Busy { what: "the snapshots" },                      1, "try again"),
             (Error::Interrupted,                                         130, "again"),
             (Error::Machine { operation: "x", source: io::Error::other("x") }, 1, ""),
             (Error::Argument { what: "x", value: text(), why: text() },  2, ""),

@@ -75,6 +75,14 @@ pub(crate) fn parse_budget(text: &str) -> Result<Budget, String> {
     Duration::try_from_secs_f64(number * seconds).map(Budget::Time).map_err(|_| failed())
 }
 
+/// Reads a length of time such as `90s`, `10m` or `2h`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    match parse_budget(text) {
+        Ok(Budget::Time(time)) => Ok(time),
+        _ => Err(format!("expected a time such as 90s, 10m or 2h, found `{text}`")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -175,6 +175,29 @@ pub enum Error {
         /// How many match.
         count: usize,
     },
+    /// A policy has no rule that could keep anything.
+    #[error("No rule says what is to be kept: every snapshot that was chosen would be forgotten")]
+    NothingToKeep,
+    /// A group would be left without any snapshot.
+    #[error("No snapshot of {group} would be left: {forgotten} would be forgotten")]
+    EmptiesGroup {
+        /// The group, as escaped text.
+        group: String,
+        /// How many snapshots it has now.
+        forgotten: usize,
+    },
+    /// A snapshot that is to be brought back is not forgotten.
+    #[error("Snapshot {} is not forgotten", snapshot.short())]
+    NotForgotten {
+        /// The snapshot.
+        snapshot: SnapshotId,
+    },
+    /// A forgotten snapshot cannot be brought back any more.
+    #[error("Snapshot {} cannot be brought back: it was forgotten, and a prune has condemned it", snapshot.short())]
+    Condemned {
+        /// The snapshot.
+        snapshot: SnapshotId,
+    },
     /// A path is not in a snapshot.
     #[error("`{path}` is not in snapshot {}", snapshot.short())]
     NoPath {
@@ -241,6 +264,54 @@ pub enum Error {
     SessionExpired {
         /// The session.
         session: SnapshotId,
+    },
+    /// Records of snapshots cannot be read, so nobody can say what they need.
+    #[error("{} snapshots cannot be read, so nobody can say what may be freed", snapshots.len())]
+    UnreadableSnapshots {
+        /// The snapshots.
+        snapshots: Vec<SnapshotId>,
+    },
+    /// Snapshots that were there when space was last freed are gone, and nobody has forgotten them.
+    #[error("{} snapshots are gone that nobody has forgotten; the first is {}", snapshots.len(), snapshots.first().map(SnapshotId::short).unwrap_or_default())]
+    SnapshotsVanished {
+        /// The snapshots.
+        snapshots: Vec<SnapshotId>,
+    },
+    /// More would go at once than is allowed.
+    #[error("{share} % of the {what} would go at once; at most {limit} % may")]
+    TooMuchToDelete {
+        /// `snapshots` or `bytes in packs`.
+        what: &'static str,
+        /// How much would go, in per cent.
+        share: u64,
+        /// How much may go, in per cent.
+        limit: u64,
+    },
+    /// Chunks or nodes that snapshots need are in no pack.
+    #[error("{count} chunks and tree nodes that snapshots need are in no pack that is there")]
+    NeededMissing {
+        /// How many.
+        count: u64,
+    },
+    /// The lists of what a prune has condemned are gone: somebody else has taken its place.
+    #[error("The list `{key}` of condemned packs is gone, so nothing more is deleted")]
+    CondemnationLost {
+        /// The list.
+        key: ObjectKey,
+    },
+    /// What is listed changes faster than it can be listed.
+    #[error("Cannot list {what}: they keep changing")]
+    Busy {
+        /// What was listed.
+        what: &'static str,
+    },
+    /// The session that was named does not exist, or more than one matches.
+    #[error("{count} sessions match `{prefix}`")]
+    SessionChoice {
+        /// What was asked for.
+        prefix: String,
+        /// How many match.
+        count: usize,
     },
     /// The user or the embedding program said stop.
     #[error("Interrupted")]

@@ -4,16 +4,13 @@ use lakebed_core::codec::frame::FrameKind;
 use lakebed_core::id::{PackId, SegmentId};
 use lakebed_core::layout;
 use lakebed_core::monitor::{Monitor, Phase, Progress};
-use lakebed_core::pack::{PackInfo, TRAILER_LEN, Trailer, decode_removal, encode_segment};
+use lakebed_core::pack::{PackInfo, TRAILER_LEN, Trailer, decode_removal};
 use lakebed_core::storage::{ObjectKey, StorageErrorKind};
 use lakebed_core::wire::DecodeError;
 use std::collections::HashSet;
 
 use crate::error::{Error, Result};
-use crate::repository::{Repository, Store};
-
-/// Packs described by one segment: bounds the memory of whoever folds it.
-pub(crate) const PACKS_PER_SEGMENT: usize = 64;
+use crate::repository::{PACKS_PER_SEGMENT, Repository, Store};
 
 /// Publishes a segment for every pack in storage that no readable segment describes and no removal names.
 ///
@@ -35,11 +32,8 @@ pub(crate) fn publish_unknown_packs(repository: &Repository, monitor: &dyn Monit
             }
             monitor.advance(Progress { entries: 1, bytes: 0 });
         }
-        if !packs.is_empty() {
-            store.put_hashed(FrameKind::Segment, layout::INDEX, &encode_segment(&packs), repository.random())?;
-        }
+        repository.publish_segments(&packs)?;
     }
-    store.storage().sync()?;
     // only now that what they said is said anew
     for id in damaged {
         quarantine(store, &layout::segment(id))?;
@@ -71,7 +65,7 @@ fn described_packs(store: &Store, monitor: &dyn Monitor) -> Result<(HashSet<Pack
             .with_scratch(|scratch| store.read_hashed(&key, id.as_bytes(), &kinds, layout::INDEX, scratch))
             .and_then(|(kind, plain)| {
                 let packs = match kind {
-                    FrameKind::RemovalSegment => decode_removal(&plain),
+                    FrameKind::RemovalSegment => decode_removal(&plain).map(|removal| removal.packs),
                     _ => lakebed_core::pack::decode_segment(&plain)
                         .map(|packs| packs.into_iter().map(|pack| pack.id).collect()),
                 };

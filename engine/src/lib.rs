@@ -8,8 +8,10 @@
 pub mod backup;
 pub mod copy;
 mod error;
+pub mod forget;
 mod index;
 mod index_rebuild;
+pub mod prune;
 pub mod query;
 pub mod repository;
 pub mod restore;

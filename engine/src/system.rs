@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use lakebed_core::process::{Fate, Processes};
 use lakebed_core::record::session::Process;
 use lakebed_core::record::snapshot::Owners;
 use lakebed_core::time::{Clock, Random, Timestamp};
@@ -28,6 +29,10 @@ impl Clock for SystemClock {
 
     fn monotonic_ns(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn sleep(&self, time: std::time::Duration) {
+        std::thread::sleep(time);
     }
 }
 
@@ -61,33 +66,32 @@ pub fn user_name() -> String {
     name_in("/etc/passwd", uid).unwrap_or_else(|| uid.to_string())
 }
 
-/// Describes this process; `host` is the name that its snapshots have.
-pub fn this_process(host: &str) -> Process {
-    let pid = std::process::id();
-    Process { host: host.into(), boot_id: boot_id(), pid, start_ticks: start_ticks(pid).unwrap_or_default() }
-}
+/// The processes of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemProcesses;
 
-/// Tells whether a process of this boot of this host is certainly gone. What cannot be known counts as alive.
-pub fn is_dead(process: &Process) -> bool {
-    let here = boot_id();
-    if here.is_empty() || process.boot_id.is_empty() || process.boot_id != here {
-        return false;
+impl Processes for SystemProcesses {
+    fn this(&self, host: &str) -> Process {
+        let pid = std::process::id();
+        Process { host: host.into(), boot_id: boot_id(), pid, start_ticks: start_ticks(pid).unwrap_or_default() }
     }
-    match start_ticks(process.pid) {
-        // the number may have gone to another process
-        Some(ticks) => process.start_ticks != 0 && ticks != process.start_ticks,
-        // it may only be hidden from us
-        None => match i32::try_from(process.pid).ok().and_then(rustix::process::Pid::from_raw) {
-            Some(pid) => rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH),
-            None => false,
-        },
-    }
-}
 
-/// Tells whether a process ran in another boot than this one, of this host or of another with its name.
-pub fn is_of_another_boot(process: &Process) -> bool {
-    let here = boot_id();
-    !here.is_empty() && !process.boot_id.is_empty() && process.boot_id != here
+    fn fate(&self, process: &Process) -> Fate {
+        let here = boot_id();
+        if here.is_empty() || process.boot_id != here {
+            return Fate::Elsewhere;
+        }
+        let is_gone = match start_ticks(process.pid) {
+            // the number may have gone to another process
+            Some(ticks) => process.start_ticks != 0 && ticks != process.start_ticks,
+            // it may only be hidden from us
+            None => match i32::try_from(process.pid).ok().and_then(rustix::process::Pid::from_raw) {
+                Some(pid) => rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH),
+                None => false,
+            },
+        };
+        if is_gone { Fate::Dead } else { Fate::Alive }
+    }
 }
 
 /// The boot, and the name space that process numbers belong to: containers of one host share the first only.
@@ -133,11 +137,12 @@ mod tests {
 
     #[test]
     fn this_process_lives_and_one_that_started_earlier_under_its_number_is_dead() {
-        let me = this_process("here");
-        assert!(!is_dead(&me));
+        let me = SystemProcesses.this("here");
+        assert_eq!(SystemProcesses.fate(&me), Fate::Alive);
         if me.start_ticks > 0 {
-            assert!(is_dead(&Process { start_ticks: me.start_ticks - 1, ..me.clone() }));
+            let earlier = Process { start_ticks: me.start_ticks - 1, ..me.clone() };
+            assert_eq!(SystemProcesses.fate(&earlier), Fate::Dead);
         }
-        assert!(!is_dead(&Process { boot_id: "another boot".into(), ..me }));
+        assert_eq!(SystemProcesses.fate(&Process { boot_id: "another boot".into(), ..me }), Fate::Elsewhere);
     }
 }

@@ -5,6 +5,8 @@
 mod backup;
 mod copy;
 mod errors;
+mod forget;
 mod kit;
 mod reading;
 mod restore;
+mod sessions;

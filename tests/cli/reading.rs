@@ -107,6 +107,8 @@ fn help_teaches_and_completions_and_pages_are_made() {
         "diff",
         "cat",
         "tag",
+        "forget",
+        "sessions",
         "stats",
         "restore",
         "verify",

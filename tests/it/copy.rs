@@ -14,7 +14,7 @@ use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::{PackId, TreeId};
 use lakebed_engine::core::layout;
 use lakebed_engine::core::monitor::{Monitor, Progress};
-use lakebed_engine::core::pack::{PackKind, encode_removal};
+use lakebed_engine::core::pack::{PackKind, Removal, encode_removal};
 use lakebed_engine::core::record::session::{Outcome, Run};
 use lakebed_engine::core::record::snapshot::Original;
 use lakebed_engine::core::record::tree::{Content as Bytes, Entry, EntryKind, Xattr};
@@ -82,7 +82,8 @@ impl Side {
     fn give_up(&self, packs: &[PackId]) {
         let store = self.repository.store();
         let random = self.repository.random();
-        store.put_hashed(FrameKind::RemovalSegment, layout::INDEX, &encode_removal(packs), random).unwrap();
+        let removal = encode_removal(&Removal { packs: packs.to_vec(), replaced: Vec::new() });
+        store.put_hashed(FrameKind::RemovalSegment, layout::INDEX, &removal, random).unwrap();
     }
 }
 

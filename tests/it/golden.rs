@@ -11,7 +11,9 @@ use lakebed_engine::core::codec::frame::FrameKind;
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::{PackId, SessionId};
 use lakebed_engine::core::layout;
-use lakebed_engine::core::pack::{PackDirectory, decode_removal, decode_segment, encode_removal, encode_segment};
+use lakebed_engine::core::pack::{
+    PackDirectory, Removal, decode_removal, decode_segment, encode_removal, encode_segment,
+};
 use lakebed_engine::core::record::config::Config;
 use lakebed_engine::core::record::gc::{Claim, Condemnation, Done, Resolution, Tombstone, Verdict};
 use lakebed_engine::core::record::key_slot::{KeySlot, Secret, Unlock};
@@ -251,9 +253,24 @@ fn make_format_1() {
     store.put_record(&layout::claim(1), &claim, &random).unwrap();
     let condemnation = Condemnation { version, generation: 1, packs: vec![nowhere], unknown: unknown.clone() };
     store.put_record(&layout::condemnation(1, 0), &condemnation, &random).unwrap();
-    let done = Done { version, generation: 1, time, packs_deleted: 1, bytes_freed: 1000, unknown: unknown.clone() };
+    let done = Done {
+        version,
+        generation: 1,
+        time,
+        packs_deleted: 1,
+        bytes_freed: 1000,
+        snapshots: Vec::new(),
+        unknown: unknown.clone(),
+    };
     store.put_record(&layout::done(1), &done, &random).unwrap();
-    store.put_hashed(FrameKind::RemovalSegment, layout::INDEX, &encode_removal(&[nowhere]), &random).unwrap();
+    store
+        .put_hashed(
+            FrameKind::RemovalSegment,
+            layout::INDEX,
+            &encode_removal(&Removal { packs: vec![nowhere], replaced: Vec::new() }),
+            &random,
+        )
+        .unwrap();
     let expired = SessionId::new([0xcc; 32]);
     let expiry =
         Expiry { version, time, reason: "its process is dead".into(), by: fourth.id, unknown: unknown.clone() };

@@ -28,7 +28,7 @@ fn product(text: &str) -> &str {
 fn assert_nowhere(folder: &str, needles: &[&str], except: &[&str]) {
     for (path, text) in sources(&root().join(folder)) {
         let shown = path.strip_prefix(root()).unwrap().display().to_string();
-        if except.iter().any(|allowed| shown.starts_with(allowed)) {
+        if shown.ends_with("/tests.rs") || except.iter().any(|allowed| shown.starts_with(allowed)) {
             continue;
         }
         for needle in needles {
@@ -50,7 +50,7 @@ fn one_file_knows_rocksdb() {
 
 #[test]
 fn lower_layers_know_nothing_of_the_verbs() {
-    let verbs = ["crate::backup", "crate::restore", "crate::verify", "crate::copy", "crate::query"];
+    let verbs = ["crate::backup", "crate::restore", "crate::verify", "crate::copy", "crate::forget", "crate::query"];
     for folder in ["engine/src/repository", "engine/src/index", "engine/src/storage", "engine/src/source"] {
         assert_nowhere(folder, &verbs, &[]);
     }
@@ -79,7 +79,7 @@ fn storage_and_sources_stand_alone() {
 fn the_repository_is_written_in_one_place() {
     let writes = ["fs::write", "File::create", "OpenOptions::new", "fs::rename", "fs::remove"];
     let may = [
-        "engine/src/storage/local.rs",
+        "engine/src/storage/local/",
         "engine/src/restore",
         "engine/src/index/rocks.rs",
         "engine/src/repository/trust.rs",

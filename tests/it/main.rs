@@ -8,10 +8,13 @@ mod common;
 mod concurrency;
 mod copy;
 mod damage;
+mod forget;
 mod golden;
 mod index;
 mod layering;
+mod prune;
 mod round_trip;
+mod sessions;
 
 /// A file of tests that nobody lists above would never run.
 #[test]

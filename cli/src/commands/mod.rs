@@ -6,13 +6,16 @@ pub(crate) mod completions;
 pub(crate) mod copy;
 pub(crate) mod diff;
 pub(crate) mod find;
+pub(crate) mod forget;
 pub(crate) mod index;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod prune;
 pub(crate) mod restore;
 mod select;
+pub(crate) mod sessions;
 pub(crate) mod snapshots;
 pub(crate) mod stats;
 pub(crate) mod tag;
@@ -58,6 +61,9 @@ fn run(ctx: &Context, command: &Command) -> Result<Exit, CliError> {
         Command::Verify(args) => verify::run(ctx, args),
         Command::Stats(args) => stats::run(ctx, args),
         Command::Tag(args) => tag::run(ctx, args),
+        Command::Prune(args) => prune::run(ctx, args),
+        Command::Forget(args) => forget::run(ctx, args),
+        Command::Sessions(args) => sessions::run(ctx, args),
         Command::Key(args) => key::run(ctx, args),
         Command::Index(args) => index::run(ctx, args),
         Command::Completions(args) => completions::run(ctx, args),

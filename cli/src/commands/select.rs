@@ -103,13 +103,23 @@ pub(crate) fn selector(name: &str) -> Result<SnapshotSelector, CliError> {
     Ok(SnapshotSelector::Id(name.into()))
 }
 
+/// Finds the snapshots of those names among all, each as [`find`] does.
+pub(crate) fn find_all(
+    repository: &Repository,
+    names: &[String],
+    monitor: &dyn Monitor,
+) -> Result<Vec<SnapshotInfo>, CliError> {
+    let selectors = names.iter().map(|name| selector(name)).collect::<Result<Vec<_>, _>>()?;
+    Ok(repository.find_snapshots(&selectors, &SnapshotFilter::default(), monitor)?)
+}
+
 /// Finds the snapshot of that name among all.
 pub(crate) fn find(repository: &Repository, name: &str, monitor: &dyn Monitor) -> Result<SnapshotInfo, CliError> {
     Ok(repository.find_snapshot(&selector(name)?, &SnapshotFilter::default(), monitor)?)
 }
 
 /// Splits groups of tags: all of a group are asked for, and one group is enough.
-fn groups(tags: &[String]) -> Vec<Vec<String>> {
+pub(crate) fn groups(tags: &[String]) -> Vec<Vec<String>> {
     tags.iter().map(|group| split_tags(group)).collect()
 }
 

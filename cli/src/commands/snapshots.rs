@@ -1,14 +1,17 @@
 //! `snapshots`: list snapshots.
 
 use clap::Args;
-use lakebed_engine::core::text::escape_path;
-use lakebed_engine::repository::SnapshotInfo;
+use lakebed_engine::core::record::gc::Tombstone;
+use lakebed_engine::core::storage::ObjectKey;
+use lakebed_engine::forget::{ForgottenCatalogue, ForgottenSnapshot};
+use lakebed_engine::repository::{Catalogue, SnapshotInfo};
+use lakebed_engine::{Error, Repository};
 use serde_json::{Value, json};
 
 use super::select::FilterArgs;
 use crate::context::{Access, Context};
 use crate::error::{CliError, Exit, one_line};
-use crate::ui::{self, Table};
+use crate::ui::{self, Table, Text};
 
 const EXAMPLES: &str = "\
 A snapshot that is marked `partial` lacks something that could not be read; `--json` lists what. A record that is damaged \
@@ -17,7 +20,8 @@ is told of and does not hide the others; the exit code is then 4.
 Examples:
   lakebed snapshots --repo /mnt/backup/lake
   lakebed snapshots --repo /mnt/backup/lake --since 2026-11-01 --tag nightly
-  lakebed snapshots --repo /mnt/backup/lake --latest 5 --json";
+  lakebed snapshots --repo /mnt/backup/lake --latest 5 --json
+  lakebed snapshots --repo /mnt/backup/lake --forgotten";
 
 /// List snapshots, the newest last
 ///
@@ -30,45 +34,86 @@ pub(crate) struct SnapshotsArgs {
     /// Only so many of the newest [default: all]
     #[arg(long, value_name = "N")]
     latest: Option<usize>,
+    /// List the forgotten ones instead that `lakebed forget --undo` can bring back
+    #[arg(long)]
+    forgotten: bool,
+}
+
+/// What is listed.
+struct Listing {
+    snapshots: Vec<Listed>,
+    damaged: Vec<(ObjectKey, Error)>,
+}
+
+/// A snapshot, and when and why it was forgotten, as far as that is known.
+struct Listed {
+    info: SnapshotInfo,
+    tombstone: Option<Tombstone>,
+}
+
+impl Listing {
+    fn read(repository: &Repository, forgotten: bool) -> Result<Self, CliError> {
+        if forgotten {
+            let ForgottenCatalogue { snapshots, damaged } = repository.forgotten_snapshots()?;
+            let listed = |ForgottenSnapshot { info, tombstone }| Listed { info, tombstone };
+            return Ok(Self { snapshots: snapshots.into_iter().map(listed).collect(), damaged });
+        }
+        let Catalogue { snapshots, damaged } = repository.catalogue()?;
+        let listed = |info| Listed { info, tombstone: None };
+        Ok(Self { snapshots: snapshots.into_iter().map(listed).collect(), damaged })
+    }
 }
 
 pub(crate) fn run(ctx: &Context, args: &SnapshotsArgs) -> Result<Exit, CliError> {
     let repository = ctx.open(Access::Read)?;
-    let catalogue = repository.catalogue()?;
+    let Listing { mut snapshots, damaged } = Listing::read(&repository, args.forgotten)?;
     let filter = args.filter.filter();
-    let mut snapshots: Vec<_> = catalogue.snapshots.iter().filter(|info| filter.matches(&info.snapshot)).collect();
+    snapshots.retain(|listed| filter.matches(&listed.info.snapshot));
     let skipped = args.latest.map_or(0, |latest| snapshots.len().saturating_sub(latest));
     snapshots.drain(..skipped);
-    for (_, error) in &catalogue.damaged {
+    for (_, error) in &damaged {
         ctx.ui.warn(&one_line(error));
     }
     ctx.ui.answer(
         || {
-            let damaged = catalogue.damaged.iter();
+            let damaged = damaged.iter();
             let damaged = damaged.map(|(key, error)| json!({ "object": key.as_str(), "problem": one_line(error) }));
             json!({
-                "snapshots": snapshots.iter().map(|info| snapshot_json(info)).collect::<Vec<_>>(),
+                "snapshots": snapshots.iter().map(|listed| listed_json(listed, args.forgotten)).collect::<Vec<_>>(),
                 "damaged": damaged.collect::<Vec<_>>(),
             })
         },
-        |out| {
-            if snapshots.is_empty() {
-                return writeln!(out, "no snapshots");
-            }
-            let mut table = Table::new(&["ID", "Time", "Host", "Tags", "Paths", ">Files", ">Size", ""]);
-            for info in &snapshots {
-                table.row(row(info));
-            }
-            table.write(out)?;
-            writeln!(out, "{}", ui::counted(snapshots.len() as u64, "snapshot", "snapshots"))
-        },
+        |out| print(out, &snapshots, args.forgotten),
     )?;
-    Ok(if catalogue.damaged.is_empty() { Exit::Done } else { Exit::Damage })
+    Ok(if damaged.is_empty() { Exit::Done } else { Exit::Damage })
+}
+
+fn print(out: Text<'_>, snapshots: &[Listed], forgotten: bool) -> std::io::Result<()> {
+    let kind = if forgotten { "forgotten " } else { "" };
+    if snapshots.is_empty() {
+        return writeln!(out, "no {kind}snapshots");
+    }
+    let headings = ["ID", "Time", "Host", "Tags", "Paths", ">Files", ">Size", "", "Forgotten", "Because of"];
+    let shown = if forgotten { headings.len() } else { headings.len() - 2 };
+    let mut table = Table::new(&headings[..shown]);
+    for listed in snapshots {
+        let mut row = row(&listed.info);
+        if forgotten {
+            row.extend(match &listed.tombstone {
+                Some(tombstone) => [ui::local_time(tombstone.time), ui::plain(&tombstone.reason)],
+                None => ["?".into(), "?".into()],
+            });
+        }
+        table.row(row);
+    }
+    table.write(out)?;
+    let (one, many) = (format!("{kind}snapshot"), format!("{kind}snapshots"));
+    writeln!(out, "{}", ui::counted(snapshots.len() as u64, &one, &many))
 }
 
 fn row(info: &SnapshotInfo) -> Vec<String> {
     let snapshot = &info.snapshot;
-    let paths: Vec<String> = snapshot.sources.iter().map(|source| source_path(&source.uri)).collect();
+    let paths: Vec<String> = snapshot.sources.iter().map(|source| ui::source_path(&source.uri)).collect();
     vec![
         info.id.short(),
         ui::local_time(snapshot.time),
@@ -81,29 +126,18 @@ fn row(info: &SnapshotInfo) -> Vec<String> {
     ]
 }
 
-/// Shows a local folder as a path; others keep their URI.
-fn source_path(uri: &str) -> String {
-    let Some(encoded) = uri.strip_prefix("file://") else { return ui::plain(uri) };
-    let mut path = Vec::with_capacity(encoded.len());
-    let mut rest = encoded.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.filter(|_| byte == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(decoded) => {
-                path.push(decoded);
-                rest = &after[2..];
-            }
-            None => {
-                path.push(byte);
-                rest = after;
-            }
-        }
+fn listed_json(listed: &Listed, forgotten: bool) -> Value {
+    let mut value = snapshot_json(&listed.info);
+    if let (true, Some(map)) = (forgotten, value.as_object_mut()) {
+        let tombstone = listed.tombstone.as_ref();
+        let tombstone = tombstone.map(|tombstone| json!({ "time": tombstone.time, "rule": tombstone.reason }));
+        map.insert("forgotten".into(), tombstone.into());
     }
-    escape_path(&path)
+    value
 }
 
 /// Returns a snapshot as JSON has it.
-pub(crate) fn snapshot_json(info: &SnapshotInfo) -> Value {
+fn snapshot_json(info: &SnapshotInfo) -> Value {
     let snapshot = &info.snapshot;
     json!({
         "id": info.id,
@@ -120,16 +154,4 @@ pub(crate) fn snapshot_json(info: &SnapshotInfo) -> Value {
         "summary": snapshot.summary,
         "tool": snapshot.tool,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn folders_are_shown_as_paths() {
-        assert_eq!(source_path("file:///data/my%20lake"), "/data/my lake");
-        assert_eq!(source_path("file:///a%ff%0a%"), "/a\\xff\\x0a%");
-        assert_eq!(source_path("stdin:dump.sql"), "stdin:dump.sql");
-    }
 }

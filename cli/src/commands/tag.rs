@@ -61,11 +61,7 @@ impl ChangeArgs {
 pub(crate) fn run(ctx: &Context, args: &TagArgs) -> Result<Exit, CliError> {
     let repository = ctx.open(Access::Write)?;
     // all are found before any is changed
-    let found = args
-        .snapshots
-        .iter()
-        .map(|name| select::find(&repository, name, &ctx.question()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let found = select::find_all(&repository, &args.snapshots, &ctx.question())?;
     let mut changed = Vec::new();
     for info in &found {
         let tags = args.change.apply(&info.snapshot.tags);

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use jiff::tz::TimeZone;
 use lakebed_engine::core::record::tree::{Entry, EntryKind};
-use lakebed_engine::core::text::escape_path;
+use lakebed_engine::core::text::{escape_path, file_uri_path};
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::restore::Action;
 use serde_json::{Value, json};
@@ -96,6 +96,11 @@ fn in_zone(time: Timestamp, zone: TimeZone) -> String {
 /// Writes text from a repository without anything that a terminal would obey.
 pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Writes a local source as the path of its folder; others keep their URI.
+pub(crate) fn source_path(uri: &str) -> String {
+    file_uri_path(uri).map_or_else(|| plain(uri), |path| escape_path(&path))
 }
 
 /// Writes a path of a snapshot, with a slash after a directory's.
@@ -293,6 +298,12 @@ mod tests {
         let mut out = Vec::new();
         table.write(&mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "ID   Size  Host\na    10 B  über\nbcd   1 B\n");
+    }
+
+    #[test]
+    fn local_sources_are_shown_as_paths() {
+        assert_eq!(source_path("file:///data/my%20lake%0a"), "/data/my lake\\x0a");
+        assert_eq!(source_path("stdin:dump.sql"), "stdin:dump.sql");
     }
 
     #[test]

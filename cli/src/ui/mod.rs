@@ -8,7 +8,7 @@ mod progress;
 
 pub(crate) use format::{
     Table, action_sign, bytes, count, counted, duration, entry_json, local_time, mode, percent, plain, rate, ratio,
-    text_of,
+    source_path, text_of,
 };
 pub(crate) use json::repository as repository_json;
 pub(crate) use progress::{CliMonitor, cancel_flag};

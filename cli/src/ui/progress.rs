@@ -71,6 +71,9 @@ fn phase_name(phase: Phase) -> &'static str {
         Phase::Restore => "Restoring",
         Phase::VerifyStructure => "Checking the structure",
         Phase::VerifyData => "Reading packs",
+        Phase::Mark => "Finding out what is needed",
+        Phase::Await => "Waiting for running backups",
+        Phase::Repack => "Freeing packs",
         _ => "Working",
     }
 }

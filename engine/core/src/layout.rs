@@ -93,6 +93,11 @@ pub fn condemnation(generation: u64, number: u32) -> ObjectKey {
     key(format!("{GC}{generation:016x}/condemned/{number:08x}"))
 }
 
+/// Returns the key of the list of sessions that the prune of a generation waits for.
+pub fn awaited(generation: u64) -> ObjectKey {
+    key(format!("{GC}{generation:016x}/awaited"))
+}
+
 /// Returns the key of a generation's done mark.
 pub fn done(generation: u64) -> ObjectKey {
     key(format!("{GC}{generation:016x}/done"))
@@ -101,6 +106,39 @@ pub fn done(generation: u64) -> ObjectKey {
 /// Returns the key of a verification ledger.
 pub fn ledger(id: LedgerId) -> ObjectKey {
     key(format!("{LEDGER}{id}"))
+}
+
+/// What an object under `gc/` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GcObject {
+    /// The claim of the generation.
+    Claim,
+    /// The list of condemned packs of that number.
+    Condemnation(u32),
+    /// The list of sessions to wait for.
+    Awaited,
+    /// The done mark.
+    Done,
+}
+
+/// Tells which generation an object under `gc/` belongs to, and what it is; `None` for names that are not ours.
+pub fn parse_gc(key: &ObjectKey) -> Option<(u64, GcObject)> {
+    let mut parts = key.as_str().strip_prefix(GC)?.split('/');
+    let generation = u64::from_str_radix(parts.next()?, 16).ok()?;
+    let object = match (parts.next()?, parts.next()) {
+        ("claim", None) => GcObject::Claim,
+        ("awaited", None) => GcObject::Awaited,
+        ("done", None) => GcObject::Done,
+        ("condemned", Some(number)) => GcObject::Condemnation(u32::from_str_radix(number, 16).ok()?),
+        _ => return None,
+    };
+    let same = match object {
+        GcObject::Claim => claim(generation),
+        GcObject::Condemnation(number) => condemnation(generation, number),
+        GcObject::Awaited => awaited(generation),
+        GcObject::Done => done(generation),
+    };
+    (same == *key).then_some((generation, object))
 }
 
 /// Returns the last part of a key: the id that an object is named by.

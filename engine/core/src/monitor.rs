@@ -27,10 +27,8 @@ pub enum Phase {
     Mark,
     /// Waiting for writers that began before something was condemned.
     Await,
-    /// Copying what is live out of condemned packs.
+    /// Copying what is needed out of condemned packs, and deleting them.
     Repack,
-    /// Deleting packs and records.
-    Delete,
 }
 
 /// One step forward. Numbers are increments.

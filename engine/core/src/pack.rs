@@ -9,7 +9,7 @@ use crate::codec::frame::{
     open_frame, seal_frame,
 };
 use crate::codec::seal::{ObjectSealer, RepositoryKeys, SALT_LEN, Salt};
-use crate::id::{ChunkId, ID_LEN, PackId, SessionId, TreeId};
+use crate::id::{ChunkId, ID_LEN, PackId, SegmentId, SessionId, TreeId};
 use crate::wire::{DecodeError, Reader, put_varint};
 
 /// First bytes of a trailer; the fourth is the format version.
@@ -359,11 +359,22 @@ pub fn decode_segment(bytes: &[u8]) -> Result<Vec<PackInfo>, DecodeError> {
     Ok(packs)
 }
 
-/// Returns the bytes of a removal segment: packs that left, or are about to leave, the repository for ever.
-pub fn encode_removal(packs: &[PackId]) -> Vec<u8> {
+/// What a removal segment says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Removal {
+    /// Packs that left, or are about to leave, the repository for ever.
+    pub packs: Vec<PackId>,
+    /// Segments that others took the place of: what they said is said anew, but for packs that left.
+    pub replaced: Vec<SegmentId>,
+}
+
+/// Returns the bytes of a removal segment.
+pub fn encode_removal(removal: &Removal) -> Vec<u8> {
     let mut out = vec![PACK_VERSION];
-    put_varint(&mut out, packs.len() as u64);
-    packs.iter().for_each(|id| out.extend_from_slice(id.as_bytes()));
+    put_varint(&mut out, removal.packs.len() as u64);
+    removal.packs.iter().for_each(|id| out.extend_from_slice(id.as_bytes()));
+    put_varint(&mut out, removal.replaced.len() as u64);
+    removal.replaced.iter().for_each(|id| out.extend_from_slice(id.as_bytes()));
     out
 }
 
@@ -371,12 +382,14 @@ pub fn encode_removal(packs: &[PackId]) -> Vec<u8> {
 ///
 /// # Errors
 /// Bytes that no writer of a known version can have written.
-pub fn decode_removal(bytes: &[u8]) -> Result<Vec<PackId>, DecodeError> {
+pub fn decode_removal(bytes: &[u8]) -> Result<Removal, DecodeError> {
     let mut reader = versioned(bytes, "removal segment")?;
     let count = reader.count(ID_LEN)?;
     let packs = (0..count).map(|_| reader.id(PackId::from_slice)).collect::<Result<_, _>>()?;
+    let count = reader.count(ID_LEN)?;
+    let replaced = (0..count).map(|_| reader.id(SegmentId::from_slice)).collect::<Result<_, _>>()?;
     reader.end()?;
-    Ok(packs)
+    Ok(Removal { packs, replaced })
 }
 
 #[cfg(test)]
@@ -412,8 +425,8 @@ mod tests {
             let pack = PackInfo { id: PackId::new(id), size_bytes: 77, directory };
             let bytes = encode_segment(std::slice::from_ref(&pack));
             prop_assert_eq!(decode_segment(&bytes).unwrap(), vec![pack]);
-            let removal = encode_removal(&[PackId::new(id)]);
-            prop_assert_eq!(decode_removal(&removal).unwrap(), vec![PackId::new(id)]);
+            let removal = Removal { packs: vec![PackId::new(id)], replaced: vec![SegmentId::new(id); 2] };
+            prop_assert_eq!(decode_removal(&encode_removal(&removal)).unwrap(), removal);
         }
 
         #[test]

@@ -191,21 +191,51 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// # Errors
     /// After a failure nothing is known of what was put since the last success.
     fn sync(&self) -> Result<(), StorageError>;
+
+    /// Gives up the space that is held back for whoever must write a little before it can free much, and tells whether
+    /// there was any.
+    ///
+    /// # Errors
+    /// Whatever kept it from being given up.
+    fn release_reserve(&self) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
+    /// Holds that space back again, where the medium can do that and has the room.
+    ///
+    /// # Errors
+    /// As [`Storage::put`], but for `NoSpace`: then there is no reserve, and that is no failure.
+    fn restore_reserve(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    /// Removes what writers left unfinished that are certainly dead, and returns how many bytes that freed. What may
+    /// belong to a living one stays.
+    ///
+    /// # Errors
+    /// Whatever kept them from being listed or removed.
+    fn sweep(&self) -> Result<u64, StorageError> {
+        Ok(0)
+    }
 }
 
-/// An object being written. Dropping it abandons it without a trace.
+/// An object being written. Dropping it before it is finished abandons it without a trace.
+///
+/// A call that failed with `NoSpace` may be repeated once there is room: it then succeeds as if it were the first, or
+/// fails for good. After any other failure the object can only be dropped: repeating the call fails too.
 pub trait ObjectWriter: Send {
     /// Appends bytes.
     ///
     /// # Errors
-    /// After a failure the object can only be dropped.
+    /// As [`Storage::put`]; and the object is finished, or an earlier call failed.
     fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError>;
 
-    /// Makes the content durable and gives it its name, as [`Storage::put`] does.
+    /// Makes the content durable and gives it its name, as [`Storage::put`] does. Nothing can be done with the writer
+    /// after that.
     ///
     /// # Errors
-    /// As [`Storage::put`].
-    fn finish(self: Box<Self>, key: &ObjectKey) -> Result<(), StorageError>;
+    /// As [`Storage::put`]; and the object is finished, or an earlier call failed.
+    fn finish(&mut self, key: &ObjectKey) -> Result<(), StorageError>;
 }
 
 #[cfg(test)]

@@ -52,6 +52,25 @@ pub fn unescape_path(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Returns the path that a `file://` URI names; `None` where it is another URI. A percent sign that begins no escape stands
+/// for itself.
+pub fn file_uri_path(uri: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let mut path = Vec::with_capacity(uri.len());
+    let mut rest = uri.strip_prefix("file://")?.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.first().and_then(digit).zip(after.get(1).and_then(digit));
+        let (decoded, left) = match digits.filter(|_| byte == b'%') {
+            // two digits are less than 256
+            Some((high, low)) => ((high * 16 + low) as u8, &after[2..]),
+            None => (byte, after),
+        };
+        path.push(decoded);
+        rest = left;
+    }
+    Some(path)
+}
+
 /// Bytes that are written as escaped text in records.
 pub mod serde_path {
     use serde::{Deserialize, Deserializer, Serializer};
@@ -72,6 +91,15 @@ pub mod serde_path {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn file_uris_name_paths() {
+        let path = |uri| file_uri_path(uri).map(|path| escape_path(&path));
+        assert_eq!(path("file:///data/my%20lake").as_deref(), Some("/data/my lake"));
+        assert_eq!(path("file:///a%fF%0a%").as_deref(), Some("/a\\xff\\x0a%"));
+        assert_eq!(path("file:///%+f%4").as_deref(), Some("/%+f%4"));
+        assert_eq!(path("stdin:dump.sql"), None);
+    }
 
     proptest! {
         #[test]

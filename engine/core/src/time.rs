@@ -77,6 +77,9 @@ pub trait Clock: Send + Sync {
 
     /// Returns nanoseconds of a clock that never goes back, from an arbitrary start.
     fn monotonic_ns(&self) -> u64;
+
+    /// Lets so much time pass.
+    fn sleep(&self, time: std::time::Duration);
 }
 
 /// Where randomness comes from.

@@ -37,7 +37,7 @@ impl Run<'_> {
         let root = self.partial_tree(&self.root)?;
         self.chunks.publish()?;
         let checkpoint = Checkpoint { root, summary: self.summary() };
-        if let Some(session) = &mut *self.session.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(session) = &*self.session.lock().unwrap_or_else(PoisonError::into_inner) {
             session.checkpoint(checkpoint)?;
         }
         self.schedule_checkpoint();

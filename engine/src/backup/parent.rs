@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use lakebed_core::id::{SessionId, SnapshotId, TreeId};
+use lakebed_core::process::Fate;
 use lakebed_core::record::snapshot::SourceRecord;
 use lakebed_core::time::Timestamp;
 
 use super::{BackupOptions, ParentChoice};
 use crate::error::{Error, Result};
 use crate::repository::Repository;
-use crate::system::{is_dead, is_of_another_boot};
 
 /// A tree to compare with.
 #[derive(Debug, Clone)]
@@ -66,11 +66,9 @@ pub(super) fn choose(
     let mut checkpoints = Vec::new();
     for other in ours {
         // of another boot of a host of this name: not certainly dead, but nobody here is at it
-        let dead = is_dead(&other.newest.process) || repository.run_has_ended(other.id)?;
-        let elsewhere = is_of_another_boot(&other.newest.process);
-        if dead {
+        if repository.is_over(other.id, &other.newest.process)? {
             base.dead.push(other.id);
-        } else if !elsewhere {
+        } else if repository.processes().fate(&other.newest.process) == Fate::Alive {
             continue;
         }
         // one that is older than the parent holds nothing that the parent does not

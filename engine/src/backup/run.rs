@@ -8,6 +8,7 @@ use lakebed_core::chunker::Chunker;
 use lakebed_core::codec::compress::FrameContent;
 use lakebed_core::id::{PackId, SessionId, TreeId};
 use lakebed_core::monitor::{Monitor, Phase};
+use lakebed_core::protocol::WriterStep;
 use lakebed_core::record::RECORD_VERSION;
 use lakebed_core::record::session::{Outcome, Run as RunRecord, Session};
 use lakebed_core::record::snapshot::{Failure, Snapshot, SourceRecord, Summary};
@@ -72,6 +73,8 @@ pub(super) struct Run<'a> {
     /// Frames that were not full when their worker ended.
     pub(super) left_over: Mutex<Vec<FrameBuilder>>,
     pub(super) session: Mutex<Option<SessionHandle>>,
+    /// Set when the session was found expired.
+    expired: Option<(SessionId, Arc<AtomicBool>)>,
     pub(super) clock: Arc<dyn lakebed_core::time::Clock>,
     pub(super) started: Timestamp,
     pub(super) checkpoint_due_ns: AtomicU64,
@@ -170,6 +173,11 @@ impl Worker<'_, '_> {
             // another worker has failed: what it said is what counts
             return Err(Error::Interrupted);
         }
+        if let Some((session, expired)) = &self.run.expired
+            && expired.load(Ordering::Relaxed)
+        {
+            return Err(Error::SessionExpired { session: *session });
+        }
         let stop = self.run.monitor.is_cancelled() && !self.run.stopping.swap(true, Ordering::Relaxed);
         if stop || (!self.run.queue.wants_parking() && self.run.checkpoint_is_due()) {
             self.run.queue.request_parking();
@@ -263,7 +271,10 @@ pub(super) fn run(
     // register, then read what is condemned, then choose what to compare with: the order that makes pruning safe
     let mut session = match options.dry_run {
         true => None,
-        false => Some(register(repository, &sources, options)?),
+        false => {
+            monitor.step(WriterStep::Register.into());
+            Some(register(repository, &sources, options)?)
+        }
     };
     let result = run_session(repository, mount_points, sources, request, monitor, started, &mut session);
     if let Some(session) = session
@@ -298,7 +309,7 @@ fn end_session(session: SessionHandle, result: &Result<Finished>, request: &Requ
     let record = RunRecord {
         version: RECORD_VERSION,
         command: request.command.into(),
-        process: session.process().clone(),
+        process: session.process(),
         outcome,
         error,
         summary,
@@ -314,7 +325,7 @@ fn register(repository: &Repository, sources: &[SourceRecord], options: &BackupO
         number: 0,
         time: Timestamp::default(),
         base_generation: 0,
-        process: crate::system::this_process(&options.host),
+        process: repository.processes().this(&options.host),
         sources: sources.to_vec(),
         parent: None,
         checkpoint: None,
@@ -333,7 +344,9 @@ fn run_session(
     session: &mut Option<SessionHandle>,
 ) -> Result<Finished> {
     let options = request.options;
+    monitor.step(WriterStep::ReadCondemned.into());
     let condemned = repository.condemned_packs()?;
+    monitor.step(WriterStep::FoldSegments.into());
     let index = Arc::new(repository.index(monitor)?);
     let listed = repository.store().list_packs()?;
     let missing = index.check_packs(&listed, &condemned);
@@ -342,6 +355,7 @@ fn run_session(
             "{missing} packs are missing or of another size; what they held is stored again as far as it is found"
         ));
     }
+    monitor.step(WriterStep::ChooseParent.into());
     let own_id = session.as_ref().map(SessionHandle::id);
     let nobody = || SessionId::new([0; 32]);
     let Base { parent, comparisons, dead, ended, resumed } =
@@ -351,6 +365,7 @@ fn run_session(
     }
     // the parent may have been committed since the index was folded
     index.fold_new(repository.store(), monitor).map_err(Error::from)?;
+    monitor.step(WriterStep::StorePacks.into());
     monitor.phase(Phase::Backup, None);
 
     let config = repository.config();
@@ -385,6 +400,7 @@ fn run_session(
         read_limit: limit(options.read_limit),
         root: root.clone(),
         left_over: Mutex::default(),
+        expired: session.as_ref().map(|session| (session.id(), session.expired())),
         session: Mutex::new(session.take()),
         clock: repository.shared_clock(),
         started,
@@ -401,6 +417,7 @@ fn run_session(
     }
     monitor.phase(Phase::Commit, None);
     let root = root.finished().ok_or(Error::NothingRead)?;
+    monitor.step(WriterStep::PublishSegments.into());
     run.chunks.publish()?;
     let mut failures = std::mem::take(&mut *run.failures.lock().unwrap_or_else(PoisonError::into_inner));
     failures.sort_by(|a, b| a.path.cmp(&b.path));
@@ -411,6 +428,7 @@ fn run_session(
     if let (Some(session), false) = (session.as_ref(), unchanged) {
         let mut snapshot = snapshot(&run, &report, session, root, sources);
         if (request.review)(&mut snapshot, &run.reader)? {
+            monitor.step(WriterStep::Commit.into());
             report.summary.bytes_stored += session.commit(&snapshot)?;
             report.snapshot = Some(SnapshotInfo { id: session.id(), snapshot });
         }

@@ -18,7 +18,7 @@ use lakebed_core::codec::frame::{FrameKind, FrameScratch};
 use lakebed_core::id::{PackId, SegmentId};
 use lakebed_core::layout;
 use lakebed_core::monitor::{Monitor, Phase, Progress};
-use lakebed_core::pack::{BlobId, PackInfo, PackKind, decode_removal, decode_segment};
+use lakebed_core::pack::{BlobId, PackInfo, PackKind, Removal, decode_removal, decode_segment};
 
 use crate::error::{Error, Result};
 use crate::repository::Store;
@@ -134,6 +134,9 @@ struct State {
     overlay: HashMap<BlobId, Vec<Place>>,
     segments: HashSet<SegmentId>,
     removed: HashSet<PackId>,
+    replaced: HashSet<SegmentId>,
+    /// What [`Index::check_packs`] was told is condemned; `None` before that.
+    condemned: Option<HashSet<PackId>>,
     /// A segment could not be read.
     passed_over: bool,
     /// RocksDB could not be written: nothing more is written to it in this process.
@@ -147,6 +150,9 @@ pub struct Index {
     mode: Mode,
     state: RwLock<State>,
 }
+
+/// So many listings are looked at before a segment that is not there counts as lost.
+const LISTINGS: usize = 4;
 
 /// Applying a segment of this many packs at once bounds the memory of a batch.
 const PACKS_PER_BATCH: usize = 8;
@@ -203,6 +209,7 @@ impl Index {
         if let Some(rocks) = &rocks {
             state.segments = rocks.segments()?;
             state.removed = rocks.removed()?;
+            state.replaced = rocks.replaced()?;
             for (number, entry) in rocks.packs()? {
                 match entry {
                     Some(entry) => state.packs.insert(number, entry),
@@ -239,24 +246,32 @@ impl Index {
     /// # Errors
     /// Storage, or a damaged segment.
     pub fn fold_new(&self, store: &Store, monitor: &dyn Monitor) -> std::result::Result<usize, Attempt> {
-        let listed = store.list_ids::<SegmentId>(layout::INDEX)?;
+        for _ in 1..LISTINGS {
+            match self.fold_listed(store, monitor) {
+                // segments are replaced by others while we look: what is in none of a listing is in the next one
+                Err(Attempt::Broken(_)) => {}
+                Err(Attempt::Failed(Error::Storage(error))) if error.is_not_found() => {}
+                result => return result,
+            }
+        }
+        self.fold_listed(store, monitor)
+    }
+
+    fn fold_listed(&self, store: &Store, monitor: &dyn Monitor) -> std::result::Result<usize, Attempt> {
+        let listed: HashSet<SegmentId> = store.list_ids::<SegmentId>(layout::INDEX)?.into_iter().collect();
         let known = self.read_state().segments.clone();
-        let in_storage: HashSet<SegmentId> = listed.iter().copied().collect();
-        if let Some(gone) = known.iter().find(|id| !in_storage.contains(id)) {
-            return Err(Attempt::Broken(format!("it has the segment {}, which storage does not have", gone.short())));
+        let mut new: Vec<SegmentId> = listed.iter().filter(|id| !known.contains(id)).copied().collect();
+        new.sort_unstable();
+        if !new.is_empty() {
+            monitor.phase(Phase::Index, Some(Progress { entries: new.len() as u64, bytes: 0 }));
         }
-        let new: Vec<SegmentId> = listed.into_iter().filter(|id| !known.contains(id)).collect();
-        if new.is_empty() {
-            return Ok(0);
-        }
-        monitor.phase(Phase::Index, Some(Progress { entries: new.len() as u64, bytes: 0 }));
         // removals win over every other segment, earlier or later: they come first
         let mut additions = Vec::new();
-        for id in new {
+        for &id in &new {
             let read = store.with_scratch(|scratch| read_segment(store, id, scratch));
             match read {
-                Ok(Segment::Removal(packs)) => {
-                    self.apply_removal(id, &packs);
+                Ok(Segment::Removal(removal)) => {
+                    self.apply_removal(id, &removal);
                     monitor.advance(Progress { entries: 1, bytes: 0 });
                 }
                 Ok(Segment::Addition(_)) => additions.push(id),
@@ -274,22 +289,89 @@ impl Index {
         let count = additions.len();
         for id in additions {
             if let Segment::Addition(packs) = store.with_scratch(|scratch| read_segment(store, id, scratch))? {
-                self.apply(id, &packs);
+                self.fold(store, id, &packs)?;
             }
             monitor.advance(Progress { entries: 1, bytes: 0 });
         }
+        self.forget_gone(store, known.difference(&listed).copied())?;
         Ok(count)
     }
 
-    /// Enters a segment that has been published.
+    /// Forgets segments that are no longer in storage because others took their place. Any other that is gone means that
+    /// the index is ahead of storage.
+    fn forget_gone(
+        &self,
+        store: &Store,
+        unlisted: impl Iterator<Item = SegmentId>,
+    ) -> std::result::Result<(), Attempt> {
+        let mut gone = Vec::new();
+        for id in unlisted {
+            match store.storage().size(&layout::segment(id)) {
+                // a listing may lag
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => gone.push(id),
+                Err(error) => return Err(Error::from(error).into()),
+            }
+        }
+        let mut state = self.write_state();
+        if let Some(lost) = gone.iter().find(|id| !state.replaced.contains(id)) {
+            return Err(Attempt::Broken(format!("it has the segment {}, which storage does not have", lost.short())));
+        }
+        state.segments.retain(|id| !gone.contains(id));
+        if let (Some(rocks), Mode::Primary, false) = (&self.rocks, self.mode, gone.is_empty())
+            && rocks.forget_segments(&gone).is_err()
+        {
+            state.degraded = true;
+        }
+        Ok(())
+    }
+
+    /// Returns how many segments were folded, ever: another number than before means that there is something new.
+    pub(crate) fn changes(&self) -> usize {
+        let state = self.read_state();
+        // what is forgotten was replaced, and that is noted
+        state.segments.len() + state.replaced.len()
+    }
+
+    /// Enters a segment that was found in storage. Once packs were compared with storage, those that come later are too.
+    fn fold(&self, store: &Store, segment: SegmentId, packs: &[PackInfo]) -> std::result::Result<(), Attempt> {
+        let condemned = self.read_state().condemned.clone();
+        let mut unusable = HashSet::new();
+        if let Some(condemned) = condemned {
+            for pack in packs {
+                let is_there = match store.storage().size(&layout::pack(pack.id)) {
+                    Ok(size) => size == pack.size_bytes,
+                    Err(error) if error.is_not_found() => false,
+                    Err(error) => return Err(Error::from(error).into()),
+                };
+                if !is_there || condemned.contains(&pack.id) {
+                    unusable.insert(pack.id);
+                }
+            }
+        }
+        self.enter(segment, packs, &unusable);
+        Ok(())
+    }
+
+    /// Enters a segment that this process has just published; its packs are there.
     pub fn apply(&self, segment: SegmentId, packs: &[PackInfo]) {
+        self.enter(segment, packs, &HashSet::new());
+    }
+
+    fn enter(&self, segment: SegmentId, packs: &[PackInfo], unusable: &HashSet<PackId>) {
         let mut state = self.write_state();
         let mut numbered = Vec::new();
         for pack in packs {
             if state.removed.contains(&pack.id) || state.packs.number_of(&pack.id).is_some() {
                 continue;
             }
-            let entry = PackEntry { id: pack.id, kind: pack.directory.kind, size_bytes: pack.size_bytes, usable: true };
+            let entry = PackEntry {
+                id: pack.id,
+                kind: pack.directory.kind,
+                size_bytes: pack.size_bytes,
+                session: pack.directory.session,
+                usable: !unusable.contains(&pack.id),
+            };
             numbered.push((state.packs.add(entry), pack));
         }
         state.segments.insert(segment);
@@ -310,16 +392,17 @@ impl Index {
         }
     }
 
-    fn apply_removal(&self, segment: SegmentId, packs: &[PackId]) {
+    fn apply_removal(&self, segment: SegmentId, removal: &Removal) {
         let mut state = self.write_state();
-        let numbers: Vec<_> = packs.iter().filter_map(|id| state.packs.number_of(id)).collect();
-        if let (Some(rocks), Mode::Primary) = (&self.rocks, self.mode)
-            && rocks.remove_packs(segment, packs, &numbers).is_err()
+        let numbers: Vec<_> = removal.packs.iter().filter_map(|id| state.packs.number_of(id)).collect();
+        if let (Some(rocks), Mode::Primary, false) = (&self.rocks, self.mode, state.degraded)
+            && rocks.add_removal(segment, removal, &numbers).is_err()
         {
             state.degraded = true;
         }
-        packs.iter().for_each(|id| state.packs.remove(id));
-        state.removed.extend(packs);
+        removal.packs.iter().for_each(|id| state.packs.remove(id));
+        state.removed.extend(&removal.packs);
+        state.replaced.extend(&removal.replaced);
         state.segments.insert(segment);
     }
 
@@ -389,6 +472,7 @@ impl Index {
             entry.usable = is_there && !condemned.contains(&entry.id);
             missing += usize::from(!is_there);
         }
+        state.condemned = Some(condemned.clone());
         missing
     }
 
@@ -483,12 +567,12 @@ impl Index {
 }
 
 /// What a segment says.
-enum Segment {
+pub(crate) enum Segment {
     Addition(Vec<PackInfo>),
-    Removal(Vec<PackId>),
+    Removal(Removal),
 }
 
-fn read_segment(store: &Store, id: SegmentId, scratch: &mut FrameScratch) -> Result<Segment> {
+pub(crate) fn read_segment(store: &Store, id: SegmentId, scratch: &mut FrameScratch) -> Result<Segment> {
     let key = layout::segment(id);
     let kinds = [FrameKind::Segment, FrameKind::RemovalSegment];
     let (kind, plain) = store.read_hashed(&key, id.as_bytes(), &kinds, layout::INDEX, scratch)?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use lakebed_core::id::PackId;
+use lakebed_core::id::{PackId, SessionId};
 use lakebed_core::pack::PackKind;
 
 /// A pack's number in the local index. Numbers are never used again.
@@ -17,6 +17,8 @@ pub struct PackEntry {
     pub kind: PackKind,
     /// Size of the whole object in bytes.
     pub size_bytes: u64,
+    /// The session that wrote it.
+    pub session: SessionId,
     /// It is in storage at its size, as far as that was looked at, and not condemned.
     pub usable: bool,
 }

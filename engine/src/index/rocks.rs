@@ -9,8 +9,8 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use lakebed_core::id::{PackId, RepositoryId, SegmentId};
-use lakebed_core::pack::{BlobId, PackInfo, PackKind};
+use lakebed_core::id::{PackId, RepositoryId, SegmentId, SessionId};
+use lakebed_core::pack::{BlobId, PackInfo, PackKind, Removal};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, FlushOptions, IteratorMode,
     MergeOperands, Options, WriteBatch, WriteOptions,
@@ -22,12 +22,15 @@ use super::{Mode, PLACE_LEN, places};
 use crate::error::Error;
 
 /// Version of what is kept in RocksDB. Another one leads to a new index.
-const SCHEMA: &[u8] = b"lakebed index 1";
+const SCHEMA: &[u8] = b"lakebed index 2";
 
 const CHUNKS: &str = "chunks";
 const PACKS: &str = "packs";
 const SEGMENTS: &str = "segments";
 const META: &str = "meta";
+/// Keys in `meta`: packs that were removed, segments that were replaced.
+const REMOVED: &[u8] = b"removed/";
+const REPLACED: &[u8] = b"replaced/";
 const FAMILIES: [&str; 4] = [CHUNKS, PACKS, SEGMENTS, META];
 
 /// A failure of RocksDB, told apart by whether making the index anew cures it.
@@ -201,6 +204,7 @@ impl Rocks {
             let mut value = pack.id.as_bytes().to_vec();
             value.push(kind_code(pack.directory.kind));
             value.extend_from_slice(&pack.size_bytes.to_le_bytes());
+            value.extend_from_slice(pack.directory.session.as_bytes());
             batch.put_cf(families, number.to_be_bytes(), value);
             places(number, pack, |id, place| batch.merge_cf(chunks, id.as_bytes(), place.encode()));
         }
@@ -215,10 +219,13 @@ impl Rocks {
     }
 
     /// Enters a removal segment. What the packs held is left behind; their numbers are never used again.
-    pub(super) fn remove_packs(&self, segment: SegmentId, packs: &[PackId], numbers: &[PackNumber]) -> Result<()> {
+    pub(super) fn add_removal(&self, segment: SegmentId, removal: &Removal, numbers: &[PackNumber]) -> Result<()> {
         let mut batch = WriteBatch::default();
-        for pack in packs {
-            batch.put_cf(self.family(META)?, [b"removed/", &pack.as_bytes()[..]].concat(), b"");
+        for pack in &removal.packs {
+            batch.put_cf(self.family(META)?, [REMOVED, pack.as_bytes()].concat(), b"");
+        }
+        for replaced in &removal.replaced {
+            batch.put_cf(self.family(META)?, [REPLACED, replaced.as_bytes()].concat(), b"");
         }
         for number in numbers {
             // the row stays, so that the number stays taken
@@ -237,15 +244,38 @@ impl Rocks {
         Ok(all)
     }
 
+    /// Returns the packs that were removed.
     pub(super) fn removed(&self) -> Result<HashSet<PackId>> {
+        self.named_below(REMOVED, PackId::from_slice)
+    }
+
+    /// Returns the segments that others took the place of.
+    pub(super) fn replaced(&self) -> Result<HashSet<SegmentId>> {
+        self.named_below(REPLACED, SegmentId::from_slice)
+    }
+
+    fn named_below<T: Eq + std::hash::Hash>(
+        &self,
+        prefix: &[u8],
+        id: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<HashSet<T>> {
         let mut all = HashSet::new();
         self.scan(META, |key, _| {
-            if let Some(id) = key.strip_prefix(b"removed/") {
-                all.insert(PackId::from_slice(id)?);
+            if let Some(name) = key.strip_prefix(prefix) {
+                all.insert(id(name)?);
             }
             Some(())
         })?;
         Ok(all)
+    }
+
+    /// Forgets segments that are no longer in storage: what they said is said by others.
+    pub(super) fn forget_segments(&self, segments: &[SegmentId]) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        for segment in segments {
+            batch.delete_cf(self.family(SEGMENTS)?, segment.as_bytes());
+        }
+        self.write(batch)
     }
 
     /// Returns every pack by number; a number whose pack was removed comes alone.
@@ -258,11 +288,13 @@ impl Rocks {
                 return Some(());
             }
             let (id, rest) = value.split_at_checked(32)?;
-            let (kind, size) = rest.split_first()?;
+            let (kind, rest) = rest.split_first()?;
+            let (size, session) = rest.split_at_checked(8)?;
             let entry = PackEntry {
                 id: PackId::from_slice(id)?,
                 kind: if *kind == kind_code(PackKind::Tree) { PackKind::Tree } else { PackKind::Data },
                 size_bytes: u64::from_le_bytes(size.try_into().ok()?),
+                session: SessionId::from_slice(session)?,
                 usable: true,
             };
             all.push((number, Some(entry)));

@@ -6,15 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lakebed_core::codec::compress::{Compression, FrameContent};
 use lakebed_core::id::{ChunkId, SessionId, TreeId};
-use lakebed_core::layout;
-use lakebed_core::pack::{BlobId, PackInfo, PackKind, encode_segment};
+use lakebed_core::pack::{BlobId, PackInfo, PackKind};
 use lakebed_core::record::tree::NodeSink;
 
 use super::limit::RateLimit;
 use super::{FrameBuilder, PackWriter, Repository, Store};
 use crate::error::Result;
 use crate::index::Index;
-use crate::index_rebuild::PACKS_PER_SEGMENT;
 
 /// Chunks and nodes that this session has taken upon itself and that the index does not know yet.
 struct InFlight {
@@ -183,19 +181,11 @@ impl ChunkStore {
     }
 
     fn publish_segments(&self, packs: &[PackInfo]) -> Result<()> {
-        let mut published = Vec::new();
-        for batch in packs.chunks(PACKS_PER_SEGMENT) {
-            let plain = encode_segment(batch);
-            let kind = lakebed_core::codec::frame::FrameKind::Segment;
-            let (name, size) = self.store.put_hashed(kind, layout::INDEX, &plain, self.repository.random())?;
-            let tails: u64 = batch.iter().map(|pack| pack.size_bytes - pack.directory.frames_len()).sum();
-            self.counts.stored.fetch_add(size + tails, Ordering::Relaxed);
-            published.push((lakebed_core::id::SegmentId::new(name), batch));
-        }
-        self.store.storage().sync()?;
-        for (id, batch) in published {
-            self.index.apply(id, batch);
-        }
+        let published = self.repository.publish_segments(packs)?;
+        let segments: u64 = published.iter().map(|segment| segment.size_bytes).sum();
+        let tails: u64 = packs.iter().map(|pack| pack.size_bytes - pack.directory.frames_len()).sum();
+        self.counts.stored.fetch_add(segments + tails, Ordering::Relaxed);
+        published.iter().for_each(|segment| self.index.apply(segment.id, segment.packs));
         Ok(())
     }
 }

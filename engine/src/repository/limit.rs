@@ -32,8 +32,7 @@ impl RateLimit {
         if let Ok(wait) = u64::try_from(due_ns.saturating_sub(passed_ns))
             && wait > 0
         {
-            // waiting is what a limit is for
-            std::thread::sleep(Duration::from_nanos(wait));
+            self.clock.sleep(Duration::from_nanos(wait));
         }
     }
 }

@@ -1,14 +1,18 @@
 //! A repository: its objects, its keys, its index.
 
 mod chunk_store;
+mod generations;
 mod keys;
 mod limit;
 mod open;
 mod reader;
+mod segments;
+mod session_state;
 mod sessions;
 mod snapshots;
 mod store;
 mod structure;
+mod tombstones;
 mod trust;
 mod writer;
 
@@ -17,11 +21,15 @@ pub use keys::KeyInfo;
 pub(crate) use limit::RateLimit;
 pub use open::{InitOptions, OpenOptions, RepositoryInfo};
 pub use reader::{BlobReader, TreeEntries};
+pub(crate) use segments::PACKS_PER_SEGMENT;
+pub use session_state::SessionState;
+pub(crate) use sessions::HEARTBEAT;
 pub use sessions::{SessionHandle, SessionInfo};
 pub use snapshots::{Catalogue, SnapshotFilter, SnapshotInfo, SnapshotSelector};
 pub use store::Store;
 pub(crate) use store::draw;
 pub(crate) use structure::{Step, is_whole};
+pub(crate) use tombstones::TombstoneState;
 pub(crate) use writer::{FrameBuilder, PackWriter, measure_frame};
 
 use std::path::PathBuf;
@@ -29,6 +37,7 @@ use std::sync::Arc;
 
 use lakebed_core::id::KeySlotId;
 use lakebed_core::monitor::Monitor;
+use lakebed_core::process::Processes;
 use lakebed_core::record::config::Config;
 use lakebed_core::time::{Clock, Random};
 
@@ -46,6 +55,7 @@ pub struct Repository {
     memory_bytes: u64,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    processes: Arc<dyn Processes>,
 }
 
 impl std::fmt::Debug for Repository {
@@ -73,6 +83,11 @@ impl Repository {
     /// Returns where randomness comes from.
     pub fn random(&self) -> &dyn Random {
         &*self.random
+    }
+
+    /// Returns who this process is, and which others still live.
+    pub fn processes(&self) -> &dyn Processes {
+        &*self.processes
     }
 
     pub(crate) fn shared_random(&self) -> Arc<dyn Random> {

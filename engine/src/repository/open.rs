@@ -7,6 +7,7 @@ use lakebed_core::chunker::ChunkerParameters;
 use lakebed_core::codec::seal::{DataKey, Encryption, RepositoryKeys};
 use lakebed_core::id::{KeySlotId, RepositoryId};
 use lakebed_core::layout;
+use lakebed_core::process::Processes;
 use lakebed_core::record::config::{Config, FORMAT_VERSION, Features};
 use lakebed_core::record::key_slot::{KeySlot, KeySlotError, Secret, Unlock};
 use lakebed_core::storage::{Storage, StorageErrorKind};
@@ -15,7 +16,7 @@ use lakebed_core::time::{Clock, Random};
 use super::store::draw;
 use super::{Repository, Store, trust};
 use crate::error::{Error, Result};
-use crate::system::{SystemClock, SystemRandom};
+use crate::system::{SystemClock, SystemProcesses, SystemRandom};
 
 /// How this process works with a repository. Nothing of it is kept there.
 #[derive(Clone)]
@@ -29,6 +30,8 @@ pub struct OpenOptions {
     pub clock: Arc<dyn Clock>,
     /// Where randomness comes from.
     pub random: Arc<dyn Random>,
+    /// Who this process is, and which others still live.
+    pub processes: Arc<dyn Processes>,
 }
 
 impl Default for OpenOptions {
@@ -38,6 +41,7 @@ impl Default for OpenOptions {
             memory_bytes: 128 << 20,
             clock: Arc::new(SystemClock::default()),
             random: Arc::new(SystemRandom),
+            processes: Arc::new(SystemProcesses),
         }
     }
 }
@@ -148,6 +152,7 @@ impl Repository {
             memory_bytes: options.memory_bytes,
             clock: options.clock.clone(),
             random: options.random.clone(),
+            processes: options.processes.clone(),
         })
     }
 

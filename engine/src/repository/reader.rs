@@ -3,17 +3,25 @@
 //! Every byte that is read is checked: the seal of its frame, then the hash that names it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lakebed_core::codec::frame::{FrameHeader, FrameName, OpenFrame, open_frame};
 use lakebed_core::id::{ChunkId, PackId, TreeId};
 use lakebed_core::layout;
+use lakebed_core::monitor::Silent;
 use lakebed_core::pack::{BlobId, PackKind};
 use lakebed_core::record::tree::{Content, Entry, Extent, Node};
 
 use super::Store;
 use crate::error::{Error, Result};
 use crate::index::{Index, Location};
+
+/// A chunk may move again while we look for it.
+const REFOLDS: usize = 3;
+
+/// In a repository that lacks much, not every chunk that is missing is a reason to list the segments once more.
+const FRUITLESS_MAX: u32 = 64;
 
 /// Decoded frames are kept up to this many bytes.
 const CACHE_BYTES: usize = 16 << 20;
@@ -50,12 +58,14 @@ pub struct BlobReader {
     store: Store,
     index: Arc<Index>,
     cache: Arc<Mutex<FrameCache>>,
+    /// How often there was nothing new to fold.
+    fruitless: Arc<AtomicU32>,
 }
 
 impl BlobReader {
     /// Joins objects and index.
     pub fn new(store: Store, index: Arc<Index>) -> Self {
-        Self { store, index, cache: Arc::default() }
+        Self { store, index, cache: Arc::default(), fruitless: Arc::default() }
     }
 
     /// Returns the index.
@@ -102,7 +112,39 @@ impl BlobReader {
     }
 
     /// Passes the bytes of a chunk or node to `read`, after checking them. Where one place is damaged, others are tried.
-    fn with_blob<T>(&self, id: BlobId, kind: PackKind, mut read: impl FnMut(&[u8]) -> T) -> Result<T> {
+    /// Where its pack is gone, a prune has moved it: what was published since is folded, and it is looked up again.
+    pub(crate) fn with_blob<T>(&self, id: BlobId, kind: PackKind, mut read: impl FnMut(&[u8]) -> T) -> Result<T> {
+        let mut result = self.find_blob(id, kind, &mut read);
+        for _ in 0..REFOLDS {
+            match &result {
+                Err(Error::Missing { .. }) => {}
+                Err(Error::Storage(error)) if error.is_not_found() => {}
+                _ => break,
+            }
+            // an index that cannot be folded now says nothing better than what is known already
+            if self.is_up_to_date()? {
+                break;
+            }
+            result = self.find_blob(id, kind, &mut read);
+        }
+        result
+    }
+
+    /// Folds what was published since the index was opened; tells whether there was nothing.
+    fn is_up_to_date(&self) -> Result<bool> {
+        if self.fruitless.load(Ordering::Relaxed) >= FRUITLESS_MAX {
+            return Ok(true);
+        }
+        let before = self.index.changes();
+        self.index.fold_new(&self.store, &Silent)?;
+        let nothing = self.index.changes() == before;
+        if nothing {
+            self.fruitless.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(nothing)
+    }
+
+    fn find_blob<T>(&self, id: BlobId, kind: PackKind, mut read: impl FnMut(&[u8]) -> T) -> Result<T> {
         let what = if kind == PackKind::Data { "The chunk" } else { "The tree node" };
         let place = self.index.lookup(&id)?.ok_or(Error::Missing { what, blob: id })?;
         let first = match self.with_blob_at(id, kind, &place, &mut read) {

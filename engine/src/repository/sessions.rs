@@ -1,30 +1,83 @@
-//! Sessions: registering a writer, its checkpoints, its one commit.
+//! Sessions: registering a writer, its heartbeats and checkpoints, its one commit.
 //!
 //! The order of a writer's steps is what keeps data safe beside a prune: register, then read the condemned packs, then
 //! choose a parent, and commit by putting the snapshot under the session's own key. Whoever expires a session puts an
 //! expiry under that same key, so exactly one of the two happens.
+//!
+//! A heartbeat is one more record with a higher number. Numbers that do not move tell others, by their own clock, that
+//! the session's process may be gone; being wrong about it costs the session its commit and nobody any data.
 
-use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use lakebed_core::codec::frame::FrameKind;
-use lakebed_core::id::{PackId, SessionId};
+use lakebed_core::id::SessionId;
 use lakebed_core::layout;
+use lakebed_core::process::Fate;
 use lakebed_core::record::RECORD_VERSION;
-use lakebed_core::record::gc::Condemnation;
 use lakebed_core::record::session::{Checkpoint, Expiry, Process, Run, Session};
 use lakebed_core::record::snapshot::Snapshot;
 use lakebed_core::storage::StorageErrorKind;
+use lakebed_core::time::Timestamp;
 
 use super::Repository;
 use super::store::draw;
 use crate::error::{Error, Result};
 
-/// A registered writer.
+/// So much time lies between two heartbeats. Whoever waits for a session gives it many times as long.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// A registered writer. Its heart beats, in a thread of its own, until it ends.
 #[derive(Debug)]
 pub struct SessionHandle {
+    shared: Arc<Shared>,
+    heart: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+/// What the session and its heart share.
+#[derive(Debug)]
+struct Shared {
     repository: Repository,
-    record: Session,
     id: SessionId,
+    record: Mutex<Session>,
+    /// Somebody has expired the session: it cannot commit any more.
+    expired: Arc<AtomicBool>,
+}
+
+impl Shared {
+    fn record(&self) -> MutexGuard<'_, Session> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the next record. The one before it is of no use then; the registration stays, in case this one is damaged.
+    fn put_next(&self, change: impl FnOnce(&mut Session)) -> Result<()> {
+        let store = &self.repository.store;
+        let mut record = self.record();
+        let before = record.number;
+        record.number += 1;
+        record.time = self.repository.clock().now();
+        change(&mut record);
+        store.put_record(&layout::session(self.id, record.number), &*record, self.repository.random())?;
+        store.storage().sync()?;
+        if before > 0 {
+            // where deleting is not allowed it stays, which is harmless
+            let _ = store.storage().delete(&layout::session(self.id, before));
+        }
+        Ok(())
+    }
+
+    fn beat(&self) {
+        let store = &self.repository.store;
+        if store.storage().size(&layout::snapshot(self.id)).is_ok() {
+            self.expired.store(true, Ordering::Relaxed);
+            return;
+        }
+        // one that is missed costs nothing: the next one comes
+        let _ = self.put_next(|_| {});
+    }
 }
 
 /// A session found in storage, by its newest record.
@@ -32,6 +85,8 @@ pub struct SessionHandle {
 pub struct SessionInfo {
     /// Its id.
     pub id: SessionId,
+    /// When its oldest record was written, by the writer's clock: when it began.
+    pub started: Timestamp,
     /// Its newest record.
     pub newest: Session,
     /// Its newest checkpoint.
@@ -50,40 +105,57 @@ impl SessionHandle {
         record.time = repository.clock().now();
         repository.store.put_record(&layout::session(id, 0), &record, repository.random())?;
         repository.store.storage().sync()?;
-        Ok(Self { repository: repository.clone(), record, id })
+        let shared = Shared { repository: repository.clone(), id, record: record.into(), expired: Arc::default() };
+        let shared = Arc::new(shared);
+        let (stop, stopped) = channel::<()>();
+        let beating = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("lakebed-heartbeat".into())
+            .spawn(move || {
+                while stopped.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
+                    beating.beat();
+                }
+            })
+            .map_err(|source| Error::Machine { operation: "start a thread", source })?;
+        Ok(Self { shared, heart: Some((stop, thread)) })
     }
 
     /// Returns the session's id, which its snapshot will have.
     pub fn id(&self) -> SessionId {
-        self.id
+        self.shared.id
     }
 
     /// Returns the newest generation that was known when the session began.
     pub fn base_generation(&self) -> u64 {
-        self.record.base_generation
+        self.shared.record().base_generation
     }
 
     /// Returns the process.
-    pub fn process(&self) -> &Process {
-        &self.record.process
+    pub fn process(&self) -> Process {
+        self.shared.record().process.clone()
     }
 
     /// Notes which snapshot is compared with.
-    pub fn set_parent(&mut self, parent: Option<SessionId>) {
-        self.record.parent = parent;
+    pub fn set_parent(&self, parent: Option<SessionId>) {
+        self.shared.record().parent = parent;
+    }
+
+    /// Returns what is set once the session was found expired: it cannot commit, so there is no use in going on.
+    pub fn expired(&self) -> Arc<AtomicBool> {
+        self.shared.expired.clone()
+    }
+
+    /// Shows once more that the session lives, and looks whether somebody has expired it. Happens by itself every minute.
+    pub fn beat(&self) {
+        self.shared.beat();
     }
 
     /// Publishes how far the session has come. Everything that the checkpoint's tree needs is durable already.
     ///
     /// # Errors
     /// Storage.
-    pub fn checkpoint(&mut self, checkpoint: Checkpoint) -> Result<()> {
-        self.record.number += 1;
-        self.record.time = self.repository.clock().now();
-        self.record.checkpoint = Some(checkpoint);
-        let key = layout::session(self.id, self.record.number);
-        self.repository.store.put_record(&key, &self.record, self.repository.random())?;
-        Ok(self.repository.store.storage().sync()?)
+    pub fn checkpoint(&self, checkpoint: Checkpoint) -> Result<()> {
+        self.shared.put_next(|record| record.checkpoint = Some(checkpoint))
     }
 
     /// Commits: puts the snapshot under the session's key. When it returns, the snapshot is durable.
@@ -91,10 +163,11 @@ impl SessionHandle {
     /// # Errors
     /// `SessionExpired` where somebody has expired the session; storage.
     pub fn commit(&self, snapshot: &Snapshot) -> Result<u64> {
-        let store = &self.repository.store;
-        let size = match store.put_record(&layout::snapshot(self.id), snapshot, self.repository.random()) {
+        let Shared { repository, id, .. } = &*self.shared;
+        let store = &repository.store;
+        let size = match store.put_record(&layout::snapshot(*id), snapshot, repository.random()) {
             Err(Error::Storage(error)) if error.kind == StorageErrorKind::AlreadyExists => {
-                return Err(Error::SessionExpired { session: self.id });
+                return Err(Error::SessionExpired { session: *id });
             }
             result => result?,
         };
@@ -107,36 +180,34 @@ impl SessionHandle {
     ///
     /// # Errors
     /// Storage. It fails nothing else: the session's process is gone soon, and the next run cleans up.
-    pub fn end(self, run: &Run, succeeded: bool) -> Result<()> {
-        let store = &self.repository.store;
-        store.put_record(&layout::run(self.id), run, self.repository.random())?;
-        match (succeeded, &self.record.checkpoint) {
-            (true, _) => self.repository.remove_session(self.id),
-            (false, Some(_)) => Ok(()),
-            (false, None) => self.repository.expire_session(self.id, self.id, "its run failed").map(drop),
+    pub fn end(mut self, run: &Run, succeeded: bool) -> Result<()> {
+        self.stop_heart();
+        let Shared { repository, id, .. } = &*self.shared;
+        repository.store.put_record(&layout::run(*id), run, repository.random())?;
+        let has_checkpoint = self.shared.record().checkpoint.is_some();
+        match (succeeded, has_checkpoint) {
+            (true, _) => repository.remove_session(*id),
+            (false, true) => Ok(()),
+            (false, false) => repository.expire_session(*id, *id, "its run failed").map(drop),
+        }
+    }
+
+    fn stop_heart(&mut self) {
+        if let Some((stop, thread)) = self.heart.take() {
+            drop(stop);
+            // it returns nothing, and whatever it met is met again by the session itself
+            let _ = thread.join();
         }
     }
 }
 
+impl Drop for SessionHandle {
+    fn drop(&mut self) {
+        self.stop_heart();
+    }
+}
+
 impl Repository {
-    /// Returns the newest generation that a prune has claimed; 0 where none has.
-    pub(crate) fn generation(&self) -> Result<u64> {
-        let listed = self.store.storage().list(layout::GC)?;
-        let numbers = listed.iter().filter_map(|object| object.key.as_str().split('/').nth(1));
-        Ok(numbers.filter_map(|number| u64::from_str_radix(number, 16).ok()).max().unwrap_or_default())
-    }
-
-    /// Returns every pack that was ever condemned. It never becomes good again.
-    pub(crate) fn condemned_packs(&self) -> Result<HashSet<PackId>> {
-        let mut packs = HashSet::new();
-        for object in self.store.storage().list(layout::GC)? {
-            if object.key.as_str().split('/').nth(2) == Some("condemned") {
-                packs.extend(self.store.read_record::<Condemnation>(&object.key)?.packs);
-            }
-        }
-        Ok(packs)
-    }
-
     /// Returns the sessions that are registered and have neither committed nor been expired.
     ///
     /// # Errors
@@ -163,27 +234,64 @@ impl Repository {
                     session.newest = record;
                     session.checkpoint = checkpoint.or(session.checkpoint.take());
                 }
-                None => sessions.push(SessionInfo { id, newest: record, checkpoint }),
+                None => sessions.push(SessionInfo { id, started: record.time, newest: record, checkpoint }),
             }
         }
         let (mut running, mut ended) = (Vec::new(), Vec::new());
         for session in sessions {
-            match self.store.storage().size(&layout::snapshot(session.id)) {
-                Ok(_) => ended.push(session.id),
-                Err(error) if error.is_not_found() => running.push(session),
-                Err(error) => return Err(error.into()),
+            match self.has_outcome(session.id)? {
+                true => ended.push(session.id),
+                false => running.push(session),
             }
         }
         Ok((running, ended))
     }
 
+    /// Returns the ids of all sessions with a record, whatever became of them and whether it can be read.
+    pub(crate) fn registered_sessions(&self) -> Result<Vec<SessionId>> {
+        let listed = self.store.storage().list(layout::SESSIONS)?;
+        let ids = listed.iter().filter_map(|object| object.key.as_str().split('/').nth(1)?.parse().ok());
+        let mut ids: Vec<SessionId> = ids.collect();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// Reads a record of a session; `None` where it is gone or damaged.
+    pub(crate) fn read_session(&self, id: SessionId, number: u32) -> Result<Option<Session>> {
+        match self.store.read_record(&layout::session(id, number)) {
+            Ok(session) => Ok(Some(session)),
+            Err(Error::Storage(error)) if !error.is_not_found() => Err(error.into()),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Returns the highest number of a session's records; `None` where there is none any more.
+    pub(crate) fn heartbeat_of(&self, id: SessionId) -> Result<Option<u32>> {
+        let listed = self.store.storage().list(&format!("{}{id}/", layout::SESSIONS))?;
+        Ok(listed.iter().filter_map(|object| u32::from_str_radix(layout::last_part(&object.key), 16).ok()).max())
+    }
+
+    /// Tells whether a session has committed or was expired.
+    pub(crate) fn has_outcome(&self, id: SessionId) -> Result<bool> {
+        self.exists(&layout::snapshot(id))
+    }
+
     /// Tells whether the run of a session is over: its audit record is there, whatever its process does now.
     pub(crate) fn run_has_ended(&self, id: SessionId) -> Result<bool> {
-        match self.store.storage().size(&layout::run(id)) {
+        self.exists(&layout::run(id))
+    }
+
+    fn exists(&self, key: &lakebed_core::storage::ObjectKey) -> Result<bool> {
+        match self.store.storage().size(key) {
             Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Tells whether nobody can be at a session any more: its process is certainly dead, or its run has ended.
+    pub(crate) fn is_over(&self, id: SessionId, process: &Process) -> Result<bool> {
+        Ok(self.processes().fate(process) == Fate::Dead || self.run_has_ended(id)?)
     }
 
     /// Expires a session, so that it can never commit. Returns whether it had not committed before.

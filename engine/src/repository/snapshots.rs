@@ -1,15 +1,15 @@
 //! Finding snapshots.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use lakebed_core::codec::frame::FrameKind;
 use lakebed_core::id::SnapshotId;
 use lakebed_core::layout;
 use lakebed_core::monitor::Monitor;
 use lakebed_core::record::Record;
-use lakebed_core::record::gc::{Resolution, Verdict};
 use lakebed_core::record::snapshot::{Annotation, Snapshot};
 use lakebed_core::storage::ObjectKey;
+use lakebed_core::text::file_uri_path;
 use lakebed_core::time::Timestamp;
 
 use super::Repository;
@@ -48,7 +48,7 @@ impl SnapshotFilter {
         let has_path = |path: &String| {
             let path = path.trim_end_matches('/');
             snapshot.sources.iter().any(|source| {
-                let local = source.uri.strip_prefix("file://").map(percent_decoded);
+                let local = file_uri_path(&source.uri);
                 source.uri == path || source.path == path || local.is_some_and(|local| local == path.as_bytes())
             })
         };
@@ -58,19 +58,6 @@ impl SnapshotFilter {
             && self.since.is_none_or(|since| snapshot.time >= since)
             && self.until.is_none_or(|until| snapshot.time <= until)
     }
-}
-
-/// Reads `%XX` in a URI. A percent sign that begins no such escape stands for itself.
-fn percent_decoded(uri: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = uri.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let escaped = digits.filter(|_| byte == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(escaped.unwrap_or(byte));
-        rest = if escaped.is_some() { &after[2..] } else { after };
-    }
-    bytes
 }
 
 /// Which one snapshot is asked for.
@@ -103,6 +90,33 @@ pub struct Catalogue {
     pub damaged: Vec<(ObjectKey, Error)>,
 }
 
+impl Catalogue {
+    /// Finds the one snapshot that is selected among those that match.
+    fn find(&mut self, selector: &SnapshotSelector, filter: &SnapshotFilter) -> Result<SnapshotInfo> {
+        let mut matching = self.snapshots.iter().filter(|info| filter.matches(&info.snapshot));
+        let none = || Error::NoSnapshot { selector: selector.to_string() };
+        match selector {
+            SnapshotSelector::Latest => matching.next_back().cloned().ok_or_else(none),
+            SnapshotSelector::At(time) => matching.rfind(|info| info.snapshot.time <= *time).cloned().ok_or_else(none),
+            SnapshotSelector::Id(prefix) => {
+                let prefix = prefix.to_ascii_lowercase();
+                let found: Vec<_> = matching.filter(|info| info.id.to_string().starts_with(&prefix)).collect();
+                match found[..] {
+                    [info] => Ok(info.clone()),
+                    [] => {
+                        // say what is wrong with the record that was meant, if it is the record
+                        let is_meant =
+                            |key: &ObjectKey| layout::last_part(key).starts_with(&prefix) && !prefix.is_empty();
+                        let meant = self.damaged.iter().position(|(key, _)| is_meant(key));
+                        Err(meant.map_or_else(none, |at| self.damaged.swap_remove(at).1))
+                    }
+                    _ => Err(Error::AmbiguousSnapshot { selector: selector.to_string(), count: found.len() }),
+                }
+            }
+        }
+    }
+}
+
 impl Repository {
     /// Reads every snapshot that is not forgotten. One that is damaged does not hide the others.
     ///
@@ -110,10 +124,15 @@ impl Repository {
     /// Storage, as far as it concerns more than one record.
     pub fn catalogue(&self) -> Result<Catalogue> {
         let forgotten = self.forgotten()?;
+        self.catalogue_of(|id| !forgotten.contains_key(&id))
+    }
+
+    /// Reads every snapshot that is wanted, forgotten or not.
+    pub(crate) fn catalogue_of(&self, is_wanted: impl Fn(SnapshotId) -> bool) -> Result<Catalogue> {
         let mut annotations = self.annotations()?;
         let mut catalogue = Catalogue::default();
         for id in self.store.list_ids::<SnapshotId>(layout::SNAPSHOTS)? {
-            if forgotten.contains_key(&id) {
+            if !is_wanted(id) {
                 continue;
             }
             match self.read_snapshot(id) {
@@ -159,35 +178,29 @@ impl Repository {
         filter: &SnapshotFilter,
         monitor: &dyn Monitor,
     ) -> Result<SnapshotInfo> {
+        self.catalogue_with_warnings(monitor)?.find(selector, filter)
+    }
+
+    /// Returns the snapshots that are selected, each as by [`Repository::find_snapshot`].
+    ///
+    /// # Errors
+    /// For one of them there is none, or more than one.
+    pub fn find_snapshots(
+        &self,
+        selectors: &[SnapshotSelector],
+        filter: &SnapshotFilter,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<SnapshotInfo>> {
+        let mut catalogue = self.catalogue_with_warnings(monitor)?;
+        selectors.iter().map(|selector| catalogue.find(selector, filter)).collect()
+    }
+
+    fn catalogue_with_warnings(&self, monitor: &dyn Monitor) -> Result<Catalogue> {
         let catalogue = self.catalogue()?;
         for (key, error) in &catalogue.damaged {
             monitor.warn(&format!("passed over `{key}`: {}", crate::error_chain(error)));
         }
-        let mut matching = catalogue.snapshots.into_iter().filter(|info| filter.matches(&info.snapshot));
-        let none = || Error::NoSnapshot { selector: selector.to_string() };
-        match selector {
-            SnapshotSelector::Latest => matching.next_back().ok_or_else(none),
-            SnapshotSelector::At(time) => matching.rfind(|info| info.snapshot.time <= *time).ok_or_else(none),
-            SnapshotSelector::Id(prefix) => {
-                let prefix = prefix.to_ascii_lowercase();
-                let mut found: Vec<_> = matching.filter(|info| info.id.to_string().starts_with(&prefix)).collect();
-                match (found.pop(), found.len()) {
-                    (Some(info), 0) => Ok(info),
-                    (Some(_), others) => {
-                        Err(Error::AmbiguousSnapshot { selector: selector.to_string(), count: others + 1 })
-                    }
-                    (None, _) => {
-                        // say what is wrong with the record that was meant, if it is the record
-                        let damaged = catalogue.damaged.into_iter();
-                        let meant = damaged
-                            .filter(|(key, _)| layout::last_part(key).starts_with(&prefix) && !prefix.is_empty())
-                            .map(|(_, error)| error)
-                            .next();
-                        Err(meant.unwrap_or_else(none))
-                    }
-                }
-            }
-        }
+        Ok(catalogue)
     }
 
     /// Reads what stands under a session's key: its snapshot, or `None` where the session was expired.
@@ -235,43 +248,5 @@ impl Repository {
             }
         }
         Ok(newest)
-    }
-
-    /// Returns the snapshots that are forgotten: whose newest tombstone was not undone. The value tells whether it was
-    /// condemned.
-    ///
-    /// # Errors
-    /// Storage, or a damaged resolution.
-    pub(crate) fn forgotten(&self) -> Result<BTreeMap<SnapshotId, bool>> {
-        let mut tombstones: BTreeMap<SnapshotId, (u32, bool)> = BTreeMap::new();
-        for object in self.store.storage().list(layout::FORGOTTEN)? {
-            let mut parts = object.key.as_str().split('/').skip(1);
-            let id = parts.next().and_then(|id| id.parse().ok());
-            let number = parts.next().and_then(|number| u32::from_str_radix(number, 16).ok());
-            if let (Some(id), Some(number), Some(what)) = (id, number, parts.next()) {
-                let newest = tombstones.entry(id).or_insert((number, false));
-                if number > newest.0 {
-                    *newest = (number, false);
-                }
-                if number == newest.0 && what == "resolution" {
-                    newest.1 = true;
-                }
-            }
-        }
-        let mut forgotten = BTreeMap::new();
-        for (id, (number, resolved)) in tombstones {
-            let mut condemned = false;
-            if resolved {
-                match self.store.read_record::<Resolution>(&layout::resolution(id, number)) {
-                    Ok(resolution) if resolution.verdict == Verdict::Undone => continue,
-                    Ok(_) => condemned = true,
-                    Err(Error::Storage(error)) => return Err(error.into()),
-                    // nobody can say which way it went: a snapshot is rather shown than hidden
-                    Err(_) => continue,
-                }
-            }
-            forgotten.insert(id, condemned);
-        }
-        Ok(forgotten)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 
-use lakebed_core::codec::frame::{FrameKind, FrameScratch, open_record, seal_record};
+use lakebed_core::codec::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind, FrameScratch, open_record, seal_record};
 use lakebed_core::codec::seal::{RepositoryKeys, SALT_LEN, Salt};
 use lakebed_core::id::{ID_LEN, PackId};
 use lakebed_core::layout;
@@ -146,6 +146,17 @@ impl Store {
             open_record(&self.keys, kinds, key.as_str(), &bytes, scratch)
                 .map_err(|source| Error::Damaged { key: key.clone(), source })
         })
+    }
+
+    /// Returns the kind that a record says it has, unchecked: whoever opens it finds out whether that is true.
+    ///
+    /// # Errors
+    /// It is not there, or its header is damaged.
+    pub(crate) fn read_kind(&self, key: &ObjectKey) -> Result<FrameKind> {
+        let mut header = Vec::new();
+        self.storage.get_range(key, 0, FRAME_HEADER_LEN, &mut header)?;
+        let header = FrameHeader::decode(&header);
+        Ok(header.map_err(|source| Error::Damaged { key: key.clone(), source: source.into() })?.kind)
     }
 
     /// Reads and opens a record that is named after its bytes.

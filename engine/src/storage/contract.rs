@@ -47,6 +47,10 @@ pub enum Clause {
     Deletion,
     /// What was put can be made durable.
     Sync,
+    /// What is held back is given up once, and taken again.
+    Reserve,
+    /// Sweeping takes nothing from the living.
+    Sweep,
 }
 
 impl fmt::Display for Clause {
@@ -63,6 +67,8 @@ impl fmt::Display for Clause {
             Self::Listing => "a listing is complete, sorted, and holds what its prefix says",
             Self::Deletion => "what was deleted is gone",
             Self::Sync => "what was put can be made durable",
+            Self::Reserve => "what is held back is given up once and taken again",
+            Self::Sweep => "sweeping takes nothing from the living",
         })
     }
 }
@@ -127,7 +133,9 @@ impl Suite<'_> {
         self.abandoned()?;
         self.listing()?;
         self.deletion()?;
-        self.sync()
+        self.sync()?;
+        self.reserve()?;
+        self.sweep()
     }
 
     fn place_is_free(&self) -> Checked {
@@ -261,9 +269,15 @@ impl Suite<'_> {
         self.is_absent(clause, "long")?;
         succeeds(clause, "a finish".to_owned(), writer.finish(&key))?;
         self.holds(clause, "long", &content)?;
+        let again = self.key(clause, "long-again")?;
+        if writer.append(b"more").is_ok() || writer.finish(&again).is_ok() {
+            return Err(broken(clause, "a finished writer to refuse everything", "success"));
+        }
+        self.is_absent(clause, "long-again")?;
+        self.holds(clause, "long", &content)?;
 
         let key = self.key(clause, "long-empty")?;
-        let writer = succeeds(clause, "a writer".to_owned(), self.storage.writer())?;
+        let mut writer = succeeds(clause, "a writer".to_owned(), self.storage.writer())?;
         succeeds(clause, "a finish with nothing appended".to_owned(), writer.finish(&key))?;
         self.holds(clause, "long-empty", b"")
     }
@@ -344,6 +358,37 @@ impl Suite<'_> {
         self.put(clause, "synced/after", b"content")?;
         succeeds(clause, "a sync of one object".to_owned(), self.storage.sync())?;
         self.holds(clause, "synced/after", b"content")
+    }
+
+    /// Ends with the reserve taken, as it should be found, also where a rule is broken.
+    fn reserve(&self) -> Checked {
+        let clause = Clause::Reserve;
+        let restore = || succeeds(clause, "the reserve to be taken".to_owned(), self.storage.restore_reserve());
+        let release = || succeeds(clause, "the reserve to be given up".to_owned(), self.storage.release_reserve());
+        restore()?;
+        self.put(clause, "held-back", b"content")?;
+        let released_twice = release().and_then(|_| release());
+        restore()?;
+        restore()?;
+        if released_twice? {
+            return Err(broken(clause, "nothing to give up a second time", "something"));
+        }
+        self.holds(clause, "held-back", b"content")
+    }
+
+    fn sweep(&self) -> Checked {
+        let clause = Clause::Sweep;
+        let mut writer = succeeds(clause, "a writer".to_owned(), self.storage.writer())?;
+        succeeds(clause, "an append".to_owned(), writer.append(b"begun before "))?;
+        self.put(clause, "unswept", b"content")?;
+        for _ in 0..2 {
+            succeeds(clause, "a sweep".to_owned(), self.storage.sweep())?;
+        }
+        succeeds(clause, "an append after a sweep".to_owned(), writer.append(b"and after it"))?;
+        let key = self.key(clause, "begun-before")?;
+        succeeds(clause, "a finish after a sweep".to_owned(), writer.finish(&key))?;
+        self.holds(clause, "begun-before", b"begun before and after it")?;
+        self.holds(clause, "unswept", b"content")
     }
 
     fn key(&self, clause: Clause, name: &str) -> Checked<ObjectKey> {
@@ -484,6 +529,9 @@ mod tests {
         AnyoneWins,
         SyncFails,
         TruncatesLarge,
+        FinishesTwice,
+        ReleasesForEver,
+        SweepsTheLiving,
     }
 
     #[derive(Debug, Clone)]
@@ -491,6 +539,7 @@ mod tests {
         inner: MemoryStorage,
         fault: Fault,
         overwriting: Arc<Mutex<()>>,
+        swept: Arc<AtomicBool>,
     }
 
     fn failure(kind: std::io::ErrorKind) -> StorageError {
@@ -568,6 +617,13 @@ mod tests {
         fn sync(&self) -> Result<(), StorageError> {
             if self.fault == Fault::SyncFails { Err(failure(std::io::ErrorKind::Other)) } else { Ok(()) }
         }
+        fn release_reserve(&self) -> Result<bool, StorageError> {
+            Ok(self.fault == Fault::ReleasesForEver)
+        }
+        fn sweep(&self) -> Result<u64, StorageError> {
+            self.swept.store(true, Ordering::Relaxed);
+            Ok(0)
+        }
     }
 
     struct FaultyWriter {
@@ -580,12 +636,21 @@ mod tests {
     impl ObjectWriter for FaultyWriter {
         fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
             self.appends += 1;
+            if self.storage.fault == Fault::SweepsTheLiving && self.storage.swept.swap(false, Ordering::Relaxed) {
+                self.bytes.clear();
+            }
+            if self.finished && self.storage.fault != Fault::FinishesTwice {
+                return Err(failure(std::io::ErrorKind::Other));
+            }
             if self.storage.fault != Fault::WriterLosesAnAppend || self.appends != 4 {
                 self.bytes.extend_from_slice(bytes);
             }
             Ok(())
         }
-        fn finish(mut self: Box<Self>, key: &ObjectKey) -> Result<(), StorageError> {
+        fn finish(&mut self, key: &ObjectKey) -> Result<(), StorageError> {
+            if self.finished && self.storage.fault != Fault::FinishesTwice {
+                return Err(failure(std::io::ErrorKind::Other));
+            }
             self.finished = true;
             self.storage.put(key, &self.bytes)
         }
@@ -616,9 +681,13 @@ mod tests {
             (Fault::AnyoneWins, Clause::OneWinner),
             (Fault::SyncFails, Clause::Sync),
             (Fault::TruncatesLarge, Clause::ReadBack),
+            (Fault::FinishesTwice, Clause::Writer),
+            (Fault::ReleasesForEver, Clause::Reserve),
+            (Fault::SweepsTheLiving, Clause::Sweep),
         ];
         for (fault, clause) in cases {
-            let storage = Faulty { inner: MemoryStorage::new(), fault, overwriting: Arc::default() };
+            let storage =
+                Faulty { inner: MemoryStorage::new(), fault, overwriting: Arc::default(), swept: Arc::default() };
             let violation = check(&storage).expect_err(&format!("{fault:?} was not found"));
             assert_eq!(violation.clause, clause, "{fault:?}: {violation}");
             let left = storage.inner.list("contract/").unwrap().len();

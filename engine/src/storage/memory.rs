@@ -64,7 +64,7 @@ impl Storage for MemoryStorage {
     }
 
     fn writer(&self) -> Result<Box<dyn ObjectWriter>, StorageError> {
-        Ok(Box::new(MemoryWriter { storage: self.clone(), bytes: Vec::new() }))
+        Ok(Box::new(MemoryWriter { storage: self.clone(), bytes: Some(Vec::new()) }))
     }
 
     fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
@@ -117,17 +117,26 @@ impl Storage for MemoryStorage {
 
 struct MemoryWriter {
     storage: MemoryStorage,
-    bytes: Vec<u8>,
+    /// What was appended; nothing any more once it was finished.
+    bytes: Option<Vec<u8>>,
+}
+
+impl MemoryWriter {
+    fn over(subject: impl fmt::Display) -> StorageError {
+        StorageError::new("write", subject, io::Error::other("the object is finished"))
+    }
 }
 
 impl ObjectWriter for MemoryWriter {
     fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
-        self.bytes.extend_from_slice(bytes);
+        let all = self.bytes.as_mut().ok_or_else(|| Self::over(self.storage.location()))?;
+        all.extend_from_slice(bytes);
         Ok(())
     }
 
-    fn finish(self: Box<Self>, key: &ObjectKey) -> Result<(), StorageError> {
-        self.storage.insert(key, self.bytes.into())
+    fn finish(&mut self, key: &ObjectKey) -> Result<(), StorageError> {
+        let bytes = self.bytes.take().ok_or_else(|| Self::over(key))?;
+        self.storage.insert(key, bytes.into())
     }
 }
 

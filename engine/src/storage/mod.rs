@@ -7,8 +7,10 @@ pub mod contract;
 pub mod local;
 pub mod memory;
 pub mod readonly;
+pub mod reserve;
 
 pub use contract::{Clause, ContractViolation};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
 pub use readonly::ReadOnlyStorage;
+pub use reserve::WithReserve;

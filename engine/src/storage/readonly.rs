@@ -66,6 +66,18 @@ impl Storage for ReadOnlyStorage {
     fn sync(&self) -> Result<(), StorageError> {
         Ok(())
     }
+
+    fn release_reserve(&self) -> Result<bool, StorageError> {
+        Err(refusal("release the reserve of", self.inner.location()))
+    }
+
+    fn restore_reserve(&self) -> Result<(), StorageError> {
+        Err(refusal("restore the reserve of", self.inner.location()))
+    }
+
+    fn sweep(&self) -> Result<u64, StorageError> {
+        Err(refusal("delete what is abandoned in", self.inner.location()))
+    }
 }
 
 #[cfg(test)]
@@ -91,7 +103,14 @@ mod tests {
         storage.sync().unwrap();
 
         let other = ObjectKey::new("packs/aa/2").unwrap();
-        for refused in [storage.put(&other, b"x"), storage.delete(&key), storage.writer().map(drop)] {
+        for refused in [
+            storage.put(&other, b"x"),
+            storage.delete(&key),
+            storage.writer().map(drop),
+            storage.release_reserve().map(drop),
+            storage.restore_reserve(),
+            storage.sweep().map(drop),
+        ] {
             assert_eq!(refused.unwrap_err().kind, StorageErrorKind::ReadOnly);
         }
         assert_eq!(memory.list("").unwrap().len(), 1);

@@ -9,7 +9,7 @@ use lakebed_core::layout;
 use lakebed_core::monitor::{Monitor, Phase, Progress};
 use lakebed_core::pack::{BlobId, decode_removal, decode_segment};
 use lakebed_core::record::Record;
-use lakebed_core::record::gc::{Claim, Condemnation, Done, Resolution, Tombstone};
+use lakebed_core::record::gc::{Awaited, Claim, Condemnation, Done, Resolution, Tombstone};
 use lakebed_core::record::key_slot::KeySlot;
 use lakebed_core::record::ledger::Ledger;
 use lakebed_core::record::session::{Expiry, Run, Session};
@@ -110,6 +110,7 @@ fn check_records(repository: &Repository, checked: &mut Checked, monitor: &dyn M
             layout::GC => match layout::last_part(key) {
                 "claim" => store.read_record::<Claim>(key).map(drop),
                 "done" => store.read_record::<Done>(key).map(drop),
+                "awaited" => store.read_record::<Awaited>(key).map(drop),
                 _ => store.read_record::<Condemnation>(key).map(drop),
             },
             layout::LEDGER => check_ledger(repository, key, checked),

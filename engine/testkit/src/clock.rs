@@ -82,6 +82,12 @@ impl Clock for FakeClock {
     fn monotonic_ns(&self) -> u64 {
         self.read(|state| state.monotonic_ns)
     }
+
+    /// Moves both clocks on and lets other threads run.
+    fn sleep(&self, time: Duration) {
+        self.advance(time);
+        std::thread::yield_now();
+    }
 }
 
 /// Randomness that is the same in every run: the n-th call after the same seed gives the same bytes.

@@ -48,7 +48,7 @@ impl Damage {
     }
 }
 
-/// Returns the regular files below a folder, sorted by path.
+/// Returns the regular files below a folder, sorted by path, without the reserve of a repository, which holds nothing.
 ///
 /// # Panics
 /// A folder that cannot be listed.
@@ -60,7 +60,7 @@ pub fn object_files(root: &Path) -> Vec<PathBuf> {
             let entry = entry.unwrap_or_else(|e| panic!("list {}: {e}", folder.display()));
             match entry.file_type().unwrap_or_else(|e| panic!("look at {}: {e}", entry.path().display())) {
                 kind if kind.is_dir() => folders.push(entry.path()),
-                kind if kind.is_file() => found.push(entry.path()),
+                kind if kind.is_file() && entry.file_name() != "reserve" => found.push(entry.path()),
                 _ => {}
             }
         }

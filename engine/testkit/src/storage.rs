@@ -193,6 +193,20 @@ impl<H: Hook + 'static> Storage for Hooked<H> {
     fn sync(&self) -> Result<(), StorageError> {
         self.call(Operation::Sync, "", |()| 0, |inner| inner.sync())
     }
+
+    // what follows touches no object: hooks are not told of it
+
+    fn release_reserve(&self) -> Result<bool, StorageError> {
+        self.inner.release_reserve()
+    }
+
+    fn restore_reserve(&self) -> Result<(), StorageError> {
+        self.inner.restore_reserve()
+    }
+
+    fn sweep(&self) -> Result<u64, StorageError> {
+        self.inner.sweep()
+    }
 }
 
 struct HookedWriter<H> {
@@ -213,10 +227,9 @@ impl<H: Hook> ObjectWriter for HookedWriter<H> {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, key: &ObjectKey) -> Result<(), StorageError> {
-        let Self { inner, hook, length, content } = *self;
-        let call = Call { operation: Operation::Finish, key: key.as_str(), content: content.as_deref() };
-        around(&*hook, call, |()| length, || inner.finish(key))
+    fn finish(&mut self, key: &ObjectKey) -> Result<(), StorageError> {
+        let call = Call { operation: Operation::Finish, key: key.as_str(), content: self.content.as_deref() };
+        around(&*self.hook, call, |()| self.length, || self.inner.finish(key))
     }
 }
 
@@ -746,7 +759,7 @@ mod tests {
             Ok(())
         }
 
-        fn finish(self: Box<Self>, key: &ObjectKey) -> Result<(), StorageError> {
+        fn finish(&mut self, key: &ObjectKey) -> Result<(), StorageError> {
             self.0.put(key, &self.1)
         }
     }

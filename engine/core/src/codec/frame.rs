@@ -83,6 +83,8 @@ frame_kinds! {
     Ledger = 16, "ledger";
     /// The description in a key slot.
     KeyLabel = 17, "key label";
+    /// The sessions that a prune waits for.
+    Awaited = 18, "awaited sessions";
 }
 
 /// Why a frame cannot be used.

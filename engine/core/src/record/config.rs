@@ -95,6 +95,15 @@ impl Config {
         check_features(&self.features.write)
     }
 
+    /// Checks that this lakebed may free space in the repository.
+    ///
+    /// # Errors
+    /// The first feature that it does not know.
+    pub fn check_prunable(&self) -> Result<(), ConfigError> {
+        self.check_writable()?;
+        check_features(&self.features.gc)
+    }
+
     /// Returns the hash of the stored bytes, which every key slot seals.
     pub fn hash(bytes: &[u8]) -> [u8; 32] {
         *blake3::hash(bytes).as_bytes()

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::session::Process;
 use super::{Record, Unknown};
 use crate::codec::frame::FrameKind;
-use crate::id::{PackId, SessionId};
+use crate::id::{PackId, SessionId, SnapshotId};
 use crate::time::Timestamp;
 
 /// A snapshot was forgotten. It can be undone until a prune has condemned it.
@@ -96,6 +96,28 @@ impl Record for Condemnation {
     const KIND: FrameKind = FrameKind::Condemnation;
 }
 
+/// The sessions that were running when packs had been condemned: nothing is copied or deleted before each has ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Awaited {
+    /// Version of the record.
+    pub version: u32,
+    /// The generation.
+    pub generation: u64,
+    /// When.
+    pub time: Timestamp,
+    /// The sessions, sorted.
+    pub sessions: Vec<SessionId>,
+    /// The snapshots that were condemned before the sessions were listed, sorted: they do not count any more.
+    pub snapshots: Vec<SnapshotId>,
+    /// Keys of a newer version.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+impl Record for Awaited {
+    const KIND: FrameKind = FrameKind::Awaited;
+}
+
 /// A prune is done: everything that its generation condemned is deleted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Done {
@@ -109,6 +131,8 @@ pub struct Done {
     pub packs_deleted: u64,
     /// Bytes freed.
     pub bytes_freed: u64,
+    /// The snapshots that lived then, sorted: one that is gone later without a tombstone was not forgotten but lost.
+    pub snapshots: Vec<SnapshotId>,
     /// Keys of a newer version.
     #[serde(flatten)]
     pub unknown: Unknown,

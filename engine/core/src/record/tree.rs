@@ -538,6 +538,31 @@ impl Node {
         out
     }
 
+    /// Passes everything that the node refers to: further nodes, and chunks with their lengths in bytes.
+    pub fn references(&self, mut node: impl FnMut(TreeId), mut chunk: impl FnMut(ChunkId, u64)) {
+        let mut extent = |extent: &Extent| {
+            if let Extent::Data { id, length } = *extent {
+                chunk(id, length);
+            }
+        };
+        match self {
+            Self::Entries(entries) => {
+                for entry in entries {
+                    entry.subtree.into_iter().for_each(&mut node);
+                    match &entry.content {
+                        Content::None => {}
+                        Content::Chunk(id) => extent(&Extent::Data { id: *id, length: entry.size }),
+                        Content::Extents { extents, .. } => extents.iter().for_each(&mut extent),
+                        Content::Indirect { root, .. } => node(*root),
+                    }
+                }
+            }
+            Self::EntryIndex(items) => items.iter().for_each(|item| node(item.node)),
+            Self::Extents(extents) => extents.iter().for_each(extent),
+            Self::ExtentIndex(nodes) => nodes.iter().copied().for_each(node),
+        }
+    }
+
     /// Reads a node.
     ///
     /// # Errors

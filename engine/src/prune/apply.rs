@@ -1,0 +1,190 @@
+//! Carrying a plan out: claim a generation, condemn, and finish that generation and those that others have left.
+
+use std::collections::BTreeSet;
+
+use lakebed_core::id::{SessionId, SnapshotId};
+use lakebed_core::layout;
+use lakebed_core::monitor::Monitor;
+use lakebed_core::process::Fate;
+use lakebed_core::protocol::PruneStep;
+use lakebed_core::record::RECORD_VERSION;
+use lakebed_core::record::gc::{Claim, Condemnation, Verdict};
+use lakebed_core::record::session::{Outcome, Run};
+use lakebed_core::record::snapshot::Summary;
+use lakebed_core::storage::StorageErrorKind;
+
+use super::finish::Finisher;
+use super::plan::{Plan, Scope, plan};
+use super::{PruneOptions, PruneReport, brakes, compact};
+use crate::error::{Error, Result};
+use crate::repository::{BlobReader, Repository, TombstoneState, draw};
+
+/// No more packs stand in one list of condemned packs.
+const PACKS_PER_LIST: usize = 10_000;
+
+/// One prune in one process.
+pub(super) struct Prune<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) options: &'a PruneOptions,
+    pub(super) monitor: &'a dyn Monitor,
+    pub(super) reader: BlobReader,
+    pub(super) pool: rayon::ThreadPool,
+    pub(super) report: PruneReport,
+    /// Its generation and its session.
+    pub(super) claim: Option<Claim>,
+}
+
+pub(super) fn run(repository: &Repository, options: &PruneOptions, monitor: &dyn Monitor) -> Result<PruneReport> {
+    repository.config().check_prunable().map_err(Error::Config)?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.threads)
+        .thread_name(|number| format!("lakebed-prune-{number}"))
+        .build()
+        .map_err(|error| Error::Machine { operation: "start threads", source: std::io::Error::other(error) })?;
+    let reader = repository.reader(monitor)?;
+    let mut prune = Prune { repository, options, monitor, reader, pool, report: PruneReport::default(), claim: None };
+    let result = prune.run();
+    if let Err(error) = prune.record_end(&result) {
+        monitor.warn(&format!("the end of the prune was not recorded: {}", crate::error_chain(&error)));
+    }
+    result.map(|()| prune.report)
+}
+
+impl Prune<'_> {
+    fn run(&mut self) -> Result<()> {
+        let mut forgotten: BTreeSet<SnapshotId> = self.repository.forgotten()?.into_keys().collect();
+        if self.options.dry_run {
+            forgotten.extend(&self.options.assume_forgotten);
+        }
+        let mut plan = self.plan(&forgotten)?;
+        brakes::mass_deletion(&plan.summary, self.options)?;
+        self.report.plan = plan.summary.clone();
+        if self.options.dry_run {
+            return Ok(());
+        }
+        let left_behind = self.left_behind()?;
+        if plan.condemn.is_empty() && forgotten.is_empty() && left_behind.is_empty() {
+            return compact::if_worth_it(self.repository, 0);
+        }
+        let claim = self.claim_generation()?;
+        let gone = self.condemn_tombstones(&forgotten, claim.generation)?;
+        if gone != forgotten {
+            // somebody has brought a snapshot back, or forgotten one more, since the plan was made
+            plan = self.plan(&gone)?;
+        }
+        self.publish_condemned(&plan, claim.generation)?;
+        let mut finisher = Finisher::new(self, claim.session, plan.marks);
+        for generation in left_behind {
+            finisher.finish(generation)?;
+        }
+        finisher.finish(claim.generation)
+    }
+
+    fn plan(&self, gone: &BTreeSet<SnapshotId>) -> Result<Plan> {
+        let condemned = self.repository.condemned_packs()?;
+        let scope = Scope { gone, condemned: &condemned };
+        plan(self.repository, &self.reader, &self.pool, &scope, self.options, self.monitor)
+    }
+
+    /// Returns the generations in which packs are condemned and that nobody is at any more, the oldest first.
+    fn left_behind(&self) -> Result<Vec<u64>> {
+        let mut left = Vec::new();
+        for (number, generation) in self.repository.generations()? {
+            if generation.is_unfinished() && self.is_over(number)? {
+                left.push(number);
+            }
+        }
+        Ok(left)
+    }
+
+    /// Tells whether the prune that claimed a generation is not certainly still at it. If it is all the same, the two do
+    /// the same work twice, and no harm.
+    pub(super) fn is_over(&self, generation: u64) -> Result<bool> {
+        match self.repository.read_claim(generation)? {
+            Some(claim) => Ok(self.repository.processes().fate(&claim.process) != Fate::Alive
+                || self.repository.run_has_ended(claim.session)?),
+            None => Ok(true),
+        }
+    }
+
+    fn claim_generation(&mut self) -> Result<Claim> {
+        self.monitor.step(PruneStep::ClaimGeneration.into());
+        let repository = self.repository;
+        let session = SessionId::new(draw(repository.random())?);
+        let mut generation = repository.generation()? + 1;
+        loop {
+            let claim = Claim {
+                version: RECORD_VERSION,
+                generation,
+                time: repository.clock().now(),
+                session,
+                process: repository.processes().this(&self.options.host),
+                unknown: Default::default(),
+            };
+            match repository.store().put_record(&layout::claim(generation), &claim, repository.random()) {
+                Err(Error::Storage(error)) if error.kind == StorageErrorKind::AlreadyExists => generation += 1,
+                result => {
+                    result?;
+                    repository.store().storage().sync()?;
+                    self.report.generation = Some(generation);
+                    self.claim = Some(claim.clone());
+                    return Ok(claim);
+                }
+            }
+        }
+    }
+
+    /// Condemns the snapshots that were forgotten when the plan was made, unless they were brought back since, and returns
+    /// all that are condemned.
+    fn condemn_tombstones(&self, forgotten: &BTreeSet<SnapshotId>, generation: u64) -> Result<BTreeSet<SnapshotId>> {
+        self.monitor.step(PruneStep::CondemnTombstones.into());
+        let repository = self.repository;
+        for (id, tombstone) in repository.tombstones()? {
+            if tombstone.state == TombstoneState::Open && forgotten.contains(&id) {
+                // whichever way it went is looked up below
+                repository.resolve_tombstone(id, tombstone.number, Verdict::Condemned, Some(generation))?;
+            }
+        }
+        repository.store().storage().sync()?;
+        let condemned = repository.forgotten()?.into_iter().filter(|(_, condemned)| *condemned);
+        Ok(condemned.map(|(id, _)| id).collect())
+    }
+
+    fn publish_condemned(&self, plan: &Plan, generation: u64) -> Result<()> {
+        self.monitor.step(PruneStep::PublishCondemned.into());
+        let store = self.repository.store();
+        for (number, packs) in (0u32..).zip(plan.condemn.chunks(PACKS_PER_LIST)) {
+            let list = Condemnation {
+                version: RECORD_VERSION,
+                generation,
+                packs: packs.to_vec(),
+                unknown: Default::default(),
+            };
+            store.put_record(&layout::condemnation(generation, number), &list, self.repository.random())?;
+        }
+        Ok(store.storage().sync()?)
+    }
+
+    /// Writes down how the prune ended. From then on others may go on with what it has left.
+    fn record_end(&self, result: &Result<()>) -> Result<()> {
+        let Some(claim) = &self.claim else { return Ok(()) };
+        let (outcome, error) = match result {
+            Ok(()) if self.report.unfinished.is_some() => (Outcome::Partial, None),
+            Ok(()) => (Outcome::Done, None),
+            Err(Error::Interrupted) => (Outcome::Interrupted, None),
+            Err(error) => (Outcome::Failed, Some(crate::error_chain(error))),
+        };
+        let run = Run {
+            version: RECORD_VERSION,
+            command: "prune".into(),
+            process: claim.process.clone(),
+            outcome,
+            error,
+            summary: Summary { started: claim.time, finished: self.repository.clock().now(), ..Summary::default() },
+            tool: self.options.tool.clone(),
+            unknown: Default::default(),
+        };
+        self.repository.store().put_record(&layout::run(claim.session), &run, self.repository.random())?;
+        Ok(self.repository.store().storage().sync()?)
+    }
+}

@@ -1,0 +1,83 @@
+//! Brakes: what looks like a loss, or like a mistake, stops a prune before it condemns anything.
+
+use std::collections::BTreeSet;
+
+use lakebed_core::id::SnapshotId;
+use lakebed_core::layout;
+use lakebed_core::record::session::{Outcome, Run};
+
+use super::inventory::Living;
+use super::{PruneOptions, PruneSummary};
+use crate::error::{Error, Result};
+use crate::repository::Repository;
+
+/// Stops where snapshots are gone that nobody has forgotten: a listing that was cut short, a disk that lost files.
+///
+/// The newest done mark says which snapshots lived then. Before the first one the records of runs say which were made.
+pub(super) fn vanished(repository: &Repository, living: &Living, options: &PruneOptions) -> Result<()> {
+    if options.accept_vanished {
+        return Ok(());
+    }
+    let expected = match newest_done(repository)? {
+        Some(snapshots) => snapshots,
+        None => made_by_runs(repository)?,
+    };
+    let forgotten = repository.forgotten()?;
+    let is_gone = |id: &SnapshotId| !living.snapshots.contains_key(id) && !forgotten.contains_key(id);
+    let mut gone: BTreeSet<SnapshotId> = expected.into_iter().filter(is_gone).collect();
+    if !gone.is_empty() {
+        // another prune may have freed them since its predecessor was done
+        if let Some(newest) = newest_done(repository)? {
+            gone.retain(|id| newest.contains(id));
+        }
+    }
+    match gone.is_empty() {
+        true => Ok(()),
+        false => Err(Error::SnapshotsVanished { snapshots: gone.into_iter().collect() }),
+    }
+}
+
+fn newest_done(repository: &Repository) -> Result<Option<Vec<SnapshotId>>> {
+    let generations = repository.generations()?;
+    for (&number, generation) in generations.iter().rev() {
+        if generation.done
+            && let Some(done) = repository.read_done(number)?
+        {
+            return Ok(Some(done.snapshots));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the snapshots that runs say they have made. A record that cannot be read says nothing.
+fn made_by_runs(repository: &Repository) -> Result<Vec<SnapshotId>> {
+    let store = repository.store();
+    let mut made = Vec::new();
+    for id in store.list_ids::<SnapshotId>(layout::RUNS)? {
+        match store.read_record::<Run>(&layout::run(id)) {
+            Ok(run) if run.command == "backup" && matches!(run.outcome, Outcome::Done | Outcome::Partial) => {
+                made.push(id)
+            }
+            Err(Error::Storage(error)) if !error.is_not_found() => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(made)
+}
+
+/// Stops where more would go at once than is allowed.
+pub(super) fn mass_deletion(summary: &PruneSummary, options: &PruneOptions) -> Result<()> {
+    let going = summary.snapshots_forgotten.len() as u64;
+    check("snapshots", going, going + summary.snapshots_kept, options)?;
+    let freed = (summary.deleted.bytes + summary.repacked.bytes).saturating_sub(summary.copied_bytes);
+    check("bytes in packs", freed, summary.all.bytes, options)
+}
+
+fn check(what: &'static str, going: u64, all: u64, options: &PruneOptions) -> Result<()> {
+    let limit = options.max_delete.clamp(0.0, 1.0);
+    if all == 0 || going as f64 <= all as f64 * limit {
+        return Ok(());
+    }
+    let percent = |share: f64| (share * 100.0).round() as u64;
+    Err(Error::TooMuchToDelete { what, share: percent(going as f64 / all as f64), limit: percent(limit) })
+}

@@ -1,0 +1,75 @@
+//! Compaction of index segments: many that say little each, or speak of packs that are gone, become few.
+//!
+//! The new ones are durable before a removal segment names the old ones as replaced, and only then the old ones go. That
+//! removal segment repeats every pack that was ever removed: an index that was not opened for years still knows some of
+//! them, and 32 bytes for each pack that ever went are nothing beside what went with it.
+
+use std::collections::BTreeSet;
+
+use lakebed_core::id::{PackId, SegmentId};
+use lakebed_core::layout;
+use lakebed_core::pack::{PackInfo, Removal};
+
+use super::inventory::{Segments, Visitor};
+use crate::error::Result;
+use crate::repository::{PACKS_PER_SEGMENT, Repository};
+
+/// So many more segments than are needed are borne before they are joined.
+const SPARE_SEGMENTS: usize = 32;
+
+/// An index that was not opened for long knows segments that went some compactions ago: so many names are passed on.
+const REPLACED_MAX: usize = 10_000;
+
+/// Tells whether there are many more segments than the packs need, or whether much of what they describe is gone.
+fn is_worth_it(segments: usize, packs: usize, packs_deleted: usize) -> bool {
+    let needed = packs.div_ceil(PACKS_PER_SEGMENT);
+    segments > needed * 2 + SPARE_SEGMENTS || packs_deleted > packs / 2
+}
+
+/// Writes descriptions anew while they come. One that begins again leaves segments that repeat others, which is harmless.
+struct Writer<'a> {
+    repository: &'a Repository,
+    batch: Vec<PackInfo>,
+}
+
+impl Visitor for Writer<'_> {
+    fn restart(&mut self) {
+        self.batch.clear();
+    }
+
+    fn pack(&mut self, pack: PackInfo) -> Result<()> {
+        self.batch.push(pack);
+        if self.batch.len() >= PACKS_PER_SEGMENT {
+            self.repository.publish_segments(&std::mem::take(&mut self.batch))?;
+        }
+        Ok(())
+    }
+}
+
+/// Compacts the segments where that is worth it after so many packs were deleted.
+pub(super) fn if_worth_it(repository: &Repository, packs_deleted: u64) -> Result<()> {
+    let segments = repository.store().list_ids::<SegmentId>(layout::INDEX)?.len();
+    let packs = repository.store().list_packs()?.len();
+    if is_worth_it(segments, packs, usize::try_from(packs_deleted).unwrap_or(usize::MAX)) {
+        compact(repository)?;
+    }
+    Ok(())
+}
+
+/// Writes all segments anew, without what they say of removed packs, and deletes the old ones.
+fn compact(repository: &Repository) -> Result<()> {
+    let mut writer = Writer { repository, batch: Vec::new() };
+    let segments = Segments::stream(repository, &mut writer)?;
+    repository.publish_segments(&writer.batch)?;
+    let removals = segments.removals.iter().map(|(id, _)| *id);
+    let old: Vec<SegmentId> = segments.additions.iter().copied().chain(removals).collect();
+    let passed_on = segments.removals.iter().flat_map(|(_, removal)| &removal.replaced).take(REPLACED_MAX);
+    let replaced: BTreeSet<SegmentId> = old.iter().chain(passed_on).copied().collect();
+    let mut packs: Vec<PackId> = segments.removed.into_iter().collect();
+    packs.sort_unstable();
+    repository.publish_removal(&Removal { packs, replaced: replaced.into_iter().collect() })?;
+    for id in old {
+        repository.delete_if_there(&layout::segment(id))?;
+    }
+    Ok(repository.store().storage().sync()?)
+}

@@ -1,0 +1,187 @@
+//! Copying what is needed out of condemned packs: opened, hashed, joined into full frames, sealed anew, checked again.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lakebed_core::codec::compress::{Compression, FrameContent};
+use lakebed_core::codec::frame::OpenFrame;
+use lakebed_core::id::{PackId, SessionId};
+use lakebed_core::layout;
+use lakebed_core::monitor::{Monitor, Progress};
+use lakebed_core::pack::{BlobId, PackDirectory, PackInfo, PackKind};
+
+use super::mark::{Home, Marks};
+use crate::error::{Error, Result};
+use crate::repository::{BlobReader, FrameBuilder, PackWriter, Repository};
+
+/// Frames whose chunks are at least this long on average hold pieces of large files.
+const LARGE_CHUNK_BYTES: usize = 64 << 10;
+
+/// A condemned pack, and what of it has no home elsewhere.
+pub(super) struct Source {
+    pub(super) id: PackId,
+    pub(super) directory: PackDirectory,
+}
+
+/// What all workers of a copy share.
+pub(super) struct Copier<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) reader: &'a BlobReader,
+    pub(super) pool: &'a rayon::ThreadPool,
+    pub(super) session: SessionId,
+    pub(super) compression: Compression,
+    pub(super) monitor: &'a dyn Monitor,
+}
+
+impl Copier<'_> {
+    /// Copies whatever is needed of these packs and has no home in a pack that stays, and publishes where it lies now.
+    /// When it returns, the copies are durable and described.
+    ///
+    /// # Errors
+    /// Something that is needed cannot be read, from none of the places where it lies; storage. Then nothing of these
+    /// packs may be removed.
+    pub(super) fn copy(&self, sources: &[Source], marks: &mut Marks) -> Result<Vec<PackInfo>> {
+        // what lies in several packs is copied once
+        let mut wanted: Vec<Vec<BlobId>> = Vec::new();
+        for source in sources {
+            let blobs = source.directory.frames.iter().flat_map(|frame| &frame.blobs);
+            wanted.push(blobs.filter(|blob| marks.found(&blob.id, Home::Found)).map(|blob| blob.id).collect());
+        }
+        let copied = self.copy_wanted(sources, &wanted);
+        if copied.is_err() {
+            wanted.iter().flatten().for_each(|blob| marks.lost(blob));
+        }
+        copied
+    }
+
+    fn copy_wanted(&self, sources: &[Source], wanted: &[Vec<BlobId>]) -> Result<Vec<PackInfo>> {
+        let store = self.repository.store();
+        let writer = |kind| {
+            PackWriter::new(store.clone(), kind, self.session, self.compression, self.repository.shared_random())
+        };
+        let writers = Writers { data: writer(PackKind::Data)?, tree: writer(PackKind::Tree)? };
+        let next = AtomicUsize::new(0);
+        let left_over = Mutex::new(Vec::new());
+        let results = self.pool.broadcast(|_| {
+            let mut worker = Worker { copier: self, writers: &writers, frames: Vec::new() };
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let (Some(source), Some(wanted)) = (sources.get(at), wanted.get(at)) else { break };
+                if self.monitor.is_cancelled() {
+                    return Err(Error::Interrupted);
+                }
+                worker.pack(source, wanted)?;
+            }
+            left_over.lock().unwrap_or_else(PoisonError::into_inner).append(&mut worker.frames);
+            Ok(())
+        });
+        results.into_iter().collect::<Result<()>>()?;
+        store_joined(left_over.into_inner().unwrap_or_else(PoisonError::into_inner), &writers)?;
+        let mut packs = writers.data.finish()?.packs;
+        packs.extend(writers.tree.finish()?.packs);
+        if !packs.is_empty() {
+            store.storage().sync()?;
+            for segment in self.repository.publish_segments(&packs)? {
+                self.reader.index().apply(segment.id, segment.packs);
+            }
+        }
+        Ok(packs)
+    }
+}
+
+struct Writers {
+    data: PackWriter,
+    tree: PackWriter,
+}
+
+impl Writers {
+    fn store(&self, kind: PackKind, frame: &FrameBuilder) -> Result<()> {
+        if kind == PackKind::Data { &self.data } else { &self.tree }.store(frame).map(drop)
+    }
+}
+
+struct Worker<'a> {
+    copier: &'a Copier<'a>,
+    writers: &'a Writers,
+    /// Frames that are filling: at most one of each kind of content.
+    frames: Vec<(PackKind, FrameBuilder)>,
+}
+
+impl Worker<'_> {
+    /// Copies the wanted chunks of a pack, in the order in which they lie.
+    fn pack(&mut self, source: &Source, wanted: &[BlobId]) -> Result<()> {
+        let kind = source.directory.kind;
+        let mut wanted = wanted.iter().peekable();
+        let mut frame = OpenFrame::default();
+        let mut bytes = Vec::new();
+        for (offset, info) in source.directory.frames_at() {
+            // a chunk that stands twice in a pack is wanted where it stands first
+            if !info.blobs.iter().any(|blob| wanted.peek() == Some(&&blob.id)) {
+                continue;
+            }
+            let average = info.blobs.iter().map(|blob| blob.length as usize).sum::<usize>() / info.blobs.len();
+            let content = match kind {
+                PackKind::Tree => FrameContent::Metadata,
+                PackKind::Data if average >= LARGE_CHUNK_BYTES => FrameContent::LargeFiles,
+                PackKind::Data => FrameContent::SmallFiles,
+            };
+            let reader = self.copier.reader;
+            let storage = reader.store().storage();
+            let opened = storage
+                .get_range(&layout::pack(source.id), offset, info.frame_len as usize, &mut bytes)
+                .map_err(Error::from)
+                .and_then(|()| reader.open_bytes(source.id, offset, kind, &bytes, &mut frame))
+                .is_ok();
+            let mut at = 0;
+            for blob in &info.blobs {
+                let range = at..at + blob.length as usize;
+                at = range.end;
+                if wanted.peek() != Some(&&blob.id) {
+                    continue;
+                }
+                wanted.next();
+                let plain = frame.plain.get(range).filter(|_| opened);
+                match plain.filter(|plain| kind.blob_id(reader.store().keys(), plain) == blob.id) {
+                    Some(plain) => self.add(kind, content, blob.id, plain)?,
+                    // it may lie in another pack as well
+                    None => {
+                        let plain = reader.with_blob(blob.id, kind, <[u8]>::to_vec)?;
+                        self.add(kind, content, blob.id, &plain)?;
+                    }
+                }
+            }
+            self.copier.monitor.advance(Progress { entries: 0, bytes: info.frame_len.into() });
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, kind: PackKind, content: FrameContent, id: BlobId, plain: &[u8]) -> Result<()> {
+        let at = self.frames.iter().position(|(_, frame)| frame.content == content);
+        let frame = match at {
+            Some(at) => &mut self.frames[at].1,
+            None => {
+                self.frames.push((kind, FrameBuilder::new(content)));
+                let last = self.frames.len() - 1;
+                &mut self.frames[last].1
+            }
+        };
+        if !frame.has_room(plain.len()) {
+            self.writers.store(kind, frame)?;
+            frame.clear();
+        }
+        frame.push(id, plain);
+        Ok(())
+    }
+}
+
+/// Stores the frames that were not full, joined where they fit.
+fn store_joined(left_over: Vec<(PackKind, FrameBuilder)>, writers: &Writers) -> Result<()> {
+    let mut joined: Vec<(PackKind, FrameBuilder)> = Vec::new();
+    for (kind, frame) in left_over {
+        if !joined.iter_mut().any(|(into_kind, into)| *into_kind == kind && into.absorb(&frame)) {
+            joined.push((kind, frame));
+        }
+    }
+    joined.iter().filter(|(_, frame)| !frame.is_empty()).try_for_each(|(kind, frame)| writers.store(*kind, frame))
+}

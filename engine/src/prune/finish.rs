@@ -1,0 +1,363 @@
+//! Finishing a generation: wait, look again, copy what is still needed, remove, delete.
+//!
+//! Everything here may be done again, by this prune or another one, from the beginning. Nothing is taken from memory that
+//! was published by somebody else meanwhile: condemned packs, segments and snapshots are listed once more.
+
+use std::collections::{BTreeSet, HashSet};
+
+use lakebed_core::id::{PackId, SessionId, SnapshotId};
+use lakebed_core::layout;
+use lakebed_core::monitor::{Monitor, Phase, Progress};
+use lakebed_core::pack::{PackInfo, Removal};
+use lakebed_core::protocol::PruneStep;
+use lakebed_core::record::RECORD_VERSION;
+use lakebed_core::record::gc::{Awaited, Done};
+use lakebed_core::storage::StorageErrorKind;
+
+use super::apply::Prune;
+use super::copy::{Copier, Source};
+use super::inventory::{Listed, Living, Segments, Visitor};
+use super::mark::{Home, Marks};
+use super::wait::Waiting;
+use super::{Unfinished, compact};
+use crate::error::{Error, Result};
+use crate::index_rebuild::read_directory;
+use crate::repository::Repository;
+
+/// Packs are copied out of so many bytes at a time before they are deleted: what a prune needs beside what it frees.
+const BATCH_BYTES: u64 = 512 << 20;
+/// No more packs than this are copied out of, or removed, at a time.
+const BATCH_PACKS: usize = 256;
+
+/// Finishes generations, one after the other.
+pub(super) struct Finisher<'p, 'a> {
+    prune: &'p mut Prune<'a>,
+    session: SessionId,
+    waiting: Waiting<'a>,
+    deadline_ns: u64,
+    marks: Marks,
+}
+
+/// Condemned packs of a generation that are still there, by what has to be done with them.
+#[derive(Default)]
+struct Condemned {
+    /// Nothing in them is needed, or it has a home elsewhere.
+    dead: Vec<(PackId, u64)>,
+    /// Something in them has no home elsewhere.
+    needed: Vec<(PackId, u64)>,
+    /// Nobody can say what they hold.
+    unreadable: Vec<(PackId, u64)>,
+}
+
+/// Finds a home for what is needed: a pack that is there and that nobody has condemned.
+struct Homes<'m> {
+    listed: &'m Listed,
+    condemned: &'m HashSet<PackId>,
+    marks: &'m mut Marks,
+}
+
+impl Visitor for Homes<'_> {
+    fn restart(&mut self) {
+        self.marks.reset_homes();
+    }
+
+    fn pack(&mut self, pack: PackInfo) -> Result<()> {
+        if self.listed.get(&pack.id) == Some(&pack.size_bytes) && !self.condemned.contains(&pack.id) {
+            self.marks.found_all(&pack.directory, Home::Found);
+        }
+        Ok(())
+    }
+}
+
+impl<'p, 'a> Finisher<'p, 'a> {
+    pub(super) fn new(prune: &'p mut Prune<'a>, session: SessionId, marks: Marks) -> Self {
+        let (repository, options) = (prune.repository, prune.options);
+        let waiting = Waiting::new(repository, options, prune.monitor, session);
+        let time_ns = options.max_time.map_or(u64::MAX, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let deadline_ns = repository.clock().monotonic_ns().saturating_add(time_ns);
+        Self { prune, session, waiting, deadline_ns, marks }
+    }
+
+    fn repository(&self) -> &'a Repository {
+        self.prune.repository
+    }
+
+    fn monitor(&self) -> &'a dyn Monitor {
+        self.prune.monitor
+    }
+
+    /// Finishes a generation as far as it can be done now.
+    pub(super) fn finish(&mut self, generation: u64) -> Result<()> {
+        let awaited = self.list_sessions(generation)?;
+        self.monitor().step(PruneStep::AwaitSessions.into());
+        let running = self.waiting.wait_for(awaited.sessions)?;
+        self.prune.report.sessions_expired.clone_from(&self.waiting.expired);
+        if !running.is_empty() {
+            self.prune.report.unfinished.get_or_insert(Unfinished::Waiting(running));
+            return Ok(());
+        }
+        let gone: BTreeSet<SnapshotId> = awaited.snapshots.into_iter().collect();
+        let living = self.list_snapshots_again(&gone)?;
+        if !self.free(generation)? {
+            self.prune.report.unfinished.get_or_insert(Unfinished::OutOfTime);
+            return Ok(());
+        }
+        self.delete_snapshots(&gone)?;
+        self.mark_done(generation, &gone, &living)
+    }
+
+    /// Lists the sessions, unless somebody has done it for this generation.
+    fn list_sessions(&self, generation: u64) -> Result<Awaited> {
+        self.monitor().step(PruneStep::ListSessions.into());
+        let repository = self.repository();
+        if let Some(awaited) = repository.read_awaited(generation)? {
+            return Ok(awaited);
+        }
+        // condemned by whomever: whoever had chosen one of them before is among the sessions that are listed now, or has ended
+        let condemned = repository.forgotten()?.into_iter().filter(|(_, condemned)| *condemned).map(|(id, _)| id);
+        let snapshots: Vec<SnapshotId> = condemned.collect();
+        let awaited = Awaited {
+            version: RECORD_VERSION,
+            generation,
+            time: repository.clock().now(),
+            sessions: repository.registered_sessions()?,
+            snapshots,
+            unknown: Default::default(),
+        };
+        match repository.store().put_record(&layout::awaited(generation), &awaited, repository.random()) {
+            Err(Error::Storage(error)) if error.kind == StorageErrorKind::AlreadyExists => {
+                repository.read_awaited(generation)?.ok_or(Error::Busy { what: "the generations" })
+            }
+            result => {
+                result?;
+                repository.store().storage().sync()?;
+                Ok(awaited)
+            }
+        }
+    }
+
+    /// Marks what all snapshots need but those that are gone, and returns the snapshots.
+    fn list_snapshots_again(&mut self, gone: &BTreeSet<SnapshotId>) -> Result<Living> {
+        self.monitor().step(PruneStep::ListSnapshotsAgain.into());
+        let repository = self.repository();
+        let mut gone = gone.clone();
+        loop {
+            let living = Living::list(repository, &gone)?;
+            if !self.marks.are_within(&living.snapshots) {
+                self.marks = Marks::default();
+            }
+            let Prune { reader, pool, monitor, .. } = &*self.prune;
+            match self.marks.add_snapshots(&living.snapshots, reader, pool, *monitor) {
+                Ok(()) => return Ok(living),
+                Err(error @ (Error::Interrupted | Error::Machine { .. })) => return Err(error),
+                Err(error) => {
+                    // another prune may be deleting what a snapshot needs that it has condemned since: then every
+                    // writer that had built upon it has ended, and the next listing has what those have committed
+                    let condemned = repository.forgotten()?.into_iter().filter(|(_, condemned)| *condemned);
+                    let freed: Vec<SnapshotId> =
+                        condemned.map(|(id, _)| id).filter(|id| living.snapshots.contains_key(id)).collect();
+                    if freed.is_empty() {
+                        return Err(error);
+                    }
+                    gone.extend(freed);
+                    self.marks = Marks::default();
+                }
+            }
+        }
+    }
+
+    /// Copies, removes and deletes, batch by batch; those in which nothing is needed go first, so that a full disk gets
+    /// room. Returns whether everything is gone.
+    fn free(&mut self, generation: u64) -> Result<bool> {
+        let repository = self.repository();
+        let lists = repository.generations()?.remove(&generation).unwrap_or_default().condemned;
+        let packs = repository.condemned_in(generation, &lists)?;
+        if packs.is_empty() {
+            return Ok(true);
+        }
+        // what is condemned is read after what this generation has condemned was published: of two prunes that each
+        // find a chunk in a pack of the other, at least one then knows it
+        let condemned = repository.condemned_packs()?;
+        let listed = repository.store().list_packs()?;
+        let mut homes = Homes { listed: &listed, condemned: &condemned, marks: &mut self.marks };
+        Segments::stream(repository, &mut homes)?;
+        let found = self.sort(&packs, &listed);
+        let bytes = found.dead.iter().chain(&found.needed).map(|(_, size)| size).sum();
+        let entries = (found.dead.len() + found.needed.len()) as u64;
+        self.monitor().phase(Phase::Repack, Some(Progress { entries, bytes }));
+        for batch in found.dead.chunks(BATCH_PACKS) {
+            self.remove(generation, &lists, batch)?;
+        }
+        let mut needed = found.needed.as_slice();
+        while !needed.is_empty() {
+            if repository.clock().monotonic_ns() >= self.deadline_ns {
+                return Ok(false);
+            }
+            let (batch, rest) = needed.split_at(batch_len(needed));
+            self.copy_live(batch)?;
+            self.remove(generation, &lists, batch)?;
+            needed = rest;
+        }
+        if let Some((pack, _)) = found.unreadable.first()
+            && self.marks.without_home() > 0
+        {
+            // repairing moves it aside, and tells what is lost with it
+            return Err(read_directory(repository.store(), *pack, listed[pack])
+                .err()
+                .unwrap_or(Error::Busy { what: "the packs" }));
+        }
+        for batch in found.unreadable.chunks(BATCH_PACKS) {
+            self.remove(generation, &lists, batch)?;
+        }
+        Ok(true)
+    }
+
+    fn sort(&self, packs: &[PackId], listed: &Listed) -> Condemned {
+        let mut found = Condemned::default();
+        for &id in packs {
+            let Some(&size) = listed.get(&id) else { continue };
+            match read_directory(self.repository().store(), id, size) {
+                Ok(info) => {
+                    let mut blobs = info.directory.frames.iter().flat_map(|frame| &frame.blobs);
+                    let needs_home = |home| matches!(home, Some(Home::None | Home::Condemned));
+                    let needed = blobs.any(|blob| needs_home(self.marks.home(&blob.id)));
+                    if needed { &mut found.needed } else { &mut found.dead }.push((id, size));
+                }
+                Err(_) => found.unreadable.push((id, size)),
+            }
+        }
+        found
+    }
+
+    fn copy_live(&mut self, batch: &[(PackId, u64)]) -> Result<()> {
+        self.monitor().step(PruneStep::CopyLive.into());
+        let mut sources = Vec::new();
+        for &(id, size) in batch {
+            let info = match read_directory(self.repository().store(), id, size) {
+                // another prune has taken it over and finished with it
+                Err(Error::Storage(error)) if error.is_not_found() => continue,
+                result => result?,
+            };
+            sources.push(Source { id, directory: info.directory });
+        }
+        let Prune { repository, reader, pool, options, monitor, .. } = &*self.prune;
+        let copier = Copier {
+            repository,
+            reader,
+            pool,
+            session: self.session,
+            compression: options.compression,
+            monitor: *monitor,
+        };
+        let written = copier.copy(&sources, &mut self.marks)?;
+        written.iter().for_each(|pack| self.prune.report.written.add(pack.size_bytes));
+        Ok(())
+    }
+
+    /// Says that packs are gone, and deletes them.
+    fn remove(&mut self, generation: u64, lists: &[u32], batch: &[(PackId, u64)]) -> Result<()> {
+        if self.monitor().is_cancelled() {
+            return Err(Error::Interrupted);
+        }
+        self.monitor().step(PruneStep::PublishRemovals.into());
+        let repository = self.repository();
+        repository
+            .publish_removal(&Removal { packs: batch.iter().map(|(id, _)| *id).collect(), replaced: Vec::new() })?;
+        self.monitor().step(PruneStep::DeletePacks.into());
+        // whoever finished this generation while we slept has deleted the lists, and nothing is left to us
+        for &list in lists {
+            let key = layout::condemnation(generation, list);
+            match repository.store().storage().size(&key) {
+                Err(error) if error.is_not_found() => return Err(Error::CondemnationLost { key }),
+                result => drop(result?),
+            }
+        }
+        for (id, size) in batch {
+            if repository.delete_if_there(&layout::pack(*id))? {
+                self.prune.report.deleted.add(*size);
+            }
+            self.monitor().advance(Progress { entries: 1, bytes: *size });
+        }
+        Ok(repository.store().storage().sync()?)
+    }
+
+    /// Deletes the records of snapshots that are gone. What says that they are forgotten stays until that is durable.
+    fn delete_snapshots(&mut self, gone: &BTreeSet<SnapshotId>) -> Result<()> {
+        self.monitor().step(PruneStep::DeleteSnapshots.into());
+        let repository = self.repository();
+        for &id in gone {
+            let deleted = repository.delete_if_there(&layout::snapshot(id))?;
+            self.prune.report.snapshots_deleted += u64::from(deleted);
+        }
+        repository.store().storage().sync()?;
+        for id in gone {
+            self.delete_below(&format!("{}{id}/", layout::ANNOTATIONS))?;
+        }
+        Ok(())
+    }
+
+    fn delete_below(&self, prefix: &str) -> Result<()> {
+        for object in self.repository().store().storage().list(prefix)? {
+            self.repository().delete_if_there(&object.key)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the done mark, and deletes what the generation needed and what earlier ones have left.
+    fn mark_done(&mut self, generation: u64, gone: &BTreeSet<SnapshotId>, living: &Living) -> Result<()> {
+        let repository = self.repository();
+        let deleted = self.prune.report.deleted;
+        compact::if_worth_it(repository, deleted.packs)?;
+        self.monitor().step(PruneStep::MarkDone.into());
+        let done = Done {
+            version: RECORD_VERSION,
+            generation,
+            time: repository.clock().now(),
+            packs_deleted: deleted.packs,
+            bytes_freed: deleted.bytes.saturating_sub(self.prune.report.written.bytes),
+            snapshots: living.snapshots.keys().copied().collect(),
+            unknown: Default::default(),
+        };
+        match repository.store().put_record(&layout::done(generation), &done, repository.random()) {
+            Err(Error::Storage(error)) if error.kind == StorageErrorKind::AlreadyExists => {}
+            result => drop(result?),
+        }
+        repository.store().storage().sync()?;
+        for id in gone {
+            self.delete_below(&format!("{}{id}/", layout::FORGOTTEN))?;
+        }
+        if self.prune.report.generation != Some(generation) {
+            self.prune.report.taken_over.push(generation);
+        }
+        self.delete_generations(generation)
+    }
+
+    fn delete_generations(&self, done: u64) -> Result<()> {
+        let repository = self.repository();
+        for (number, generation) in repository.generations()? {
+            let is_idle = number < done && !generation.is_unfinished() && self.prune.is_over(number)?;
+            if number != done && !is_idle {
+                continue;
+            }
+            for list in generation.condemned {
+                repository.delete_if_there(&layout::condemnation(number, list))?;
+            }
+            repository.delete_if_there(&layout::awaited(number))?;
+            repository.delete_if_there(&layout::claim(number))?;
+            if number != done {
+                repository.delete_if_there(&layout::done(number))?;
+            }
+        }
+        Ok(repository.store().storage().sync()?)
+    }
+}
+
+/// Returns how many packs make a batch: at least one.
+fn batch_len(packs: &[(PackId, u64)]) -> usize {
+    let mut bytes = 0;
+    let fits = |&&(_, size): &&(PackId, u64)| {
+        bytes += size;
+        bytes <= BATCH_BYTES
+    };
+    packs.iter().take(BATCH_PACKS).take_while(fits).count().max(1)
+}

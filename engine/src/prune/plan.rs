@@ -1,0 +1,233 @@
+//! The plan: what is needed, and which packs are not worth keeping.
+
+use std::collections::{BTreeSet, HashSet};
+
+use lakebed_core::id::{PackId, SessionId, SnapshotId, TreeId};
+use lakebed_core::layout;
+use lakebed_core::monitor::Monitor;
+use lakebed_core::pack::{PackInfo, PackKind};
+use lakebed_core::protocol::PruneStep;
+
+use super::inventory::{Listed, Living, Segments, Visitor};
+use super::mark::{Home, Marks};
+use super::{PruneOptions, PruneSummary, Tally, Unused, brakes};
+use crate::error::{Error, Result};
+use crate::index_rebuild::read_trailer;
+use crate::repository::{BlobReader, Repository};
+
+/// A pack is small if it has less than this part of what packs aim at.
+const SMALL_PART: u64 = 4;
+
+/// What a pack holds for those who need it.
+#[derive(Debug, Clone, Copy)]
+struct Use {
+    id: PackId,
+    kind: PackKind,
+    size_bytes: u64,
+    /// Bytes of frames that somebody needs, by their part of the plain bytes.
+    needed_bytes: u64,
+    /// Bytes of frames that nobody needs.
+    unused_bytes: u64,
+    /// A writer or another prune is at work on it.
+    in_work: bool,
+}
+
+/// What a prune is going to do.
+pub(super) struct Plan {
+    pub(super) summary: PruneSummary,
+    /// Packs to condemn, sorted.
+    pub(super) condemn: Vec<PackId>,
+    pub(super) marks: Marks,
+}
+
+/// Who counts when packs are chosen.
+pub(super) struct Scope<'a> {
+    /// Snapshots that do not count.
+    pub(super) gone: &'a BTreeSet<SnapshotId>,
+    /// Packs that are condemned already.
+    pub(super) condemned: &'a HashSet<PackId>,
+}
+
+pub(super) fn plan(
+    repository: &Repository,
+    reader: &BlobReader,
+    pool: &rayon::ThreadPool,
+    scope: &Scope<'_>,
+    options: &PruneOptions,
+    monitor: &dyn Monitor,
+) -> Result<Plan> {
+    monitor.step(PruneStep::ChoosePacks.into());
+    // in this order: a pack that is listed belongs to a session that was registered before, so if that session is not
+    // found it has ended; and whatever it committed is found after that
+    let listed = repository.store().list_packs()?;
+    let (working, checkpoints) = at_work(repository)?;
+    let living = Living::list(repository, scope.gone)?;
+    brakes::vanished(repository, &living, options)?;
+    let mut marks = Marks::default();
+    marks.add_snapshots(&living.snapshots, reader, pool, monitor)?;
+    marks.add_checkpoints(checkpoints.into_iter(), reader, pool, monitor)?;
+
+    let mut visitor =
+        Uses { listed: &listed, working: &working, condemned: scope.condemned, marks: &mut marks, uses: Vec::new() };
+    Segments::stream(repository, &mut visitor)?;
+    let uses = visitor.uses;
+    let missing = marks.nowhere();
+    if missing > 0 {
+        return Err(Error::NeededMissing { count: missing });
+    }
+    let store = repository.store();
+    let recorded = store.list_ids::<SnapshotId>(layout::SNAPSHOTS)?.into_iter();
+    let mut summary = PruneSummary {
+        snapshots_forgotten: recorded.filter(|id| scope.gone.contains(id)).collect(),
+        snapshots_kept: living.snapshots.len() as u64,
+        all: listed.values().fold(Tally::default(), |mut all, size| {
+            all.add(*size);
+            all
+        }),
+        ..PruneSummary::default()
+    };
+    for id in scope.condemned {
+        listed.get(id).into_iter().for_each(|size| summary.condemned_before.add(*size));
+    }
+    let mut condemn = choose(&uses, repository, options, &mut summary);
+    for (id, size) in unknown(repository, &listed, &uses, &working, scope) {
+        summary.deleted.add(size);
+        summary.unused_bytes += size;
+        condemn.push(id);
+    }
+    condemn.sort_unstable();
+    Ok(Plan { summary, condemn, marks })
+}
+
+/// Returns the sessions whose packs are left alone, and the roots of their checkpoints.
+fn at_work(repository: &Repository) -> Result<(HashSet<SessionId>, Vec<TreeId>)> {
+    let mut working: HashSet<SessionId> = repository.registered_sessions()?.into_iter().collect();
+    let sessions = repository.sessions()?;
+    let checkpoints = sessions.into_iter().filter_map(|session| Some(session.checkpoint?.root)).collect();
+    for (number, generation) in repository.generations()? {
+        if generation.done {
+            continue;
+        }
+        if let Some(claim) = repository.read_claim(number)? {
+            working.insert(claim.session);
+        }
+    }
+    Ok((working, checkpoints))
+}
+
+/// Finds out what each described pack holds for those who need it. Of a chunk that lies in several, the first counts.
+struct Uses<'a> {
+    listed: &'a Listed,
+    working: &'a HashSet<SessionId>,
+    condemned: &'a HashSet<PackId>,
+    marks: &'a mut Marks,
+    uses: Vec<Use>,
+}
+
+impl Visitor for Uses<'_> {
+    fn restart(&mut self) {
+        self.marks.reset_homes();
+        self.uses.clear();
+    }
+
+    fn pack(&mut self, pack: PackInfo) -> Result<()> {
+        if self.listed.get(&pack.id) != Some(&pack.size_bytes) {
+            return Ok(());
+        }
+        if self.condemned.contains(&pack.id) {
+            self.marks.found_all(&pack.directory, Home::Condemned);
+        } else {
+            let in_work = self.working.contains(&pack.directory.session);
+            self.uses.push(use_of(&pack, in_work, self.marks));
+        }
+        Ok(())
+    }
+}
+
+fn use_of(pack: &PackInfo, in_work: bool, marks: &mut Marks) -> Use {
+    let (mut needed_bytes, mut unused_bytes) = (0u64, 0u64);
+    for frame in &pack.directory.frames {
+        let all: u64 = frame.blobs.iter().map(|blob| u64::from(blob.length)).sum();
+        let needed = frame.blobs.iter().filter(|blob| marks.found(&blob.id, Home::Found));
+        let needed: u64 = needed.map(|blob| u64::from(blob.length)).sum();
+        // lengths of frames and chunks are below 2^32 each, so this fits
+        let part = u64::from(frame.frame_len) * needed / all.max(1);
+        needed_bytes += part;
+        unused_bytes += u64::from(frame.frame_len) - part;
+    }
+    Use { id: pack.id, kind: pack.directory.kind, size_bytes: pack.size_bytes, needed_bytes, unused_bytes, in_work }
+}
+
+/// Chooses the packs to condemn: those that nobody needs, and those whose rest is worth being written anew.
+fn choose(uses: &[Use], repository: &Repository, options: &PruneOptions, summary: &mut PruneSummary) -> Vec<PackId> {
+    let small_bytes = repository.store().storage().capabilities().pack_target_bytes / SMALL_PART;
+    let is_small = |pack: &Use| options.repack_small && pack.size_bytes < small_bytes;
+    let small_of = |kind| uses.iter().filter(|pack| !pack.in_work && pack.kind == kind && is_small(pack)).count();
+    let (small_data, small_tree) = (small_of(PackKind::Data), small_of(PackKind::Tree));
+    let mut condemn = Vec::new();
+    let mut candidates = Vec::new();
+    let (mut staying_bytes, mut unused_bytes) = (0, 0);
+    for pack in uses {
+        summary.unused_bytes += pack.unused_bytes;
+        if pack.in_work {
+            summary.kept.add(pack.size_bytes);
+            continue;
+        }
+        if pack.needed_bytes == 0 && pack.unused_bytes > 0 {
+            summary.deleted.add(pack.size_bytes);
+            condemn.push(pack.id);
+            continue;
+        }
+        staying_bytes += pack.needed_bytes;
+        unused_bytes += pack.unused_bytes;
+        let many = if pack.kind == PackKind::Data { small_data } else { small_tree };
+        let joins = is_small(pack) && many > 1;
+        if pack.unused_bytes > 0 || joins {
+            candidates.push((*pack, joins));
+        } else {
+            summary.kept.add(pack.size_bytes);
+        }
+    }
+    let limit = match options.max_unused {
+        Unused::Share(share) => (staying_bytes as f64 * share.clamp(0.0, 1.0)) as u64,
+        Unused::Bytes(bytes) => bytes,
+        Unused::Unlimited => u64::MAX,
+    };
+    // small ones first, then those that free most for what has to be copied
+    let waste = |pack: &Use| pack.unused_bytes as f64 / pack.size_bytes.max(1) as f64;
+    candidates.sort_by(|(a, a_joins), (b, b_joins)| {
+        b_joins.cmp(a_joins).then(waste(b).total_cmp(&waste(a))).then(a.id.cmp(&b.id))
+    });
+    for (pack, joins) in candidates {
+        let fits = options.max_repack.is_none_or(|most| summary.repacked.bytes + pack.size_bytes <= most);
+        if fits && (joins || unused_bytes > limit) {
+            unused_bytes -= pack.unused_bytes;
+            summary.repacked.add(pack.size_bytes);
+            summary.copied_bytes += pack.needed_bytes;
+            condemn.push(pack.id);
+        } else {
+            summary.kept.add(pack.size_bytes);
+        }
+    }
+    summary.unused_after_bytes = unused_bytes;
+    condemn
+}
+
+/// Returns the packs that no segment describes, or that were removed: what killed runs left behind.
+fn unknown(
+    repository: &Repository,
+    listed: &Listed,
+    uses: &[Use],
+    working: &HashSet<SessionId>,
+    scope: &Scope<'_>,
+) -> Vec<(PackId, u64)> {
+    let known: HashSet<PackId> = uses.iter().map(|pack| pack.id).collect();
+    let unknown = listed.iter().filter(|(id, _)| !known.contains(id) && !scope.condemned.contains(id));
+    let is_free = |&(id, size): &(&PackId, &u64)| match read_trailer(repository.store(), *id, *size) {
+        Ok(trailer) => !working.contains(&trailer.session),
+        // one that nobody can read is of no use to anybody, and nothing that is needed is missing
+        Err(Error::Storage(_)) => false,
+        Err(_) => true,
+    };
+    unknown.filter(is_free).map(|(id, size)| (*id, *size)).collect()
+}

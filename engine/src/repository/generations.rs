@@ -1,0 +1,100 @@
+//! Generations: what prunes have claimed, condemned and not finished yet.
+
+use std::collections::{BTreeMap, HashSet};
+
+use lakebed_core::id::PackId;
+use lakebed_core::layout::{self, GcObject};
+use lakebed_core::record::gc::{Awaited, Claim, Condemnation, Done};
+use lakebed_core::storage::ObjectKey;
+
+use super::Repository;
+use crate::error::{Error, Result};
+
+/// What storage has of one generation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Generation {
+    pub(crate) claimed: bool,
+    /// Numbers of its lists of condemned packs.
+    pub(crate) condemned: Vec<u32>,
+    pub(crate) awaited: bool,
+    pub(crate) done: bool,
+}
+
+impl Generation {
+    /// Something was condemned in it and is not deleted yet.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        !self.condemned.is_empty()
+    }
+}
+
+impl Repository {
+    /// Returns every generation that has left anything, by number.
+    pub(crate) fn generations(&self) -> Result<BTreeMap<u64, Generation>> {
+        let mut all: BTreeMap<u64, Generation> = BTreeMap::new();
+        for object in self.store.storage().list(layout::GC)? {
+            let Some((number, what)) = layout::parse_gc(&object.key) else { continue };
+            let generation = all.entry(number).or_default();
+            match what {
+                GcObject::Claim => generation.claimed = true,
+                GcObject::Condemnation(list) => generation.condemned.push(list),
+                GcObject::Awaited => generation.awaited = true,
+                GcObject::Done => generation.done = true,
+            }
+        }
+        Ok(all)
+    }
+
+    /// Returns the newest generation that a prune has claimed; 0 where none has.
+    pub(crate) fn generation(&self) -> Result<u64> {
+        Ok(self.generations()?.keys().next_back().copied().unwrap_or_default())
+    }
+
+    /// Returns every pack that is condemned and may still be there. It never becomes good again.
+    pub(crate) fn condemned_packs(&self) -> Result<HashSet<PackId>> {
+        let mut packs = HashSet::new();
+        for (number, generation) in self.generations()? {
+            packs.extend(self.condemned_in(number, &generation.condemned)?);
+        }
+        Ok(packs)
+    }
+
+    /// Returns the packs in the given lists of a generation.
+    pub(crate) fn condemned_in(&self, generation: u64, lists: &[u32]) -> Result<Vec<PackId>> {
+        let mut packs = Vec::new();
+        for &list in lists {
+            let read = self.store.read_record::<Condemnation>(&layout::condemnation(generation, list));
+            // a list goes when its packs are gone
+            packs.extend(if_there(read)?.into_iter().flat_map(|list| list.packs));
+        }
+        Ok(packs)
+    }
+
+    pub(crate) fn read_claim(&self, generation: u64) -> Result<Option<Claim>> {
+        if_there(self.store.read_record(&layout::claim(generation)))
+    }
+
+    pub(crate) fn read_awaited(&self, generation: u64) -> Result<Option<Awaited>> {
+        if_there(self.store.read_record(&layout::awaited(generation)))
+    }
+
+    pub(crate) fn read_done(&self, generation: u64) -> Result<Option<Done>> {
+        if_there(self.store.read_record(&layout::done(generation)))
+    }
+
+    /// Deletes an object that may be gone already. Where deleting is not allowed that is an error.
+    pub(crate) fn delete_if_there(&self, key: &ObjectKey) -> Result<bool> {
+        match self.store.storage().delete(key) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn if_there<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Storage(error)) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

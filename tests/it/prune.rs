@@ -1,0 +1,517 @@
+//! Prune: what nobody needs goes, and nothing else, whoever runs beside it and wherever it stops.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::monitor::Monitor;
+use lakebed_engine::core::protocol::{PruneStep, Step};
+use lakebed_engine::core::storage::Storage;
+use lakebed_engine::forget::{Choice, ForgetOptions};
+use lakebed_engine::prune::{PruneOptions, PruneReport, Unfinished, Unused};
+use lakebed_engine::repository::SnapshotInfo;
+use lakebed_engine::{Error, OpenOptions, Repository, Silent};
+use lakebed_testkit::compare::{CompareOptions, Observation, assert_tree_is, snapshot_of};
+use lakebed_testkit::tree::{Content, TreeSpec};
+
+use crate::common::*;
+
+/// A repository whose source changes from night to night, and what each night's snapshot must come back as.
+struct Nights {
+    place: Place,
+    repository: Repository,
+    source: PathBuf,
+    kept: Vec<(SnapshotInfo, Observation)>,
+}
+
+impl Nights {
+    fn new(place: (Place, Repository)) -> Self {
+        let (place, repository) = place;
+        let source = place.path("source");
+        TreeSpec::new().file("always", b"the same every night".to_vec()).write(&source);
+        Self { place, repository, source, kept: Vec::new() }
+    }
+
+    /// Half of the files are new each night, a quarter stays for two nights, one stays for ever.
+    fn night(&mut self) -> &SnapshotInfo {
+        let night = self.kept.len() as u64;
+        self.change(night);
+        self.commit()
+    }
+
+    fn change(&self, night: u64) {
+        for file in 0..20u64 {
+            let seed = night * 1000 + file;
+            std::fs::write(self.source.join(format!("new-{file}")), Content::random(seed, 3000 + file * 500).bytes())
+                .unwrap();
+            let slow = night / 2 * 1000 + 500 + file;
+            std::fs::write(self.source.join(format!("slow-{file}")), Content::random(slow, 2000).bytes()).unwrap();
+        }
+        std::fs::write(self.source.join("large"), Content::random(night / 3, 900_000).bytes()).unwrap();
+    }
+
+    fn commit(&mut self) -> &SnapshotInfo {
+        let report = backup(&self.repository, std::slice::from_ref(&self.source));
+        let observed = snapshot_of(&self.source);
+        self.kept.push((report.snapshot.unwrap(), observed));
+        &self.kept.last().unwrap().0
+    }
+
+    fn forget(&mut self, nights: &[usize]) {
+        let ids = nights.iter().map(|&night| self.kept[night].0.id).collect();
+        forget(&self.repository, ids);
+        let mut number = 0;
+        self.kept.retain(|_| {
+            number += 1;
+            !nights.contains(&(number - 1))
+        });
+    }
+
+    /// Every snapshot that was not forgotten is there, whole, and comes back as it was.
+    fn check(&self) {
+        self.check_in(&self.place.reopen());
+    }
+
+    fn check_in(&self, repository: &Repository) {
+        assert_good(repository);
+        let listed: Vec<_> = repository.catalogue().unwrap().snapshots.into_iter().map(|info| info.id).collect();
+        for (info, observed) in &self.kept {
+            assert!(listed.contains(&info.id), "snapshot {} is gone", info.id.short());
+            let target = tempfile::TempDir::new().unwrap();
+            let restored = restore_to(repository, info, target.path(), &self.source);
+            assert_tree_is(observed, &restored, &CompareOptions::default());
+        }
+    }
+}
+
+fn forget(repository: &Repository, ids: Vec<lakebed_engine::core::id::SnapshotId>) {
+    let choice = Choice::Snapshots(ids.into_iter().collect());
+    let options = ForgetOptions { allow_empty: true, ..ForgetOptions::new(choice) };
+    let plan = repository.plan_forget(&options).unwrap();
+    repository.apply_forget(&plan, &Silent).unwrap();
+}
+
+/// Everything that nobody needs, whatever it costs; no waiting.
+fn all() -> PruneOptions {
+    let mut options = PruneOptions::default();
+    options.max_unused = Unused::Bytes(0);
+    options.max_delete = 1.0;
+    options.wait = Duration::ZERO;
+    options.threads = 2;
+    options
+}
+
+fn prune(repository: &Repository) -> PruneReport {
+    repository.prune(&all(), &Silent).unwrap()
+}
+
+fn stored_bytes(storage: &dyn Storage) -> u64 {
+    storage.list("").unwrap().iter().map(|object| object.size_bytes).sum()
+}
+
+#[test]
+fn what_nobody_needs_goes_and_everything_else_comes_back() {
+    for encryption in [Encryption::Aes256Gcm, Encryption::None] {
+        let mut nights = Nights::new(Place::over_folder(encryption));
+        for _ in 0..6 {
+            nights.night();
+        }
+        let before = stored_bytes(&*nights.place.storage);
+        nights.forget(&[0, 2, 3]);
+        let planned = {
+            let mut options = all();
+            options.dry_run = true;
+            nights.repository.prune(&options, &Silent).unwrap()
+        };
+        assert!(stored_bytes(&*nights.place.storage) < before + 5000, "only the tombstones came");
+        let report = prune(&nights.repository);
+        assert_eq!(report.plan, planned.plan);
+        assert_eq!(report.snapshots_deleted, 3);
+        assert_eq!(report.unfinished, None);
+        assert!(report.deleted.packs > 0, "{report:?}");
+        nights.check_in(&nights.repository);
+        // a second one finds nothing to do
+        let again = prune(&nights.repository);
+        assert_eq!((again.generation, again.plan.unused_bytes), (None, 0), "{again:?}");
+        // and nothing is left of what the first one needed
+        let left = nights.place.storage.list("").unwrap();
+        let left: Vec<_> = left.iter().map(|object| object.key.as_str()).collect();
+        for prefix in ["forgotten/", "gc/"] {
+            let found: Vec<_> = left.iter().filter(|key| key.starts_with(prefix) && !key.ends_with("/done")).collect();
+            assert!(found.is_empty(), "{found:?}");
+        }
+    }
+}
+
+/// With nothing unused and no small packs the repository is as small as one made of the same snapshots alone.
+#[test]
+fn a_pruned_repository_is_as_small_as_a_fresh_one() {
+    let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
+    let mut fresh = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
+    for night in 0..10 {
+        nights.night();
+        if night >= 8 {
+            fresh.change(night);
+            fresh.commit();
+        }
+    }
+    nights.forget(&[0, 1, 2, 3, 4, 5, 6, 7]);
+    let mut options = all();
+    options.repack_small = true;
+    nights.repository.prune(&options, &Silent).unwrap();
+    fresh.repository.prune(&options, &Silent).unwrap();
+    nights.check();
+    fresh.check();
+    let packs = |nights: &Nights| -> u64 {
+        nights.place.storage.list("packs/").unwrap().iter().map(|object| object.size_bytes).sum()
+    };
+    let (pruned, made) = (packs(&nights), packs(&fresh));
+    assert!(pruned * 10 <= made * 11, "{pruned} bytes in packs, {made} in a fresh repository");
+}
+
+#[test]
+fn what_is_left_unused_stays_within_its_limit() {
+    let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
+    for _ in 0..6 {
+        nights.night();
+    }
+    nights.forget(&[0, 1, 3]);
+    let mut options = all();
+    options.max_unused = Unused::Unlimited;
+    let lazy = nights.repository.prune(&options, &Silent).unwrap();
+    assert_eq!(lazy.written.packs, 0, "nothing is written anew: {lazy:?}");
+    options.max_unused = Unused::Bytes(0);
+    options.max_repack = Some(0);
+    let bound = nights.repository.prune(&options, &Silent).unwrap();
+    assert_eq!(bound.written.packs, 0, "nothing may be written anew: {bound:?}");
+    assert!(bound.plan.unused_after_bytes > 0);
+    nights.check();
+    assert_eq!(prune(&nights.repository).plan.unused_after_bytes, 0);
+    nights.check();
+}
+
+/// Does something once, right before a step of a prune.
+struct At<'a> {
+    step: PruneStep,
+    act: Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>,
+}
+
+impl<'a> At<'a> {
+    fn new(step: PruneStep, act: impl FnOnce() + Send + 'a) -> Self {
+        Self { step, act: Mutex::new(Some(Box::new(act))) }
+    }
+}
+
+impl Monitor for At<'_> {
+    fn step(&self, step: Step) {
+        if step == Step::Prune(self.step)
+            && let Some(act) = self.act.lock().unwrap().take()
+        {
+            act();
+        }
+    }
+}
+
+const STEPS: [PruneStep; 12] = [
+    PruneStep::ClaimGeneration,
+    PruneStep::CondemnTombstones,
+    PruneStep::ChoosePacks,
+    PruneStep::PublishCondemned,
+    PruneStep::ListSessions,
+    PruneStep::AwaitSessions,
+    PruneStep::ListSnapshotsAgain,
+    PruneStep::CopyLive,
+    PruneStep::PublishRemovals,
+    PruneStep::DeletePacks,
+    PruneStep::DeleteSnapshots,
+    PruneStep::MarkDone,
+];
+
+/// A whole backup happens between two steps of a prune: one that finds again what was just forgotten, and needs it.
+#[test]
+fn a_backup_between_any_two_steps_keeps_what_it_found() {
+    for step in STEPS {
+        let mut nights = Nights::new(Place::local());
+        for _ in 0..4 {
+            nights.night();
+        }
+        nights.forget(&[0, 1]);
+        let other = nights.place.path("another-cache");
+        let open = OpenOptions { cache_dir: Some(other), ..nights.place.open.clone() };
+        let beside = Repository::open(nights.place.storage.clone(), &secret(), &open).unwrap();
+        let source = nights.source.clone();
+        let made = Mutex::new(None);
+        {
+            let nights = &nights;
+            let made = &made;
+            let at = At::new(step, move || {
+                nights.change(0);
+                let report = backup(&beside, std::slice::from_ref(&source));
+                *made.lock().unwrap() = Some((report.snapshot.unwrap(), snapshot_of(&source)));
+            });
+            nights.repository.prune(&all(), &at).unwrap();
+        }
+        let made = made.into_inner().unwrap().unwrap_or_else(|| panic!("{step:?} was not announced"));
+        nights.kept.push(made);
+        nights.check();
+        prune(&nights.place.reopen());
+        nights.check();
+    }
+}
+
+/// A backup that began before anything was condemned ends at any later time; the prune must not delete what it counts on.
+#[test]
+fn a_backup_that_runs_all_along_keeps_what_it_found() {
+    use lakebed_engine::core::protocol::WriterStep;
+
+    /// Runs a prune right before a step of the writer, and once more at the end.
+    struct Beside<'a> {
+        step: WriterStep,
+        repository: &'a Repository,
+        report: Mutex<Option<PruneReport>>,
+    }
+    impl Monitor for Beside<'_> {
+        fn step(&self, step: Step) {
+            if step == Step::Writer(self.step) {
+                *self.report.lock().unwrap() = Some(prune(self.repository));
+            }
+        }
+    }
+    for step in [
+        WriterStep::Register,
+        WriterStep::ReadCondemned,
+        WriterStep::FoldSegments,
+        WriterStep::ChooseParent,
+        WriterStep::StorePacks,
+        WriterStep::PublishSegments,
+        WriterStep::Commit,
+    ] {
+        let mut nights = Nights::new(Place::local());
+        for _ in 0..4 {
+            nights.night();
+        }
+        nights.forget(&[0, 1]);
+        nights.change(0);
+        let pruning = nights.place.reopen();
+        let beside = Beside { step, repository: &pruning, report: Mutex::new(None) };
+        let filter = Arc::new(lakebed_engine::source::Filter::new(&Default::default()).unwrap());
+        let mounts =
+            lakebed_engine::source::local_mounts(std::slice::from_ref(&nights.source), &filter, &Default::default())
+                .unwrap();
+        let report = nights.repository.backup(mounts, &options(), &beside).unwrap();
+        let first = beside.report.into_inner().unwrap().unwrap();
+        if step != WriterStep::Register {
+            assert!(matches!(first.unfinished, Some(Unfinished::Waiting(_))), "{step:?}: {first:?}");
+            assert_eq!(first.deleted.packs, 0, "{step:?}");
+        }
+        let observed = snapshot_of(&nights.source);
+        nights.kept.push((report.snapshot.unwrap(), observed));
+        nights.check();
+        // the next one finishes what the first had to leave
+        let second = prune(&nights.place.reopen());
+        assert_eq!(second.unfinished, None);
+        if step != WriterStep::Register {
+            assert_eq!(second.taken_over.len(), 1, "{step:?}: {second:?}");
+        }
+        nights.check();
+    }
+}
+
+/// A restore that has planned before the packs are rewritten and reads after that finds everything.
+#[test]
+fn a_reader_finds_what_a_prune_has_moved() {
+    let mut nights = Nights::new(Place::local());
+    for _ in 0..5 {
+        nights.night();
+    }
+    nights.forget(&[0, 1, 3]);
+    let before = nights.place.reopen();
+    let reader = before.reader(&Silent).unwrap();
+    prune(&nights.repository);
+    for (number, (info, observed)) in nights.kept.iter().enumerate() {
+        let target = nights.place.path(&format!("out-{number}"));
+        let options = lakebed_engine::restore::RestoreOptions { target: target.clone(), ..Default::default() };
+        let report = lakebed_engine::restore::restore(&reader, info, &options, &|_, _| {}, &Silent).unwrap();
+        assert!(report.failures.is_empty(), "{:?}", report.failures);
+        assert_tree_is(observed, &target.join(nights.source.strip_prefix("/").unwrap()), &CompareOptions::default());
+    }
+}
+
+/// Two prunes at once, one of them begun between two steps of the other.
+#[test]
+fn two_prunes_do_not_harm_each_other() {
+    for step in STEPS {
+        let mut nights = Nights::new(Place::local());
+        for _ in 0..6 {
+            nights.night();
+        }
+        nights.forget(&[0, 2]);
+        let other = nights.place.reopen();
+        let second = nights.kept[0].0.id;
+        let at = At::new(step, || {
+            forget(&other, vec![second]);
+            prune(&other);
+        });
+        let result = nights.repository.prune(&all(), &at);
+        assert!(result.is_ok() || matches!(result, Err(Error::CondemnationLost { .. })), "{step:?}: {result:?}");
+        nights.kept.remove(0);
+        nights.check();
+        prune(&nights.place.reopen());
+        nights.check();
+        assert_eq!(prune(&nights.place.reopen()).plan.unused_bytes, 0, "{step:?}");
+    }
+}
+
+/// A prune that stops anywhere is finished by the next one.
+#[test]
+fn a_prune_that_was_cut_off_is_taken_over() {
+    struct Stop(PruneStep, std::sync::atomic::AtomicBool);
+    impl Monitor for Stop {
+        fn step(&self, step: Step) {
+            if step == Step::Prune(self.0) {
+                self.1.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        fn is_cancelled(&self) -> bool {
+            self.1.load(std::sync::atomic::Ordering::Relaxed)
+        }
+    }
+    for step in STEPS {
+        let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
+        for _ in 0..4 {
+            nights.night();
+        }
+        nights.forget(&[0, 1]);
+        let _ = nights.repository.prune(&all(), &Stop(step, false.into()));
+        nights.check();
+        nights.night();
+        nights.check();
+        let report = prune(&nights.repository);
+        assert_eq!(report.unfinished, None);
+        nights.check();
+        assert_eq!(prune(&nights.repository).plan.unused_bytes, 0, "{step:?}");
+    }
+}
+
+#[test]
+fn a_snapshot_can_be_brought_back_until_a_prune_has_condemned_it() {
+    let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
+    for _ in 0..3 {
+        nights.night();
+    }
+    let first = nights.kept[0].0.id;
+    // between the plan and the condemnation: it is back, and everything of it is there
+    forget(&nights.repository, vec![first]);
+    let undoing = nights.place.reopen();
+    let at = At::new(PruneStep::CondemnTombstones, || undoing.undo_forget(&[first]).unwrap());
+    nights.repository.prune(&all(), &at).unwrap();
+    nights.check();
+    forget(&nights.repository, vec![first]);
+    let too_late = At::new(PruneStep::PublishCondemned, || assert!(undoing.undo_forget(&[first]).is_err()));
+    nights.repository.prune(&all(), &too_late).unwrap();
+    nights.kept.remove(0);
+    nights.check();
+}
+
+#[test]
+fn brakes_stop_a_prune_before_it_condemns_anything() {
+    let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
+    for _ in 0..4 {
+        nights.night();
+    }
+    let objects = |nights: &Nights| nights.place.storage.list("").unwrap();
+    // a snapshot is gone that nobody has forgotten
+    let record = |night: usize| {
+        let id = nights.kept[night].0.id.to_string();
+        nights.place.path("repo/snapshots").join(id)
+    };
+    for done in [false, true] {
+        let (path, bytes) = (record(1), std::fs::read(record(1)).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        let before = objects(&nights);
+        let error = nights.repository.prune(&all(), &Silent).unwrap_err();
+        assert!(matches!(&error, Error::SnapshotsVanished { snapshots } if snapshots.len() == 1), "{error:?}");
+        assert_eq!(objects(&nights), before);
+        // one that cannot be read
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        let before = objects(&nights);
+        let error = nights.repository.prune(&all(), &Silent).unwrap_err();
+        assert!(matches!(error, Error::UnreadableSnapshots { .. }), "{error:?}");
+        assert_eq!(objects(&nights), before);
+        std::fs::write(&path, bytes).unwrap();
+        if !done {
+            // from now on a done mark says which there were
+            forget(&nights.repository, vec![nights.kept[3].0.id]);
+            prune(&nights.repository);
+        }
+    }
+    nights.kept.remove(3);
+    nights.check();
+    // too much at once
+    forget(&nights.repository, nights.kept.iter().map(|(info, _)| info.id).collect());
+    let mut options = all();
+    options.max_delete = 0.9;
+    let error = nights.repository.prune(&options, &Silent).unwrap_err();
+    assert!(matches!(error, Error::TooMuchToDelete { what: "snapshots", share: 100, limit: 90 }), "{error:?}");
+    nights.repository.undo_forget(&nights.kept.iter().map(|(info, _)| info.id).collect::<Vec<_>>()).unwrap();
+    nights.check();
+}
+
+/// What is needed is missing: nothing may be deleted on the strength of what is left.
+#[test]
+fn a_missing_pack_stops_a_prune() {
+    let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
+    for _ in 0..3 {
+        nights.night();
+    }
+    let pack = lakebed_testkit::damage::object_files(&nights.place.path("repo/packs")).remove(0);
+    let undo = lakebed_testkit::damage::damage(&pack, lakebed_testkit::damage::Damage::Delete);
+    forget(&nights.repository, vec![nights.kept[0].0.id]);
+    assert!(nights.repository.prune(&all(), &Silent).is_err());
+    undo.restore();
+    nights.kept.remove(0);
+    prune(&nights.repository);
+    nights.check();
+}
+
+/// What a run that was killed has left is freed; what a checkpoint holds is not.
+#[test]
+fn left_over_packs_go_and_checkpoints_stay() {
+    let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
+    nights.night();
+    let packs = || nights.place.storage.list("packs/").unwrap().len();
+    let before = packs();
+    let orphan = Path::new("packs/00").join("00".repeat(31) + "01");
+    lakebed_testkit::damage::plant(&nights.place.path("repo").join(orphan), b"cut off").keep();
+    assert_eq!(packs(), before + 1);
+    let report = prune(&nights.repository);
+    assert_eq!((report.deleted.packs, packs()), (1, before));
+    nights.check();
+}
+
+/// Segments do not pile up: many nights later there are few, and an index that was not opened since is right again.
+#[test]
+fn segments_are_compacted_and_old_indexes_follow() {
+    let mut nights = Nights::new(Place::local());
+    let old = OpenOptions { cache_dir: Some(nights.place.path("old-cache")), ..nights.place.open.clone() };
+    for _ in 0..3 {
+        nights.night();
+    }
+    let open_old = || Repository::open(nights.place.storage.clone(), &secret(), &old).unwrap();
+    drop(open_old().index(&Silent).unwrap());
+    for night in 3..40 {
+        nights.night();
+        nights.forget(&[0]);
+        if night % 6 == 0 {
+            prune(&nights.repository);
+        }
+    }
+    prune(&nights.repository);
+    let segments = nights.place.storage.list("index/").unwrap().len();
+    assert!(segments < 45, "{segments} segments");
+    nights.check();
+    let open_old = || Repository::open(nights.place.storage.clone(), &secret(), &old).unwrap();
+    nights.check_in(&open_old());
+}
