@@ -1,7 +1,7 @@
 //! What commands work with: the storage and the repository that the global options name, and the output.
 
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lakebed_engine::core::codec::seal::Encryption;
@@ -15,6 +15,7 @@ use lakebed_engine::{Error, OpenOptions, Repository};
 
 use crate::args::Globals;
 use crate::error::CliError;
+use crate::secret::SecretPlaces;
 use crate::ui::{CliMonitor, Ui};
 
 /// What a command wants to do with a repository.
@@ -32,36 +33,51 @@ pub(crate) struct Context {
     pub(crate) ui: Ui,
 }
 
+/// Returns the folder that was named for a repository; `unnamed` says how, where none was.
+pub(crate) fn named_folder(given: Option<&Path>, unnamed: &str) -> Result<PathBuf, CliError> {
+    let Some(folder) = given.filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Err(CliError::usage(unnamed));
+    };
+    if folder.to_string_lossy().contains("://") {
+        let shown = folder.display();
+        let message = format!("`{shown}` is no folder: this lakebed keeps repositories in local folders only");
+        return Err(CliError::usage(message));
+    }
+    Ok(folder.to_path_buf())
+}
+
+/// Opens the storage, without asking whether there is a repository in it.
+fn storage(path: &Path, access: Access) -> Result<Arc<dyn Storage>, CliError> {
+    let storage = LocalStorage::open(path).map_err(|error| match error.is_not_found() {
+        true => Error::NoRepository { location: path.display().to_string() },
+        false => error.into(),
+    })?;
+    Ok(match access {
+        Access::Read => Arc::new(ReadOnlyStorage::new(Arc::new(storage))),
+        Access::Write => Arc::new(storage),
+    })
+}
+
 impl Context {
     /// Returns the folder that the repository lies or shall lie in.
     pub(crate) fn location(&self) -> Result<PathBuf, CliError> {
-        let Some(repo) = self.globals.repo.clone().filter(|repo| !repo.as_os_str().is_empty()) else {
-            return Err(CliError::usage("No repository was named: give --repo FOLDER or set LAKEBED_REPO"));
-        };
-        if repo.to_string_lossy().contains("://") {
-            let shown = repo.display();
-            let message = format!("`{shown}` is no folder: this lakebed keeps repositories in local folders only");
-            return Err(CliError::usage(message));
-        }
-        Ok(repo)
-    }
-
-    /// Opens the storage, without asking whether there is a repository in it.
-    fn storage(&self, access: Access) -> Result<Arc<dyn Storage>, CliError> {
-        let path = self.location()?;
-        let storage = LocalStorage::open(&path).map_err(|error| match error.is_not_found() {
-            true => Error::NoRepository { location: path.display().to_string() },
-            false => error.into(),
-        })?;
-        Ok(match access {
-            Access::Read => Arc::new(ReadOnlyStorage::new(Arc::new(storage))),
-            Access::Write => Arc::new(storage),
-        })
+        named_folder(self.globals.repo.as_deref(), "No repository was named: give --repo FOLDER or set LAKEBED_REPO")
     }
 
     /// Opens the repository, with the secret that it needs.
     pub(crate) fn open(&self, access: Access) -> Result<Repository, CliError> {
-        let storage = self.storage(access)?;
+        let repository = self.open_at(&self.location()?, access, &self.globals.secret.places())?;
+        self.ui.set_repository(&repository);
+        Ok(repository)
+    }
+
+    /// Opens a second repository, to read from it.
+    pub(crate) fn open_other(&self, path: &Path, secret: &SecretPlaces<'_>) -> Result<Repository, CliError> {
+        self.open_at(path, Access::Read, secret)
+    }
+
+    fn open_at(&self, path: &Path, access: Access, places: &SecretPlaces<'_>) -> Result<Repository, CliError> {
+        let storage = storage(path, access)?;
         let location = storage.location();
         let bytes = storage.get(&layout::config()).map_err(|error: StorageError| match error.is_not_found() {
             true => Error::NoRepository { location: location.clone() },
@@ -70,13 +86,11 @@ impl Context {
         let config = Config::decode(&bytes).map_err(Error::Config)?;
         let secret = match config.encryption {
             // a secret that is held out is shown: the engine refuses to take an unencrypted repository for the one meant
-            Encryption::None if self.globals.secret.is_given() => self.globals.secret.read(&location)?,
+            Encryption::None if places.is_given() => places.read(&location)?,
             Encryption::None => Secret::None,
-            _ => self.globals.secret.read(&location)?,
+            _ => places.read(&location)?,
         };
-        let repository = Repository::open(storage, &secret, &self.open_options()?)?;
-        self.ui.set_repository(&repository);
-        Ok(repository)
+        Ok(Repository::open(storage, &secret, &self.open_options()?)?)
     }
 
     /// Returns how this process works with repositories.

@@ -167,7 +167,7 @@ fn engine_code(error: &Error) -> u8 {
         Error::IndexLocked { .. } => code::LOCKED,
         Error::WrongKey { .. } => code::WRONG_KEY,
         Error::Interrupted => code::INTERRUPTED,
-        Error::Argument { .. } | Error::NothingToKeep => code::USAGE,
+        Error::Argument { .. } | Error::NothingToKeep | Error::SameRepository { .. } => code::USAGE,
         error if is_damage(error) => code::DAMAGE,
         _ => code::FAILED,
     }
@@ -254,9 +254,12 @@ fn engine_hint(error: &Error) -> Option<String> {
         }
         Error::CondemnationLost { .. } | Error::Busy { .. } => "try again: what was done so far is whole",
         Error::Interrupted => {
-            "run the same command again: a backup goes on from its last checkpoint, a restore from what it has written"
+            "run the same command again: a backup or copy goes on from its last checkpoint, a restore from what it has \
+             written"
         }
         Error::FrameCheck { .. } => "test this machine's memory before the next backup",
+        Error::CopyDiffers { .. } => "test this machine's memory, then copy again",
+        Error::SameRepository { .. } => "check --repo and --from-repo, and their variables",
         Error::Index { .. } => "`lakebed index rebuild` makes the local index anew; no data are lost",
         Error::Storage(error) => match error.kind {
             StorageErrorKind::NoSpace => {
@@ -359,6 +362,8 @@ mod tests {
             (Error::TreeNode { node: TreeId::new([1; 32]), source: decode() }, 4, "verify --read-data"),
             (Error::WrongContent { path: text() },                       4, "verify --read-data"),
             (Error::FrameCheck { source: frame() },                      1, "memory"),
+            (Error::CopyDiffers { snapshot: id, path: text(), what: "x" }, 1, "memory"),
+            (Error::SameRepository { location: text() },                 2, "--from-repo"),
             (Error::NoSnapshot { selector: text() },                     1, "lakebed snapshots"),
             (Error::AmbiguousSnapshot { selector: text(), count: 2 },    1, "more digits"),
             (Error::NothingToKeep,                                       2, "--keep-last"),

@@ -44,7 +44,77 @@ fn process_environment(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
+/// What opens the repository that is copied from, where it is encrypted.
+#[derive(Debug, Args)]
+pub(crate) struct FromSecretArgs {
+    /// File whose first line is that repository's password [env: LAKEBED_FROM_PASSWORD_FILE]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from_password_command", "from_key_file"])]
+    pub(crate) from_password_file: Option<PathBuf>,
+    /// Command, run by `sh -c`, whose first line of output is its password [env: LAKEBED_FROM_PASSWORD_COMMAND]
+    #[arg(long, value_name = "COMMAND", conflicts_with = "from_key_file")]
+    pub(crate) from_password_command: Option<OsString>,
+    /// File that is its key [env: LAKEBED_FROM_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_key_file: Option<PathBuf>,
+}
+
+/// Variables that name the secret of a repository, in the order in which they count.
+#[derive(Debug)]
+struct Variables {
+    password_file: &'static str,
+    password_command: &'static str,
+    key_file: &'static str,
+    password: &'static str,
+}
+
+const VARIABLES: Variables = Variables {
+    password_file: "LAKEBED_PASSWORD_FILE",
+    password_command: "LAKEBED_PASSWORD_COMMAND",
+    key_file: "LAKEBED_KEY_FILE",
+    password: "LAKEBED_PASSWORD",
+};
+
+const FROM_VARIABLES: Variables = Variables {
+    password_file: "LAKEBED_FROM_PASSWORD_FILE",
+    password_command: "LAKEBED_FROM_PASSWORD_COMMAND",
+    key_file: "LAKEBED_FROM_KEY_FILE",
+    password: "LAKEBED_FROM_PASSWORD",
+};
+
+/// Where the secret of one repository may come from: options, then variables, then the terminal.
+#[derive(Debug)]
+pub(crate) struct SecretPlaces<'a> {
+    password_file: Option<&'a PathBuf>,
+    password_command: Option<&'a OsString>,
+    key_file: Option<&'a PathBuf>,
+    variables: Variables,
+}
+
 impl SecretArgs {
+    /// Returns where the repository's secret may come from.
+    pub(crate) fn places(&self) -> SecretPlaces<'_> {
+        SecretPlaces {
+            password_file: self.password_file.as_ref(),
+            password_command: self.password_command.as_ref(),
+            key_file: self.key_file.as_ref(),
+            variables: VARIABLES,
+        }
+    }
+}
+
+impl FromSecretArgs {
+    /// Returns where the secret of the repository that is copied from may come from.
+    pub(crate) fn places(&self) -> SecretPlaces<'_> {
+        SecretPlaces {
+            password_file: self.from_password_file.as_ref(),
+            password_command: self.from_password_command.as_ref(),
+            key_file: self.from_key_file.as_ref(),
+            variables: FROM_VARIABLES,
+        }
+    }
+}
+
+impl SecretPlaces<'_> {
     /// Tells whether a secret is held out, by an option or by the environment.
     pub(crate) fn is_given(&self) -> bool {
         !matches!(self.origin(&process_environment), Origin::Terminal)
@@ -53,26 +123,26 @@ impl SecretArgs {
     /// Options come before the environment; there files and commands come before the bare password.
     fn origin(&self, environment: Environment<'_>) -> Origin {
         let set = |name: &str| environment(name).filter(|value| !value.is_empty());
-        if let Some(file) = &self.password_file {
+        if let Some(file) = self.password_file {
             return Origin::PasswordFile(file.clone());
         }
-        if let Some(command) = &self.password_command {
+        if let Some(command) = self.password_command {
             return Origin::PasswordCommand(command.clone());
         }
-        if let Some(file) = &self.key_file {
+        if let Some(file) = self.key_file {
             return Origin::KeyFile(file.clone());
         }
-        if let Some(file) = set("LAKEBED_PASSWORD_FILE") {
+        if let Some(file) = set(self.variables.password_file) {
             return Origin::PasswordFile(file.into());
         }
-        if let Some(command) = set("LAKEBED_PASSWORD_COMMAND") {
+        if let Some(command) = set(self.variables.password_command) {
             return Origin::PasswordCommand(command);
         }
-        if let Some(file) = set("LAKEBED_KEY_FILE") {
+        if let Some(file) = set(self.variables.key_file) {
             return Origin::KeyFile(file.into());
         }
-        match environment("LAKEBED_PASSWORD") {
-            Some(_) => Origin::Variable("LAKEBED_PASSWORD"),
+        match environment(self.variables.password) {
+            Some(_) => Origin::Variable(self.variables.password),
             None => Origin::Terminal,
         }
     }
@@ -232,13 +302,23 @@ mod tests {
             ("LAKEBED_KEY_FILE", "k"),
         ]);
         let given = SecretArgs { key_file: Some("mine".into()), ..none() };
-        assert_eq!(given.origin(&all), Origin::KeyFile("mine".into()));
-        assert_eq!(none().origin(&all), Origin::PasswordFile("f".into()));
+        assert_eq!(given.places().origin(&all), Origin::KeyFile("mine".into()));
+        assert_eq!(none().places().origin(&all), Origin::PasswordFile("f".into()));
         let key = environment(&[("LAKEBED_PASSWORD", "p"), ("LAKEBED_KEY_FILE", "k"), ("LAKEBED_PASSWORD_FILE", "")]);
-        assert_eq!(none().origin(&key), Origin::KeyFile("k".into()));
+        assert_eq!(none().places().origin(&key), Origin::KeyFile("k".into()));
         let bare = environment(&[("LAKEBED_PASSWORD", "")]);
-        assert_eq!(none().origin(&bare), Origin::Variable("LAKEBED_PASSWORD"));
-        assert_eq!(none().origin(&environment(&[])), Origin::Terminal);
+        assert_eq!(none().places().origin(&bare), Origin::Variable("LAKEBED_PASSWORD"));
+        assert_eq!(none().places().origin(&environment(&[])), Origin::Terminal);
+    }
+
+    #[test]
+    fn the_secret_of_one_repository_is_not_held_out_to_the_other() {
+        let from = FromSecretArgs { from_password_file: None, from_password_command: None, from_key_file: None };
+        let own = environment(&[("LAKEBED_PASSWORD", "p"), ("LAKEBED_KEY_FILE", "k")]);
+        assert_eq!(from.places().origin(&own), Origin::Terminal);
+        let theirs = environment(&[("LAKEBED_FROM_PASSWORD", "p"), ("LAKEBED_FROM_KEY_FILE", "k")]);
+        assert_eq!(from.places().origin(&theirs), Origin::KeyFile("k".into()));
+        assert_eq!(none().places().origin(&theirs), Origin::Terminal);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use lakebed_core::pack::BlobId;
 use lakebed_core::record::config::ConfigError;
 use lakebed_core::record::key_slot::KeySlotError;
 use lakebed_core::source::SourceError;
-use lakebed_core::storage::{ObjectKey, StorageError};
+use lakebed_core::storage::{ObjectKey, StorageError, StorageErrorKind};
 use lakebed_core::wire::DecodeError;
 
 /// Short form for results of this crate.
@@ -335,6 +335,22 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// A snapshot was to be copied into the repository that it is in.
+    #[error("The repository at `{location}` cannot be copied into itself")]
+    SameRepository {
+        /// Where it lies.
+        location: String,
+    },
+    /// A copy did not become what its original is; it was not committed.
+    #[error("The copy of snapshot {} differs from it at `{path}`: {what}; it was not committed", snapshot.short())]
+    CopyDiffers {
+        /// The original.
+        snapshot: SnapshotId,
+        /// Where, as escaped text.
+        path: String,
+        /// How.
+        what: &'static str,
+    },
     /// A thread of this process ended by a bug; nothing was committed.
     #[error("A worker failed unexpectedly; nothing was committed: {message}")]
     Poisoned {
@@ -347,5 +363,18 @@ impl Error {
     /// Builds a [`Error::Local`].
     pub fn local(operation: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Local { operation, path: path.into(), source }
+    }
+
+    /// Tells whether something could not be looked at: that says nothing about what is there. Other failures of reading
+    /// are damage.
+    pub(crate) fn keeps_from_looking(&self) -> bool {
+        match self {
+            Self::Interrupted | Self::Machine { .. } | Self::Local { .. } | Self::Index { .. } => true,
+            // we may not look, or must come again
+            Self::Storage(failure) => {
+                matches!(failure.kind, StorageErrorKind::PermissionDenied | StorageErrorKind::Transient)
+            }
+            _ => false,
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! The backup engine of lakebed.
 //!
 //! A [`Repository`] is opened over a storage with a secret; its methods are the verbs: [`Repository::backup`],
-//! [`restore::restore`], [`Repository::verify`], and the questions in [`query`]. Options are plain structs; progress
+//! [`restore::restore`], [`Repository::verify`], [`copy::copy`], and the questions in [`query`]. Options are plain structs; progress
 //! and cancelling come in through a [`Monitor`]; storage, clock and randomness through traits, so that all of it can be
 //! embedded and tested. `examples/embed.rs` shows the main path.
 
 pub mod backup;
+pub mod copy;
 mod error;
 pub mod forget;
 mod index;

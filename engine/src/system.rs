@@ -46,6 +46,15 @@ impl Random for SystemRandom {
     }
 }
 
+/// Starts threads for a verb; 0: one for each processor.
+pub(crate) fn threads(count: usize, verb: &'static str) -> crate::Result<rayon::ThreadPool> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(count)
+        .thread_name(move |number| format!("lakebed-{verb}-{number}"))
+        .build()
+        .map_err(|error| crate::Error::Machine { operation: "start threads", source: std::io::Error::other(error) })
+}
+
 /// Returns the name of this host.
 pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

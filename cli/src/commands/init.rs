@@ -61,7 +61,7 @@ pub(crate) fn run(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
     // asked before anything is made: whoever gives up at the prompt leaves nothing behind
     let typed = match (args.no_encryption, &args.new_key_file) {
         (true, _) => Some(Secret::None),
-        (false, None) => Some(ctx.globals.secret.read_new()?),
+        (false, None) => Some(ctx.globals.secret.places().read_new()?),
         (false, Some(_)) => None,
     };
     let options = ctx.open_options()?;

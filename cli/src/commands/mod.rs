@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 pub(crate) mod cat;
 pub(crate) mod completions;
+pub(crate) mod copy;
 pub(crate) mod diff;
 pub(crate) mod find;
 pub(crate) mod forget;
@@ -56,6 +57,7 @@ fn run(ctx: &Context, command: &Command) -> Result<Exit, CliError> {
         Command::Diff(args) => diff::run(ctx, args),
         Command::Cat(args) => cat::run(ctx, args),
         Command::Restore(args) => restore::run(ctx, args),
+        Command::Copy(args) => copy::run(ctx, args),
         Command::Verify(args) => verify::run(ctx, args),
         Command::Stats(args) => stats::run(ctx, args),
         Command::Tag(args) => tag::run(ctx, args),

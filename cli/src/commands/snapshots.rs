@@ -148,6 +148,7 @@ fn snapshot_json(info: &SnapshotInfo) -> Value {
         "description": snapshot.description,
         "sources": snapshot.sources,
         "parent": snapshot.parent,
+        "original": snapshot.original,
         "complete": snapshot.is_complete(),
         "failures": snapshot.failures,
         "summary": snapshot.summary,

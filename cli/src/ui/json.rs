@@ -38,7 +38,7 @@ impl<'a> Document<'a> {
     }
 }
 
-pub(super) fn repository(info: &RepositoryInfo) -> Value {
+pub(crate) fn repository(info: &RepositoryInfo) -> Value {
     json!({ "id": info.id, "location": info.location, "encryption": encryption(info.encryption) })
 }
 

@@ -10,6 +10,7 @@ pub(crate) use format::{
     Table, action_sign, bytes, count, counted, duration, entry_json, local_time, mode, percent, plain, rate, ratio,
     source_path, text_of,
 };
+pub(crate) use json::repository as repository_json;
 pub(crate) use progress::{CliMonitor, cancel_flag};
 
 use std::io::{BufWriter, IsTerminal, Write};

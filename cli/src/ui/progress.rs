@@ -64,6 +64,7 @@ impl<'a> CliMonitor<'a> {
 fn phase_name(phase: Phase) -> &'static str {
     match phase {
         Phase::Backup => "Backing up",
+        Phase::Copy => "Copying",
         Phase::Commit => "Making durable",
         Phase::Index => "Updating the index",
         Phase::Plan => "Planning",

@@ -9,6 +9,8 @@ use crate::source::SourceError;
 pub enum Phase {
     /// Walking the source, reading and storing.
     Backup,
+    /// Reading a snapshot of another repository and storing it.
+    Copy,
     /// Making durable and committing.
     Commit,
     /// Folding index segments, or reading packs to make the index anew.

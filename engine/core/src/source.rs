@@ -78,7 +78,8 @@ pub trait SourceDir: Send {
     /// Lists what is to be kept, sorted by name bytes, excludes applied; what cannot be looked at goes to `failed`.
     ///
     /// The entries have what comparing needs (kind, size, times, inode, mode, owner) and lack what costs more (extended
-    /// attributes, link targets): see [`SourceDir::complete`].
+    /// attributes, link targets): see [`SourceDir::complete`]. Content and subtree are what the source itself calls
+    /// them, if anything: whoever stores the entry puts others in their place.
     ///
     /// # Errors
     /// A directory that cannot be listed at all.
@@ -90,11 +91,32 @@ pub trait SourceDir: Send {
     /// The entry is to be skipped.
     fn complete(&self, entry: &mut Entry) -> Result<(), SourceError>;
 
+    /// Tells what the source knows of an entry that it has listed: is its content that of the same path in the snapshot
+    /// compared with? Few sources do; for the others fingerprints decide.
+    fn content_change(&self, _entry: &Entry) -> ContentChange {
+        ContentChange::Unknown
+    }
+
     /// Opens a file of this directory.
     ///
     /// # Errors
     /// `Vanished`, `Replaced`, `PermissionDenied`, ...
     fn open(&self, entry: &Entry) -> Result<Box<dyn SourceFile>, SourceError>;
+}
+
+/// What a source knows of an entry's content beside the snapshot compared with.
+///
+/// A source that knows lists its entries whole: only content is taken from that snapshot, and [`SourceDir::complete`] is
+/// not asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ContentChange {
+    /// It does not know.
+    #[default]
+    Unknown,
+    /// It is the same; of a directory: everything below it is, metadata too.
+    Unchanged,
+    /// It is another, or there was none.
+    Changed,
 }
 
 /// The content of one file, read from front to back.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lakebed_core::id::TreeId;
 use lakebed_core::record::tree::{Entry, EntryKind, write_directory};
+use lakebed_core::source::{ContentChange, SourceDir};
 
 use super::run::{Run, Worker};
 use crate::error::{Error, Result};
@@ -209,6 +210,13 @@ impl Run<'_> {
         child
     }
 
+    /// Returns the parent's subtree for a directory in which nothing has changed as far down as it goes.
+    fn taken_over(&self, change: ContentChange, matching: &[(usize, Entry)]) -> Option<TreeId> {
+        let (which, parent) = matching.first()?;
+        let certain = self.comparisons[*which].protected && !self.distrust;
+        parent.subtree.filter(|_| certain && change == ContentChange::Unchanged)
+    }
+
     /// Joins the entries of a directory whose last entry is finished, and goes on with the directory above if this was
     /// its last one.
     pub(super) fn finish_directory(&self, mut node: Arc<DirNode>) -> Result<()> {
@@ -302,7 +310,7 @@ impl Worker<'_, '_> {
         mount: &Arc<Mount>,
         path: Vec<Vec<u8>>,
         full_path: &[Vec<u8>],
-        directory: &dyn lakebed_core::source::SourceDir,
+        directory: &dyn SourceDir,
         entries: Vec<Entry>,
     ) -> Result<()> {
         let run = self.run;
@@ -334,7 +342,15 @@ impl Worker<'_, '_> {
             });
             if entry.kind == EntryKind::Directory {
                 let full_path = below(&entry.name);
-                self.complete_entry(&mut entry, &matching, &full_path, directory);
+                let change = directory.content_change(&entry);
+                if change == ContentChange::Unknown {
+                    self.complete_entry(&mut entry, &matching, &full_path, directory);
+                }
+                if let Some(subtree) = run.taken_over(change, &matching) {
+                    entry.subtree = Some(subtree);
+                    self.settle(node, slot, Some(entry), &matching);
+                    continue;
+                }
                 let child = run.child_directory(node, slot, entry.clone(), &matching);
                 let mut path = path.clone();
                 path.push(entry.name.clone());
@@ -352,7 +368,7 @@ impl Worker<'_, '_> {
         if node.release() { run.finish_directory(node.clone()) } else { Ok(()) }
     }
 
-    /// Enters what became of an entry that is no directory. Returns whether it was the last of its directory.
+    /// Enters what became of an entry that is finished at once. Returns whether it was the last of its directory.
     fn settle(&self, node: &DirNode, slot: usize, entry: Option<Entry>, matching: &[(usize, Entry)]) -> bool {
         let run = self.run;
         if let Some(entry) = &entry {
@@ -366,6 +382,7 @@ impl Worker<'_, '_> {
                     count(&run.counts.files);
                     run.counts.bytes.fetch_add(entry.size, Ordering::Relaxed);
                 }
+                EntryKind::Directory => count(&run.counts.directories),
                 _ => count(&run.counts.others),
             }
             run.monitor.advance(lakebed_core::monitor::Progress { entries: 1, bytes: entry.size });

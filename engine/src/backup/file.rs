@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use lakebed_core::codec::compress::FrameContent;
 use lakebed_core::id::ChunkId;
 use lakebed_core::record::tree::{Content, Entry, EntryKind, Extent, INLINE_EXTENTS_MAX, write_extents};
-use lakebed_core::source::{Fingerprint, SourceDir, SourceError, SourceErrorKind, SourceFile};
+use lakebed_core::source::{ContentChange, Fingerprint, SourceDir, SourceError, SourceErrorKind, SourceFile};
 use lakebed_core::time::Timestamp;
 
-use super::run::Worker;
+use super::run::{LinkedFile, Worker};
 use crate::error::Result;
 
 /// How often a file that changes while it is read is read again before it is kept as it came.
@@ -63,9 +63,11 @@ impl Worker<'_, '_> {
         open: Open<'_>,
     ) -> Result<bool> {
         let is_file = entry.kind == EntryKind::File;
-        let mut complete = directory.is_none();
-        if let Some(known) = self.unchanged(entry, matching)? {
+        let change = directory.map(|directory| directory.content_change(entry)).unwrap_or_default();
+        let mut complete = directory.is_none() || change != ContentChange::Unknown;
+        if let Some(known) = self.unchanged(entry, matching, change)? {
             if self.run.options.ignore_ctime
+                && !complete
                 && let Some(directory) = directory
             {
                 self.complete_entry(entry, &[], path, directory);
@@ -83,6 +85,7 @@ impl Worker<'_, '_> {
             return Ok(true);
         }
         if let Some(directory) = directory
+            && !complete
             && !self.complete_entry(entry, &[], path, directory)
         {
             return Ok(false);
@@ -136,26 +139,43 @@ impl Worker<'_, '_> {
     }
 
     /// Returns the counterpart whose content this entry certainly still has.
-    fn unchanged<'m>(&self, entry: &Entry, matching: &'m [(usize, Entry)]) -> Result<Option<&'m Entry>> {
-        let options = self.run.options;
+    fn unchanged<'m>(
+        &self,
+        entry: &Entry,
+        matching: &'m [(usize, Entry)],
+        change: ContentChange,
+    ) -> Result<Option<&'m Entry>> {
         for (which, other) in matching {
             let comparison = &self.run.comparisons[*which];
-            // an empty stream looks like every other before it is read
-            let is_stream = entry.kind == EntryKind::File && entry.size == 0 && entry.inode == 0;
-            let same = other.kind == entry.kind
-                && !is_stream
-                && !other.inconsistent
-                && other.size == entry.size
-                && other.mtime == entry.mtime
-                && (options.ignore_ctime || other.ctime == entry.ctime)
-                && (options.ignore_inode || other.inode == entry.inode)
-                && other.device == entry.device
-                && !stamped_too_late(other, comparison.started);
+            let same = match change {
+                // what the source knows, it knows beside the parent
+                ContentChange::Unchanged if comparison.protected => {
+                    other.kind == entry.kind && other.size == entry.size
+                }
+                ContentChange::Changed if comparison.protected => false,
+                _ => self.looks_untouched(entry, other, comparison.started),
+            };
             if same && ((comparison.protected && !self.run.distrust) || self.is_present(&other.content)?) {
                 return Ok(Some(other));
             }
         }
         Ok(None)
+    }
+
+    /// Compares the fingerprints of an entry and of its counterpart in a tree that began to be read then.
+    fn looks_untouched(&self, entry: &Entry, other: &Entry, started: Timestamp) -> bool {
+        let options = self.run.options;
+        // an empty stream looks like every other before it is read
+        let is_stream = entry.kind == EntryKind::File && entry.size == 0 && entry.inode == 0;
+        other.kind == entry.kind
+            && !is_stream
+            && !other.inconsistent
+            && other.size == entry.size
+            && other.mtime == entry.mtime
+            && (options.ignore_ctime || other.ctime == entry.ctime)
+            && (options.ignore_inode || other.inode == entry.inode)
+            && other.device == entry.device
+            && !stamped_too_late(other, started)
     }
 
     /// Looks up every chunk of a file's content.
@@ -182,12 +202,12 @@ impl Worker<'_, '_> {
     /// Reads a file's content into the repository, as often as it takes to read it while it does not change.
     fn content(&mut self, entry: &mut Entry, path: &[Vec<u8>], open: Open<'_>) -> std::result::Result<(), Failure> {
         let link = entry.hard_link_device.map(|device| (device, entry.inode));
+        let named = entry.content.clone();
         if let Some(link) = link {
             let known = self.run.hard_links.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((print, content)) = known.get(&link)
-                && *print == fingerprint(entry)
+            if let Some(file) = known.get(&link).filter(|file| file.print == fingerprint(entry) && file.named == named)
             {
-                entry.content = content.clone();
+                entry.content = file.stored.clone();
                 return Ok(());
             }
         }
@@ -216,7 +236,7 @@ impl Worker<'_, '_> {
             && !entry.inconsistent
         {
             let mut known = self.run.hard_links.lock().unwrap_or_else(PoisonError::into_inner);
-            known.insert(link, (fingerprint(entry), entry.content.clone()));
+            known.insert(link, LinkedFile { print: fingerprint(entry), named, stored: entry.content.clone() });
         }
         Ok(())
     }

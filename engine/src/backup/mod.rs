@@ -18,11 +18,11 @@ use std::time::Duration;
 use lakebed_core::codec::compress::Compression;
 use lakebed_core::id::SnapshotId;
 use lakebed_core::monitor::Monitor;
-use lakebed_core::record::snapshot::{Failure, Summary};
+use lakebed_core::record::snapshot::{Failure, Snapshot, Summary};
 use lakebed_core::time::Timestamp;
 
 use crate::error::Result;
-use crate::repository::{Repository, SnapshotInfo};
+use crate::repository::{BlobReader, Repository, SnapshotInfo};
 use crate::source::Mount;
 
 /// Which snapshot a backup is compared with.
@@ -117,6 +117,20 @@ pub struct BackupReport {
     pub failures: Vec<Failure>,
 }
 
+/// What the pipeline is asked for: by a backup, or by another verb that stores a source of its own through it.
+pub(crate) struct Request<'a> {
+    /// The verb, as the record of the run has it.
+    pub(crate) command: &'static str,
+    pub(crate) options: &'a BackupOptions,
+    /// Nothing of the parent counts as present before it was looked up.
+    pub(crate) distrust: bool,
+    /// Sees the snapshot when all that it needs is durable and can be read, may change it, and says whether it is to be
+    /// committed. An error ends the run without a commit. Not asked in a dry run.
+    pub(crate) review: Review<'a>,
+}
+
+pub(crate) type Review<'a> = &'a dyn Fn(&mut Snapshot, &BlobReader) -> Result<bool>;
+
 impl Repository {
     /// Makes a snapshot of the given sources.
     ///
@@ -126,6 +140,20 @@ impl Repository {
     /// # Errors
     /// Any failure of the repository: then there is no snapshot. `NothingRead` where no source could be read at all.
     pub fn backup(&self, mounts: Vec<Mount>, options: &BackupOptions, monitor: &dyn Monitor) -> Result<BackupReport> {
-        run::run(self, mounts, options, monitor)
+        let request = Request { command: "backup", options, distrust: false, review: &|_, _| Ok(true) };
+        self.fill(mounts, &request, monitor)
+    }
+
+    /// Stores sources through the pipeline of a backup.
+    ///
+    /// # Errors
+    /// As [`Repository::backup`], and what the review says.
+    pub(crate) fn fill(
+        &self,
+        mounts: Vec<Mount>,
+        request: &Request<'_>,
+        monitor: &dyn Monitor,
+    ) -> Result<BackupReport> {
+        run::run(self, mounts, request, monitor)
     }
 }

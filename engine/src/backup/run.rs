@@ -20,7 +20,7 @@ use lakebed_core::time::Timestamp;
 use super::directory::{DirNode, Work};
 use super::parent::{Base, Comparison, choose};
 use super::queue::{Next, Queue};
-use super::{BackupOptions, BackupReport};
+use super::{BackupOptions, BackupReport, Request};
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::repository::{BlobReader, ChunkStore, FrameBuilder, RateLimit, Repository, SessionHandle, SnapshotInfo};
@@ -41,6 +41,15 @@ pub(super) struct Counts {
     pub(super) roots_read: AtomicU64,
 }
 
+/// A file of several names that has been read under one of them.
+pub(super) struct LinkedFile {
+    pub(super) print: Fingerprint,
+    /// What the source calls its content, if anything.
+    pub(super) named: Content,
+    /// Its content as it is stored.
+    pub(super) stored: Content,
+}
+
 /// What all workers of a run share.
 pub(super) struct Run<'a> {
     pub(super) options: &'a BackupOptions,
@@ -58,7 +67,7 @@ pub(super) struct Run<'a> {
     /// The run was told to stop: it makes a checkpoint and ends.
     pub(super) stopping: AtomicBool,
     pub(super) owners: Mutex<(BTreeSet<u32>, BTreeSet<u32>)>,
-    pub(super) hard_links: Mutex<HashMap<(u64, u64), (Fingerprint, Content)>>,
+    pub(super) hard_links: Mutex<HashMap<(u64, u64), LinkedFile>>,
     pub(super) read_limit: Option<RateLimit>,
     pub(super) root: Arc<DirNode>,
     /// Frames that were not full when their worker ended.
@@ -243,9 +252,10 @@ fn arrange(mounts: Vec<Mount>) -> Result<MountPoint> {
 pub(super) fn run(
     repository: &Repository,
     mounts: Vec<Mount>,
-    options: &BackupOptions,
+    request: &Request<'_>,
     monitor: &dyn Monitor,
 ) -> Result<BackupReport> {
+    let options = request.options;
     repository.config().check_writable().map_err(Error::Config)?;
     let started = repository.clock().now();
     let sources: Vec<SourceRecord> = mounts
@@ -266,9 +276,9 @@ pub(super) fn run(
             Some(register(repository, &sources, options)?)
         }
     };
-    let result = run_session(repository, mount_points, sources, options, monitor, started, &mut session);
+    let result = run_session(repository, mount_points, sources, request, monitor, started, &mut session);
     if let Some(session) = session
-        && let Err(error) = end_session(session, &result, options)
+        && let Err(error) = end_session(session, &result, request)
     {
         monitor.warn(&format!("the session's end was not recorded: {}", crate::error_chain(&error)));
     }
@@ -286,7 +296,7 @@ pub(super) fn run(
 }
 
 /// Records how a session ended. One that failed but has a checkpoint is kept, for the next run to continue from.
-fn end_session(session: SessionHandle, result: &Result<Finished>, options: &BackupOptions) -> Result<()> {
+fn end_session(session: SessionHandle, result: &Result<Finished>, request: &Request<'_>) -> Result<()> {
     let (outcome, error, summary) = match result {
         Ok(Finished { report: BackupReport { snapshot: None, summary, .. }, .. }) => {
             (Outcome::Unchanged, None, *summary)
@@ -298,12 +308,12 @@ fn end_session(session: SessionHandle, result: &Result<Finished>, options: &Back
     };
     let record = RunRecord {
         version: RECORD_VERSION,
-        command: "backup".into(),
+        command: request.command.into(),
         process: session.process(),
         outcome,
         error,
         summary,
-        tool: options.tool.clone(),
+        tool: request.options.tool.clone(),
         unknown: Default::default(),
     };
     session.end(&record, result.is_ok())
@@ -328,11 +338,12 @@ fn run_session(
     repository: &Repository,
     mount_points: MountPoint,
     sources: Vec<SourceRecord>,
-    options: &BackupOptions,
+    request: &Request<'_>,
     monitor: &dyn Monitor,
     started: Timestamp,
     session: &mut Option<SessionHandle>,
 ) -> Result<Finished> {
+    let options = request.options;
     monitor.step(WriterStep::ReadCondemned.into());
     let condemned = repository.condemned_packs()?;
     monitor.step(WriterStep::FoldSegments.into());
@@ -376,7 +387,10 @@ fn run_session(
         chunker,
         queue: Queue::new(workers),
         comparisons,
-        distrust: missing > 0 || index.lacks_segments() || segments_are_lost(repository, &index, &listed)?,
+        distrust: request.distrust
+            || missing > 0
+            || index.lacks_segments()
+            || segments_are_lost(repository, &index, &listed)?,
         counts: Counts::default(),
         failures: Mutex::default(),
         failed: Mutex::default(),
@@ -412,11 +426,12 @@ fn run_session(
         && run.comparisons.first().is_some_and(|comparison| comparison.protected && comparison.root == root);
     let mut report = BackupReport { snapshot: None, parent, resumed, summary: run.summary(), failures };
     if let (Some(session), false) = (session.as_ref(), unchanged) {
-        let snapshot = snapshot(&run, &report, session, root, sources);
-        monitor.step(WriterStep::Commit.into());
-        let size = session.commit(&snapshot)?;
-        report.summary = Summary { bytes_stored: snapshot.summary.bytes_stored + size, ..snapshot.summary };
-        report.snapshot = Some(SnapshotInfo { id: session.id(), snapshot });
+        let mut snapshot = snapshot(&run, &report, session, root, sources);
+        if (request.review)(&mut snapshot, &run.reader)? {
+            monitor.step(WriterStep::Commit.into());
+            report.summary.bytes_stored += session.commit(&snapshot)?;
+            report.snapshot = Some(SnapshotInfo { id: session.id(), snapshot });
+        }
     }
     if let Err(error) = index.flush() {
         // the snapshot stands; the next run folds its segments again
@@ -469,6 +484,7 @@ fn snapshot(
         summary: report.summary,
         failures: report.failures.clone(),
         owners: crate::system::owner_names(&owners.0, &owners.1),
+        original: None,
         session: session.id(),
         base_generation: session.base_generation(),
         tool: options.tool.clone(),

@@ -11,6 +11,7 @@ mod session_state;
 mod sessions;
 mod snapshots;
 mod store;
+mod structure;
 mod tombstones;
 mod trust;
 mod writer;
@@ -27,6 +28,7 @@ pub use sessions::{SessionHandle, SessionInfo};
 pub use snapshots::{Catalogue, SnapshotFilter, SnapshotInfo, SnapshotSelector};
 pub use store::Store;
 pub(crate) use store::draw;
+pub(crate) use structure::{Step, is_whole};
 pub(crate) use tombstones::TombstoneState;
 pub(crate) use writer::{FrameBuilder, PackWriter, measure_frame};
 

@@ -74,11 +74,7 @@ pub(super) fn run(
         }),
         not_restored: Mutex::default(),
     };
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.threads)
-        .thread_name(|number| format!("lakebed-restore-{number}"))
-        .build()
-        .map_err(|error| Error::Machine { operation: "start threads", source: std::io::Error::other(error) })?;
+    let pool = crate::system::threads(options.threads, "restore")?;
     monitor.phase(Phase::Restore, None);
     super::walk::walk(&restore, info, &pool)?;
     if !options.dry_run {

@@ -14,14 +14,14 @@ use lakebed_core::record::key_slot::KeySlot;
 use lakebed_core::record::ledger::Ledger;
 use lakebed_core::record::session::{Expiry, Run, Session};
 use lakebed_core::record::snapshot::{Annotation, Snapshot};
-use lakebed_core::record::tree::{Content, Entry, Extent, Node};
-use lakebed_core::storage::{ObjectKey, StorageErrorKind};
+use lakebed_core::record::tree::{Content, Entry, Extent};
+use lakebed_core::storage::ObjectKey;
 use rayon::prelude::*;
 
 use super::{AFFECTED_MAX, Affected, Damage, VerifyOptions, VerifyReport};
 use crate::error::{Error, Result};
 use crate::query::join;
-use crate::repository::{BlobReader, Repository};
+use crate::repository::{BlobReader, Repository, Step};
 
 /// What the passes hand to each other.
 pub(super) struct Checked {
@@ -54,25 +54,12 @@ impl Checked {
 
 /// Keeps failures that end the verification apart from what is damage.
 pub(super) fn problem(error: Error) -> Result<String> {
-    match error {
-        Error::Interrupted | Error::Machine { .. } | Error::Local { .. } | Error::Index { .. } => Err(error),
-        // we may not look, or must come again: that says nothing about what is there
-        Error::Storage(ref failure)
-            if matches!(failure.kind, StorageErrorKind::PermissionDenied | StorageErrorKind::Transient) =>
-        {
-            Err(error)
-        }
-        error => Ok(crate::error_chain(&error)),
-    }
+    if error.keeps_from_looking() { Err(error) } else { Ok(crate::error_chain(&error)) }
 }
 
 pub(super) fn check(repository: &Repository, options: &VerifyOptions, monitor: &dyn Monitor) -> Result<Checked> {
     monitor.phase(Phase::VerifyStructure, None);
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.threads)
-        .thread_name(|number| format!("lakebed-verify-{number}"))
-        .build()
-        .map_err(|error| Error::Machine { operation: "start threads", source: std::io::Error::other(error) })?;
+    let pool = crate::system::threads(options.threads, "verify")?;
     let index = Arc::new(repository.index(monitor)?);
     let mut checked = Checked {
         report: VerifyReport::default(),
@@ -230,15 +217,6 @@ fn check_packs_listed(repository: &Repository, checked: &mut Checked) -> Result<
     Ok(())
 }
 
-/// What one node leads to.
-struct Step {
-    node: TreeId,
-    below: Vec<TreeId>,
-    missing: Vec<BlobId>,
-    chunks: u64,
-    failed: Option<Error>,
-}
-
 /// Walks every tree, each node once, and looks every chunk up.
 fn check_trees(checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
     checked.report.snapshots = checked.snapshots.len() as u64;
@@ -255,7 +233,7 @@ fn check_trees(checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
         }
         let reader = &checked.reader;
         let steps: Vec<Result<Step>> =
-            checked.pool.install(|| frontier.par_iter().map(|&node| step(reader, node)).collect());
+            checked.pool.install(|| frontier.par_iter().map(|&node| Step::look(reader, node)).collect());
         frontier = Vec::new();
         for step in steps {
             let Step { node, below, missing, chunks, failed } = step?;
@@ -276,44 +254,6 @@ fn check_trees(checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
         monitor.advance(Progress { entries: 0, bytes: 0 });
     }
     Ok(())
-}
-
-fn step(reader: &BlobReader, id: TreeId) -> Result<Step> {
-    let mut step = Step { node: id, below: Vec::new(), missing: Vec::new(), chunks: 0, failed: None };
-    let node = match reader.node(id) {
-        Ok(node) => node,
-        Err(error) => {
-            step.failed = Some(error);
-            return Ok(step);
-        }
-    };
-    let mut extents: Vec<Extent> = Vec::new();
-    match node {
-        Node::Entries(entries) => {
-            for entry in entries {
-                step.below.extend(entry.subtree);
-                match entry.content {
-                    Content::None => {}
-                    Content::Chunk(id) => extents.push(Extent::Data { id, length: entry.size }),
-                    Content::Extents { extents: more, .. } => extents.extend(more),
-                    Content::Indirect { root, .. } => step.below.push(root),
-                }
-            }
-        }
-        Node::EntryIndex(items) => step.below.extend(items.into_iter().map(|item| item.node)),
-        Node::ExtentIndex(nodes) => step.below.extend(nodes),
-        Node::Extents(more) => extents = more,
-    }
-    for extent in extents {
-        if let Extent::Data { id, length } = extent {
-            step.chunks += 1;
-            match reader.index().lookup(&id.into())? {
-                Some(place) if u64::from(place.length) == length => {}
-                _ => step.missing.push(id.into()),
-            }
-        }
-    }
-    Ok(step)
 }
 
 /// Finds the snapshots and paths that damage touches.
