@@ -271,3 +271,23 @@ fn the_last_slot_that_opens_cannot_be_removed() {
     repository.remove_key(&added.to_string()).unwrap();
     place.reopen();
 }
+
+/// Making a repository there would delete the key slots, and all would be lost that a copy of one small file can bring back.
+#[test]
+fn a_repository_that_lost_its_configuration_is_no_place_for_another_one() {
+    let (place, repository) = Place::local();
+    let source = place.path("source");
+    TreeSpec::new().file("a", b"a".to_vec()).write(&source);
+    backup(&repository, std::slice::from_ref(&source));
+    let undo = damage(&place.path("repo/lakebed.json"), Damage::Delete);
+    let before = object_files(&place.path("repo"));
+    let options = init_options(Encryption::Aes256Gcm);
+    let made = Repository::init(place.storage.clone(), &secret(), &options, &place.open).map(drop);
+    let opened = Repository::open(place.storage.clone(), &secret(), &place.open).map(drop);
+    for result in [made, opened] {
+        assert!(matches!(result, Err(lakebed_engine::Error::ConfigLost { .. })), "{result:?}");
+    }
+    assert_eq!(object_files(&place.path("repo")), before);
+    undo.restore();
+    assert_good(&place.reopen());
+}
