@@ -291,3 +291,22 @@ fn a_repository_that_lost_its_configuration_is_no_place_for_another_one() {
     undo.restore();
     assert_good(&place.reopen());
 }
+
+#[test]
+fn a_slot_that_an_attempt_to_make_the_repository_left_does_no_harm() {
+    let (place, repository) = Place::local();
+    let (other, _) = Place::over_folder(Encryption::Aes256Gcm);
+    let left = object_files(&other.path("repo/keys")).remove(0);
+    let name = left.file_name().unwrap().to_str().unwrap();
+    std::fs::copy(&left, place.path("repo/keys").join(name)).unwrap();
+    let repository = place.reopen_later(&repository);
+    assert_good(&repository);
+    let listed = repository.list_keys().unwrap();
+    assert!(listed.len() == 1 && listed[0].current, "{listed:?}");
+    assert!(repository.remove_key(&listed[0].id.to_string()).is_err(), "it is the last one");
+    repository.remove_key(name).unwrap();
+    assert!(!place.path("repo/keys").join(name).exists());
+    // one that is damaged is no such slot
+    damage(&object_files(&place.path("repo/keys"))[0], Damage::FlipByte { offset: 40, mask: 1 }).keep();
+    assert!(!verify_all(&repository).is_good());
+}
