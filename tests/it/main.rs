@@ -6,6 +6,7 @@ mod changing;
 mod checkpoints;
 mod common;
 mod concurrency;
+mod crash;
 mod damage;
 mod forget;
 mod golden;
