@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lakebed_engine::backup::{BackupOptions, BackupReport};
 use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::monitor::{Monitor, Progress};
 use lakebed_engine::core::record::key_slot::{Secret, Unlock};
 use lakebed_engine::core::storage::Storage;
 use lakebed_engine::core::time::Timestamp;
@@ -13,7 +15,7 @@ use lakebed_engine::restore::{RestoreOptions, RestoreReport, restore};
 use lakebed_engine::source::{Filter, FilterOptions, LocalOptions, local_mounts};
 use lakebed_engine::storage::{LocalStorage, MemoryStorage};
 use lakebed_engine::verify::{ReadData, VerifyOptions, VerifyReport};
-use lakebed_engine::{InitOptions, OpenOptions, Repository, Silent};
+use lakebed_engine::{Error, InitOptions, OpenOptions, Repository, Silent};
 use lakebed_testkit::clock::FakeClock;
 use tempfile::TempDir;
 
@@ -116,6 +118,28 @@ pub fn try_backup(
     let filter = Arc::new(Filter::new(filter).unwrap());
     let mounts = local_mounts(paths, &filter, &LocalOptions::default()).unwrap();
     repository.backup(mounts, options, &Silent)
+}
+
+/// Stops a run after so many entries, as a signal would.
+struct StopAfter(AtomicU64);
+
+impl Monitor for StopAfter {
+    fn advance(&self, step: Progress) {
+        let _ =
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(step.entries)));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// Begins a backup and interrupts it after so many entries: it leaves a checkpoint and no snapshot.
+pub fn stop_after(repository: &Repository, source: &Path, options: &BackupOptions, entries: u64) {
+    let filter = Arc::new(Filter::new(&FilterOptions::default()).unwrap());
+    let mounts = local_mounts(&[source.to_path_buf()], &filter, &LocalOptions::default()).unwrap();
+    let error = repository.backup(mounts, options, &StopAfter(AtomicU64::new(entries))).unwrap_err();
+    assert!(matches!(error, Error::Interrupted), "{error:?}");
 }
 
 pub fn latest(repository: &Repository) -> SnapshotInfo {

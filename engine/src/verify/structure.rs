@@ -97,7 +97,7 @@ fn check_records(repository: &Repository, checked: &mut Checked, monitor: &dyn M
         let key = &object.key;
         let folder = key.as_str().split_inclusive('/').next().unwrap_or_default();
         let result = match folder {
-            layout::KEYS => check_key_slot(repository, key),
+            layout::KEYS => check_key_slot(repository, key, monitor),
             layout::INDEX => check_segment(repository, key, checked),
             layout::SNAPSHOTS => check_snapshot(repository, key, checked),
             layout::ANNOTATIONS => store.read_record::<Annotation>(key).map(drop),
@@ -136,12 +136,20 @@ fn check_records(repository: &Repository, checked: &mut Checked, monitor: &dyn M
     Ok(())
 }
 
-fn check_key_slot(repository: &Repository, key: &ObjectKey) -> Result<()> {
+fn check_key_slot(repository: &Repository, key: &ObjectKey, monitor: &dyn Monitor) -> Result<()> {
     let invalid = |why: &str| lakebed_core::wire::DecodeError::invalid("key slot", why);
     let record = |source| Error::Record { key: key.clone(), source };
     let id: KeySlotId = layout::last_part(key).parse().map_err(|_| record(invalid("its name is no id")))?;
     let slot = KeySlot::decode(id, &repository.store().storage().get(key)?).map_err(record)?;
-    slot.open_label(repository.store().keys()).map(drop).map_err(record)
+    if slot.open_label(repository.store().keys()).is_err() {
+        // its bytes are as they were written: it is whole, and of another key
+        monitor.warn(&format!(
+            "the key slot {} does not belong to this repository: an `init` that was cut off left it; \
+             `lakebed key remove {id}` takes it away",
+            id.short()
+        ));
+    }
+    Ok(())
 }
 
 fn check_segment(repository: &Repository, key: &ObjectKey, checked: &mut Checked) -> Result<()> {
