@@ -18,7 +18,7 @@ use lakebed_testkit::chance::{Chance, is_soak};
 use lakebed_testkit::crash::{CrashState, Fate, History};
 
 use mutant::Flaw;
-use oracle::{Aftermath, Seen, Verdict, bury_sessions};
+use oracle::{Aftermath, Seen, Verdict};
 use scenarios::{Mend, SCENARIOS, Scenario};
 use world::World;
 
@@ -132,7 +132,6 @@ fn check_second_crash(
         return Outcome::default();
     };
     second.key = key;
-    bury_sessions(&second.open(), state.fate);
     second.begin(None);
     mend.map_or(Ok(()), |mend| mend(&second.open())).unwrap();
     second.backup();

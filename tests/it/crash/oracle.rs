@@ -7,7 +7,6 @@ use lakebed_engine::backup::BackupReport;
 use lakebed_engine::core::id::SnapshotId;
 use lakebed_engine::core::layout;
 use lakebed_engine::core::record::key_slot::Unlock;
-use lakebed_engine::core::record::session::Session;
 use lakebed_engine::core::storage::{ObjectKey, Storage};
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::repository::SnapshotInfo;
@@ -22,7 +21,7 @@ use lakebed_testkit::crash::{CrashState, Fate, History};
 
 use super::scenarios::Mend;
 use super::world::{Expected, KeyByte, World, key_file, one_thread};
-use crate::common::try_backup;
+use crate::common::{forget_snapshots, prune_all, try_backup};
 
 /// What is wrong, in words.
 pub type Verdict<T = ()> = Result<T, String>;
@@ -80,6 +79,7 @@ impl<'a> Aftermath<'a> {
             open: OpenOptions {
                 clock: Arc::new(clock.with_step(std::time::Duration::from_millis(1))),
                 random: Arc::new(SeededRandom::new(2)),
+                processes: Arc::new(world.processes_after(state)),
                 ..OpenOptions::default()
             },
             mend,
@@ -99,7 +99,6 @@ impl<'a> Aftermath<'a> {
             // its configuration is torn: there is no repository yet that anything was put into
             return Ok(Seen::default());
         };
-        bury_sessions(&repository, self.state.fate);
         if let Some(mend) = self.mend {
             told("mend it", mend(&repository))?;
         }
@@ -191,6 +190,24 @@ impl<'a> Aftermath<'a> {
         Ok(report)
     }
 
+    /// Everything but the newest snapshot goes, and with it whatever the cut-off command and its predecessors have left.
+    fn free_space(&self, repository: &Repository) -> Verdict {
+        let catalogue = told("list snapshots", repository.catalogue())?;
+        let (_, older) = catalogue.snapshots.split_last().ok_or("no snapshot is listed")?;
+        let older: Vec<SnapshotId> = older.iter().map(|info| info.id).collect();
+        if self.torn.is_some_and(|torn| torn.as_str().starts_with(layout::SNAPSHOTS)) {
+            // a prune must not go on beside a snapshot that it cannot read
+            let pruned = repository.prune(&prune_all(), &Silent);
+            return require(matches!(pruned, Err(Error::UnreadableSnapshots { .. })), || format!("{pruned:?}"));
+        }
+        forget_snapshots(repository, &older);
+        // a session of the boot before may still commit, as far as anybody can tell: its heart must have stopped first
+        let report = told("prune", repository.prune(&prune_all(), &Silent))?;
+        require(report.unfinished.is_none(), || format!("the prune did not finish: {report:?}"))?;
+        let again = told("prune again", repository.prune(&prune_all(), &Silent))?;
+        require(again.plan.unused_bytes == 0, || format!("something was left: {again:?}"))
+    }
+
     fn run_further_commands(&self, repository: &Repository) -> Verdict {
         let catalogue = told("list snapshots", repository.catalogue())?;
         let newest = catalogue.snapshots.last().ok_or("no snapshot is listed")?;
@@ -202,25 +219,10 @@ impl<'a> Aftermath<'a> {
         let key = told("add a key", repository.add_key(Unlock::KeyFile, &key_file(99), "after the crash"))?;
         told("open with it", Repository::open(self.storage.clone(), &key_file(99), &self.open))?;
         told("remove it", repository.remove_key(&key.to_string()))?;
+        self.free_space(repository)?;
         let tagged = told("list snapshots", repository.catalogue())?;
         let tagged = tagged.snapshots.iter().find(|info| info.id == newest.id);
         require(tagged.is_some_and(|info| info.snapshot.tags == ["after"]), || "the tag is not there".into())
-    }
-}
-
-/// The processes of the run are dead now: killed in this boot, or gone with the boot in which they ran. This process
-/// lives on, so their records are made to say so.
-pub fn bury_sessions(repository: &Repository, fate: Fate) {
-    let store = repository.store();
-    for object in store.storage().list(layout::SESSIONS).unwrap() {
-        // a torn one says nothing
-        let Ok(mut record) = store.read_record::<Session>(&object.key) else { continue };
-        match fate {
-            Fate::AllKept => record.process.start_ticks = record.process.start_ticks.saturating_sub(1),
-            _ => record.process.boot_id = "the boot before".into(),
-        }
-        store.storage().delete(&object.key).unwrap();
-        store.put_record(&object.key, &record, repository.random()).unwrap();
     }
 }
 

@@ -3,6 +3,7 @@
 
 use lakebed_engine::backup::BackupOptions;
 use lakebed_engine::core::layout;
+use lakebed_engine::core::protocol::PruneStep;
 use lakebed_engine::core::record::RECORD_VERSION;
 use lakebed_engine::core::record::gc::{Resolution, Tombstone, Verdict};
 use lakebed_engine::core::record::key_slot::Unlock;
@@ -42,6 +43,9 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("backup that expires a dead session", dead_session, next_night),
     scenario("tag", two_nights, tag_twice),
     scenario("tombstone that is undone", two_nights, forget_and_undo),
+    scenario("forget", three_nights, forget_first),
+    scenario("prune", forgotten_nights, prune),
+    scenario("prune that another one has left", cut_off_prune, prune),
     scenario("key add", one_night, add_key),
     scenario("key passwd", one_night, change_secret),
     scenario("key remove", second_key, remove_key),
@@ -111,7 +115,7 @@ fn dead_session(world: &mut World) {
         number: 0,
         time: Timestamp::default(),
         base_generation: 0,
-        process: Process { start_ticks: me.start_ticks - 1, ..me },
+        process: Process { pid: me.pid + 100, ..me },
         sources: Vec::new(),
         parent: None,
         checkpoint: None,
@@ -147,6 +151,41 @@ fn forget_and_undo(world: &mut World) {
     store.put_record(&layout::resolution(id, 0), &undone, random).unwrap();
     store.storage().sync().unwrap();
     world.keeps_again(id);
+}
+
+fn three_nights(world: &mut World) {
+    two_nights(world);
+    let source = world.source();
+    std::fs::write(source.join("table.csv"), Content::random(3, 30_000).bytes()).unwrap();
+    std::fs::write(source.join("notebooks/b.py"), "print('b changed')\n").unwrap();
+    world.backup();
+}
+
+fn forget_first(world: &mut World) {
+    let first = world.open().catalogue().unwrap().snapshots[0].id;
+    world.forget(&[first]);
+}
+
+fn forgotten_nights(world: &mut World) {
+    three_nights(world);
+    forget_first(world);
+}
+
+/// Few large batches would be one crash point each: everything is rewritten, and segments are compacted.
+fn prune(world: &mut World) {
+    let mut options = prune_all();
+    options.threads = 1;
+    options.repack_small = true;
+    world.open().prune(&options, &Silent).unwrap();
+}
+
+/// A prune that has condemned, and nothing more.
+fn cut_off_prune(world: &mut World) {
+    forgotten_nights(world);
+    let mut options = prune_all();
+    options.threads = 1;
+    world.open().prune(&options, &StopAt::new(PruneStep::ListSessions)).unwrap_err();
+    world.processes = world.processes.after_kill();
 }
 
 const OTHER_KEY: u8 = 8;

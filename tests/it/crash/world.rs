@@ -17,7 +17,8 @@ use lakebed_engine::system::SystemClock;
 use lakebed_engine::{InitOptions, OpenOptions, Repository};
 use lakebed_testkit::clock::{FakeClock, SeededRandom};
 use lakebed_testkit::compare::{Observation, snapshot_of};
-use lakebed_testkit::crash::{CrashState, History, Objects, Window, objects_of};
+use lakebed_testkit::crash::{CrashState, Fate, History, Objects, Window, objects_of};
+use lakebed_testkit::processes::FakeProcesses;
 use lakebed_testkit::storage::RecordingStorage;
 use lakebed_testkit::tree::{Content, TreeSpec};
 use tempfile::TempDir;
@@ -67,6 +68,8 @@ pub struct World {
     storage: Arc<dyn Storage>,
     clock: FakeClock,
     random: SeededRandom,
+    /// Who the commands are.
+    pub processes: FakeProcesses,
     /// Where the commands keep what this machine remembers; `None`: in memory.
     pub cache: Option<PathBuf>,
     /// Which key the commands open the repository with.
@@ -100,6 +103,7 @@ impl World {
             recording,
             clock,
             random: SeededRandom::new(1),
+            processes: FakeProcesses::default(),
             cache: None,
             key: FIRST_KEY,
             base: Objects::new(),
@@ -123,11 +127,20 @@ impl World {
             recording,
             clock: self.clock.clone(),
             random: self.random.clone(),
+            processes: self.processes_after(state),
             cache: None,
             key: self.key,
             base: Objects::new(),
             promises: promises.into_iter().map(|promise| (0, promise)).collect(),
             trees: self.trees.clone(),
+        }
+    }
+
+    /// Who comes after a crash: the process was killed, or the power failed.
+    pub fn processes_after(&self, state: &CrashState) -> FakeProcesses {
+        match state.fate {
+            Fate::AllKept => self.processes.after_kill(),
+            _ => self.processes.after_reboot(),
         }
     }
 
@@ -169,6 +182,7 @@ impl World {
             cache_dir: self.cache.clone(),
             clock: Arc::new(self.clock.clone()),
             random: Arc::new(self.random.clone()),
+            processes: Arc::new(self.processes),
             ..OpenOptions::default()
         }
     }
@@ -236,6 +250,12 @@ impl World {
     /// The next command forgets the snapshot.
     pub fn may_go(&mut self, id: SnapshotId) {
         self.promise(Promise::MayGo(id));
+    }
+
+    /// Forgets snapshots, which may go from now on.
+    pub fn forget(&mut self, ids: &[SnapshotId]) {
+        ids.iter().for_each(|id| self.may_go(*id));
+        forget_snapshots(&self.open(), ids);
     }
 
     /// The snapshot was reported to be there again.
