@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use lakebed_core::id::{SessionId, SnapshotId};
 use lakebed_core::layout;
 use lakebed_core::monitor::Monitor;
-use lakebed_core::process::Fate;
 use lakebed_core::protocol::PruneStep;
 use lakebed_core::record::RECORD_VERSION;
 use lakebed_core::record::gc::{Claim, Condemnation, Verdict};
@@ -15,6 +14,7 @@ use lakebed_core::storage::StorageErrorKind;
 
 use super::finish::Finisher;
 use super::plan::{Plan, Scope, plan};
+use super::wait::Waiting;
 use super::{PruneOptions, PruneReport, brakes, compact};
 use crate::error::{Error, Result};
 use crate::repository::{BlobReader, Repository, TombstoneState, draw};
@@ -58,6 +58,15 @@ impl Prune<'_> {
         if self.options.dry_run {
             return Ok(());
         }
+        let by = SessionId::new(draw(self.repository.random())?);
+        let mut waiting = Waiting::new(self.repository, self.options, self.monitor, by);
+        waiting.expire_abandoned()?;
+        if !waiting.expired.is_empty() {
+            self.report.sessions_expired.extend(waiting.expired);
+            plan = self.plan(&forgotten)?;
+            brakes::mass_deletion(&plan.summary, self.options)?;
+            self.report.plan = plan.summary.clone();
+        }
         let left_behind = self.left_behind()?;
         if plan.condemn.is_empty() && forgotten.is_empty() && left_behind.is_empty() {
             self.repository.store().storage().sweep()?;
@@ -87,21 +96,11 @@ impl Prune<'_> {
     fn left_behind(&self) -> Result<Vec<u64>> {
         let mut left = Vec::new();
         for (number, generation) in self.repository.generations()? {
-            if generation.is_unfinished() && self.is_over(number)? {
+            if generation.is_unfinished() && self.repository.prune_is_over(number)? {
                 left.push(number);
             }
         }
         Ok(left)
-    }
-
-    /// Tells whether the prune that claimed a generation is not certainly still at it. If it is all the same, the two do
-    /// the same work twice, and no harm.
-    pub(super) fn is_over(&self, generation: u64) -> Result<bool> {
-        match self.repository.read_claim(generation)? {
-            Some(claim) => Ok(self.repository.processes().fate(&claim.process) != Fate::Alive
-                || self.repository.run_has_ended(claim.session)?),
-            None => Ok(true),
-        }
     }
 
     fn claim_generation(&mut self) -> Result<Claim> {
