@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lakebed_engine::backup::{BackupOptions, BackupReport};
 use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::id::SnapshotId;
 use lakebed_engine::core::monitor::{Monitor, Progress};
 use lakebed_engine::core::record::key_slot::{Secret, Unlock};
 use lakebed_engine::core::storage::Storage;
 use lakebed_engine::core::time::Timestamp;
+use lakebed_engine::forget::{Choice, ForgetOptions};
 use lakebed_engine::repository::{SnapshotFilter, SnapshotInfo, SnapshotSelector};
 use lakebed_engine::restore::{RestoreOptions, RestoreReport, restore};
 use lakebed_engine::source::{Filter, FilterOptions, LocalOptions, local_mounts};
@@ -140,6 +142,14 @@ pub fn stop_after(repository: &Repository, source: &Path, options: &BackupOption
     let mounts = local_mounts(&[source.to_path_buf()], &filter, &LocalOptions::default()).unwrap();
     let error = repository.backup(mounts, options, &StopAfter(AtomicU64::new(entries))).unwrap_err();
     assert!(matches!(error, Error::Interrupted), "{error:?}");
+}
+
+/// Forgets snapshots, though it may be all that there are.
+pub fn forget(repository: &Repository, ids: Vec<SnapshotId>) {
+    let choice = Choice::Snapshots(ids.into_iter().collect());
+    let options = ForgetOptions { allow_empty: true, ..ForgetOptions::new(choice) };
+    let plan = repository.plan_forget(&options).unwrap();
+    repository.apply_forget(&plan, &Silent).unwrap();
 }
 
 pub fn latest(repository: &Repository) -> SnapshotInfo {

@@ -9,7 +9,6 @@ use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::monitor::Monitor;
 use lakebed_engine::core::protocol::{PruneStep, Step};
 use lakebed_engine::core::storage::Storage;
-use lakebed_engine::forget::{Choice, ForgetOptions};
 use lakebed_engine::prune::{PruneOptions, PruneReport, Unfinished, Unused};
 use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::{Error, OpenOptions, Repository, Silent};
@@ -84,13 +83,6 @@ impl Nights {
             assert_tree_is(observed, &restored, &CompareOptions::default());
         }
     }
-}
-
-fn forget(repository: &Repository, ids: Vec<lakebed_engine::core::id::SnapshotId>) {
-    let choice = Choice::Snapshots(ids.into_iter().collect());
-    let options = ForgetOptions { allow_empty: true, ..ForgetOptions::new(choice) };
-    let plan = repository.plan_forget(&options).unwrap();
-    repository.apply_forget(&plan, &Silent).unwrap();
 }
 
 /// Everything that nobody needs, whatever it costs; no waiting.

@@ -7,7 +7,6 @@ use lakebed_engine::backup::BackupReport;
 use lakebed_engine::core::id::SnapshotId;
 use lakebed_engine::core::layout;
 use lakebed_engine::core::record::key_slot::Unlock;
-use lakebed_engine::core::record::session::Session;
 use lakebed_engine::core::storage::{ObjectKey, Storage};
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::repository::SnapshotInfo;
@@ -21,8 +20,8 @@ use lakebed_testkit::compare::{CompareOptions, Observation, differences, snapsho
 use lakebed_testkit::crash::{CrashState, Fate, History};
 
 use super::scenarios::Mend;
-use super::world::{Expected, KeyByte, World, key_file, one_thread};
-use crate::common::try_backup;
+use super::world::{Expected, KeyByte, World, key_file, one_thread, prune_options};
+use crate::common::{forget, try_backup};
 
 /// What is wrong, in words.
 pub type Verdict<T = ()> = Result<T, String>;
@@ -52,6 +51,9 @@ pub struct Aftermath<'a> {
     folder: PathBuf,
 }
 
+/// So many prunes leave nothing unused: the first may have copied what the one that was cut off had copied too.
+const PRUNES: usize = 3;
+
 /// What was seen on the way, for the summary.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Seen {
@@ -80,6 +82,7 @@ impl<'a> Aftermath<'a> {
             open: OpenOptions {
                 clock: Arc::new(clock.with_step(std::time::Duration::from_millis(1))),
                 random: Arc::new(SeededRandom::new(2)),
+                processes: Arc::new(world.processes_after(state.fate)),
                 ..OpenOptions::default()
             },
             mend,
@@ -99,14 +102,21 @@ impl<'a> Aftermath<'a> {
             // its configuration is torn: there is no repository yet that anything was put into
             return Ok(Seen::default());
         };
-        bury_sessions(&repository, self.state.fate);
         if let Some(mend) = self.mend {
-            told("mend it", mend(&repository))?;
+            told("mend it", mend(self.world, &repository))?;
         }
-        let restored = self.check_snapshots(&repository)?;
+        let mut known = self.expected.snapshots.clone();
+        let mut restored = self.check_snapshots(&repository, &known, None)?;
         self.verify(&repository)?;
-        let report = self.back_up_again(&repository)?;
-        self.run_further_commands(&repository)?;
+        let Some(report) = self.back_up_again(&repository)? else {
+            return Ok(Seen { restored, resumed: false });
+        };
+        let newest = report.snapshot.as_ref().ok_or("the backup made no snapshot")?;
+        known.push(newest.id);
+        self.run_further_commands(&repository, newest)?;
+        let gone = self.free_space(&repository)?;
+        known.retain(|id| Some(*id) != gone);
+        restored += self.check_snapshots(&repository, &known, Some(newest.id))?;
         self.verify(&repository)?;
         Ok(Seen { restored, resumed: report.resumed })
     }
@@ -135,19 +145,28 @@ impl<'a> Aftermath<'a> {
     }
 
     /// What was reported is listed, and what is listed can be restored.
-    fn check_snapshots(&self, repository: &Repository) -> Verdict<usize> {
+    fn check_snapshots(
+        &self,
+        repository: &Repository,
+        reported: &[SnapshotId],
+        made_since: Option<SnapshotId>,
+    ) -> Verdict<usize> {
         let catalogue = told("list snapshots", repository.catalogue())?;
         for (key, error) in &catalogue.damaged {
             require(Some(key) == self.torn, || format!("{key} is damaged: {error}"))?;
         }
         let listed = |id: &SnapshotId| catalogue.snapshots.iter().any(|info| info.id == *id);
-        for id in &self.expected.snapshots {
+        for id in reported {
             require(listed(id), || format!("snapshot {} was reported and is gone", id.short()))?;
         }
         for info in &catalogue.snapshots {
-            let tree = self.world.tree_of(info.id);
-            let tree = tree.ok_or_else(|| format!("nobody knows the snapshot {}", info.id.short()))?;
-            self.check_restore(repository, info, tree)?;
+            match self.world.tree_of(info) {
+                Some(tree) => self.check_restore(repository, info, tree)?,
+                None if made_since == Some(info.id) => {
+                    self.check_restore(repository, info, &snapshot_of(&self.world.source()))?;
+                }
+                None => return Err(format!("nobody knows the snapshot {}", info.id.short())),
+            }
         }
         Ok(catalogue.snapshots.len())
     }
@@ -178,22 +197,33 @@ impl<'a> Aftermath<'a> {
         Ok(())
     }
 
-    fn back_up_again(&self, repository: &Repository) -> Verdict<BackupReport> {
+    /// Tells whether a command refuses to go on because of the torn object, as it may where only prunes and the commands
+    /// that they wait for are concerned.
+    fn refuses_torn(&self, error: &Error) -> bool {
+        match error {
+            Error::Damaged { key, .. } => Some(key) == self.torn && key.as_str().starts_with(layout::GC),
+            Error::UnreadableSnapshots { snapshots } => {
+                snapshots.len() == 1 && self.torn == Some(&layout::snapshot(snapshots[0]))
+            }
+            _ => false,
+        }
+    }
+
+    fn back_up_again(&self, repository: &Repository) -> Verdict<Option<BackupReport>> {
         let source = self.world.source();
         let filter = FilterOptions::default();
-        let report = told("back up", try_backup(repository, std::slice::from_ref(&source), &one_thread(), &filter))?;
+        let report = match try_backup(repository, std::slice::from_ref(&source), &one_thread(), &filter) {
+            Err(error) if self.refuses_torn(&error) => return Ok(None),
+            result => told("back up", result)?,
+        };
         require(report.failures.is_empty(), || format!("the backup lacks {:?}", report.failures))?;
-        let info = report.snapshot.as_ref().ok_or("the backup made no snapshot")?;
-        self.check_restore(repository, info, &snapshot_of(&source))?;
         let left = told("list sessions", repository.sessions())?;
         let may_stay = self.state.fate != Fate::AllKept;
         require(left.is_empty() || may_stay, || format!("{} dead sessions were not cleaned up", left.len()))?;
-        Ok(report)
+        Ok(Some(report))
     }
 
-    fn run_further_commands(&self, repository: &Repository) -> Verdict {
-        let catalogue = told("list snapshots", repository.catalogue())?;
-        let newest = catalogue.snapshots.last().ok_or("no snapshot is listed")?;
+    fn run_further_commands(&self, repository: &Repository, newest: &SnapshotInfo) -> Verdict {
         told("tag", repository.annotate(newest, vec!["after".into()], "after the crash".into()))?;
         told("rebuild the index", repository.rebuild_index(true, &Silent))?;
         if self.torn.is_none_or(|torn| !torn.as_str().starts_with(layout::KEYS)) {
@@ -206,21 +236,31 @@ impl<'a> Aftermath<'a> {
         let tagged = tagged.snapshots.iter().find(|info| info.id == newest.id);
         require(tagged.is_some_and(|info| info.snapshot.tags == ["after"]), || "the tag is not there".into())
     }
-}
 
-/// The processes of the run are dead now: killed in this boot, or gone with the boot in which they ran. This process
-/// lives on, so their records are made to say so.
-pub fn bury_sessions(repository: &Repository, fate: Fate) {
-    let store = repository.store();
-    for object in store.storage().list(layout::SESSIONS).unwrap() {
-        // a torn one says nothing
-        let Ok(mut record) = store.read_record::<Session>(&object.key) else { continue };
-        match fate {
-            Fate::AllKept => record.process.start_ticks = record.process.start_ticks.saturating_sub(1),
-            _ => record.process.boot_id = "the boot before".into(),
+    /// Forgets the oldest snapshot, unless it is the only one, and frees whatever nobody needs.
+    fn free_space(&self, repository: &Repository) -> Verdict<Option<SnapshotId>> {
+        let catalogue = told("list snapshots", repository.catalogue())?;
+        let oldest = match &catalogue.snapshots[..] {
+            [oldest, _, ..] => Some(oldest.id),
+            _ => None,
+        };
+        forget(repository, oldest.into_iter().collect());
+        let mut unused = 0;
+        for _ in 0..PRUNES {
+            match repository.prune(&prune_options(), &Silent) {
+                Err(error) if self.refuses_torn(&error) => return Ok(oldest),
+                result => {
+                    let report = told("prune", result)?;
+                    let unfinished = &report.unfinished;
+                    require(unfinished.is_none(), || format!("the prune did not finish: {unfinished:?}"))?;
+                    unused = report.plan.unused_bytes;
+                }
+            }
         }
-        store.storage().delete(&object.key).unwrap();
-        store.put_record(&object.key, &record, repository.random()).unwrap();
+        // packs of a session whose process may still live somewhere stay
+        let may_stay = self.state.fate != Fate::AllKept;
+        require(unused == 0 || may_stay, || format!("{unused} bytes stay unused"))?;
+        Ok(oldest)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A repository on which commands run while each of their writes is recorded, together with what they have promised.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +9,20 @@ use lakebed_engine::backup::BackupOptions;
 use lakebed_engine::core::chunker::ChunkerParameters;
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::SnapshotId;
+use lakebed_engine::core::process::{self, Processes};
 use lakebed_engine::core::record::key_slot::Secret;
+use lakebed_engine::core::record::session::Process;
 use lakebed_engine::core::storage::Storage;
 use lakebed_engine::core::time::{Clock, Timestamp};
+use lakebed_engine::prune::{PruneOptions, Unused};
+use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::source::FilterOptions;
 use lakebed_engine::storage::MemoryStorage;
 use lakebed_engine::system::SystemClock;
 use lakebed_engine::{InitOptions, OpenOptions, Repository};
 use lakebed_testkit::clock::{FakeClock, SeededRandom};
 use lakebed_testkit::compare::{Observation, snapshot_of};
-use lakebed_testkit::crash::{CrashState, History, Objects, Window, objects_of};
+use lakebed_testkit::crash::{CrashState, Fate, History, Objects, Window, objects_of};
 use lakebed_testkit::storage::RecordingStorage;
 use lakebed_testkit::tree::{Content, TreeSpec};
 use tempfile::TempDir;
@@ -51,6 +56,32 @@ enum Promise {
     MayClose(KeyByte),
 }
 
+/// The process that runs the commands, and what became of all that were before it.
+#[derive(Debug, Clone, Copy)]
+pub struct Alone {
+    pid: u32,
+    others: process::Fate,
+}
+
+impl Alone {
+    /// Returns the process that goes on after a crash. A killed one is known to be dead; who can tell, when the machine was
+    /// switched off?
+    pub fn after(self, crash: Fate) -> Self {
+        let others = if crash == Fate::AllKept { process::Fate::Dead } else { process::Fate::Elsewhere };
+        Self { pid: self.pid + 1, others }
+    }
+}
+
+impl Processes for Alone {
+    fn this(&self, host: &str) -> Process {
+        Process { host: host.into(), boot_id: "boot".into(), pid: self.pid, start_ticks: 1 }
+    }
+
+    fn fate(&self, process: &Process) -> process::Fate {
+        if process.pid == self.pid { process::Fate::Alive } else { self.others }
+    }
+}
+
 /// A folder that goes, whatever is in it.
 struct Folder(TempDir);
 
@@ -67,6 +98,9 @@ pub struct World {
     storage: Arc<dyn Storage>,
     clock: FakeClock,
     random: SeededRandom,
+    processes: Alone,
+    /// The repository that snapshots are copied from.
+    pub from: Option<Repository>,
     /// Where the commands keep what this machine remembers; `None`: in memory.
     pub cache: Option<PathBuf>,
     /// Which key the commands open the repository with.
@@ -100,12 +134,22 @@ impl World {
             recording,
             clock,
             random: SeededRandom::new(1),
+            processes: Alone { pid: 1, others: process::Fate::Dead },
+            from: None,
             cache: None,
             key: FIRST_KEY,
             base: Objects::new(),
             promises: Vec::new(),
             trees: Vec::new(),
         }
+    }
+
+    /// Keeps the repository as one to copy from, and begins again without one.
+    pub fn put_aside(&mut self) {
+        self.from = Some(self.open());
+        self.recording = RecordingStorage::keeping_content(Arc::new(MemoryStorage::new()));
+        self.storage = Arc::new(self.recording.clone());
+        self.promises.clear();
     }
 
     /// The world after a crash, from which commands go on.
@@ -123,6 +167,8 @@ impl World {
             recording,
             clock: self.clock.clone(),
             random: self.random.clone(),
+            processes: self.processes.after(state.fate),
+            from: self.from.clone(),
             cache: None,
             key: self.key,
             base: Objects::new(),
@@ -144,6 +190,11 @@ impl World {
     /// What was promised does not hold any more: the repository was taken away.
     pub fn forget_promises(&mut self) {
         self.promises.clear();
+    }
+
+    /// Returns the processes that go on after a crash.
+    pub fn processes_after(&self, crash: Fate) -> Alone {
+        self.processes.after(crash)
     }
 
     /// Returns what the medium saw since the beginning.
@@ -169,6 +220,7 @@ impl World {
             cache_dir: self.cache.clone(),
             clock: Arc::new(self.clock.clone()),
             random: Arc::new(self.random.clone()),
+            processes: Arc::new(self.processes),
             ..OpenOptions::default()
         }
     }
@@ -253,8 +305,11 @@ impl World {
         self.promise(Promise::MayClose(key));
     }
 
-    pub fn tree_of(&self, id: SnapshotId) -> Option<&Observation> {
-        self.trees.iter().find(|(known, _)| *known == id).map(|(_, tree)| &**tree)
+    /// Returns what a snapshot holds, or the one that it is a copy of.
+    pub fn tree_of(&self, info: &SnapshotInfo) -> Option<&Observation> {
+        let original = info.snapshot.original.as_ref().map(|original| original.snapshot);
+        let is_it = |id: &SnapshotId| *id == info.id || Some(*id) == original;
+        self.trees.iter().find(|(id, _)| is_it(id)).map(|(_, tree)| &**tree)
     }
 
     /// Returns every key that the repository ever had.
@@ -274,6 +329,14 @@ impl World {
                 _ => None,
             })
         });
+        let kept: BTreeSet<SnapshotId> = self
+            .promises
+            .iter()
+            .filter_map(|(_, promise)| match promise {
+                Promise::Kept(id) => Some(*id),
+                _ => None,
+            })
+            .collect();
         let listed = |id: &SnapshotId| {
             windows.iter().any(|window| {
                 self.holds(window, |promise| match promise {
@@ -294,7 +357,7 @@ impl World {
         };
         Expected {
             made,
-            snapshots: self.trees.iter().map(|(id, _)| *id).filter(listed).collect(),
+            snapshots: kept.into_iter().filter(listed).collect(),
             keys: self.keys().into_iter().filter(opens).collect(),
         }
     }
@@ -328,4 +391,13 @@ pub struct Expected {
 /// One worker, so that a run does the same each time.
 pub fn one_thread() -> BackupOptions {
     BackupOptions { threads: 1, ..options() }
+}
+
+/// Frees everything that nobody needs, and waits for nobody for longer than it must: the clock runs while it waits.
+pub fn prune_options() -> PruneOptions {
+    let mut options = PruneOptions::default();
+    options.max_unused = Unused::Bytes(0);
+    options.max_delete = 1.0;
+    options.threads = 1;
+    options
 }
