@@ -195,9 +195,9 @@ pub fn assert_good(repository: &Repository) {
     assert!(report.is_good(), "{:#?}", report.damage);
 }
 
-/// Forgets snapshots, also the last ones of their groups.
-pub fn forget_snapshots(repository: &Repository, ids: &[SnapshotId]) {
-    let choice = Choice::Snapshots(ids.iter().copied().collect());
+/// Forgets snapshots, though it may be all that there are.
+pub fn forget(repository: &Repository, ids: Vec<SnapshotId>) {
+    let choice = Choice::Snapshots(ids.into_iter().collect());
     let options = ForgetOptions { allow_empty: true, ..ForgetOptions::new(choice) };
     let plan = repository.plan_forget(&options).unwrap();
     repository.apply_forget(&plan, &Silent).unwrap();

@@ -14,19 +14,20 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use lakebed_engine::Silent;
 use lakebed_testkit::chance::{Chance, is_soak};
 use lakebed_testkit::crash::{CrashState, Fate, History};
 
 use mutant::Flaw;
 use oracle::{Aftermath, Seen, Verdict};
 use scenarios::{Mend, SCENARIOS, Scenario};
-use world::World;
+use world::{World, prune_options};
 
 /// No more states of one scenario are checked, unless there is time.
 const STATES_MAX: usize = 200;
 
 /// No more crashes of one scenario are followed by a second one, unless there is time.
-const SECOND_CRASHES_MAX: usize = 3;
+const SECOND_CRASHES_MAX: usize = 1;
 
 /// What came of a scenario.
 #[derive(Default)]
@@ -48,6 +49,17 @@ impl Outcome {
         self.restored += other.restored;
         self.resumed += other.resumed;
         self.failures.extend(other.failures);
+    }
+
+    /// Says of each failure which scenario it is of.
+    fn of(mut self, scenario: &Scenario) -> Self {
+        self.failures.iter_mut().for_each(|failure| *failure = format!("{}: {failure}", scenario.name));
+        self
+    }
+
+    fn assert_survived(&self) {
+        let failures = &self.failures;
+        assert!(failures.is_empty(), "{} states were not survived:\n{}", failures.len(), failures.join("\n"));
     }
 }
 
@@ -118,7 +130,7 @@ fn check_all(world: &World, history: &History, mend: Option<Mend>, states: &[Cra
     checked.into_inner().unwrap().into_values().collect()
 }
 
-/// Lets the next backup after a crash be cut off as well.
+/// Lets the backup and the prune that come after a crash be cut off as well.
 fn check_second_crash(
     world: &World,
     history: &History,
@@ -133,8 +145,9 @@ fn check_second_crash(
     };
     second.key = key;
     second.begin(None);
-    mend.map_or(Ok(()), |mend| mend(&second.open())).unwrap();
+    mend.map_or(Ok(()), |mend| mend(&second, &second.open())).unwrap();
     second.backup();
+    second.open().prune(&prune_options(), &Silent).unwrap();
     let mut outcome = check_states(&second, &second.history(), mend, chance);
     for failure in &mut outcome.failures {
         *failure = format!("{}, and once more {failure}", history.describe(state));
@@ -146,14 +159,15 @@ fn check_second_crash(
 fn every_state_that_a_crash_leaves_is_survived() {
     let chance = Chance::from_environment(|| 1);
     println!("seed {}", chance.seed());
-    let mut failed = Vec::new();
+    let mut total = Outcome::default();
     for scenario in SCENARIOS {
         let (world, history) = carry_out(scenario, World::new(), None);
         let outcome = check_states(&world, &history, scenario.mend, &chance);
         println!("{:<40}{outcome}", scenario.name);
-        failed.extend(outcome.failures.into_iter().map(|what| format!("{}: {what}", scenario.name)));
+        total.add(outcome.of(scenario));
     }
-    assert!(failed.is_empty(), "{} states were not survived:\n{}", failed.len(), failed.join("\n"));
+    total.assert_survived();
+    assert!(total.restored > 0 && total.resumed > 0, "{total}");
 }
 
 /// Whoever cleans up after a crash may be cut off as well.
@@ -161,7 +175,7 @@ fn every_state_that_a_crash_leaves_is_survived() {
 fn a_second_crash_is_survived() {
     let chance = Chance::from_environment(|| 1);
     println!("seed {}", chance.seed());
-    let mut failed = Vec::new();
+    let mut total = Outcome::default();
     for scenario in SCENARIOS {
         let (world, history) = carry_out(scenario, World::new(), None);
         let mut states = history.states();
@@ -171,15 +185,15 @@ fn a_second_crash_is_survived() {
             outcome.add(check_second_crash(&world, &history, &state, scenario.mend, &chance));
         }
         println!("{:<40}{outcome}", scenario.name);
-        failed.extend(outcome.failures.into_iter().map(|what| format!("{}: {what}", scenario.name)));
+        total.add(outcome.of(scenario));
     }
-    assert!(failed.is_empty(), "{} states were not survived:\n{}", failed.len(), failed.join("\n"));
+    total.assert_survived();
 }
 
 /// The cache folder may lie on a disk of its own, which lost nothing: its index knows segments that storage has lost.
 #[test]
 fn an_index_that_is_ahead_of_storage_is_made_anew() {
-    for name in ["first backup", "second backup", "index rebuild"] {
+    for name in ["first backup", "second backup", "index rebuild", "prune", "prune of nearly everything"] {
         let scenario = named(name);
         let mut world = World::new();
         world.cache = Some(world.path("cache"));
@@ -215,6 +229,8 @@ fn an_engine_that_makes_things_durable_too_late_is_found_out() {
         (Flaw::NeverSyncs, "first backup"),
         (Flaw::NeverSyncs, "second backup"),
         (Flaw::NeverSyncs, "key passwd"),
+        (Flaw::NeverSyncs, "prune"),
+        (Flaw::NeverSyncs, "copy"),
         (Flaw::SyncsAfterCommit, "first backup"),
         (Flaw::SyncsAfterCommit, "second backup"),
         (Flaw::PacksLast, "first backup"),

@@ -6,7 +6,6 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use lakebed_engine::core::codec::seal::Encryption;
-use lakebed_engine::core::id::SnapshotId;
 use lakebed_engine::core::monitor::Monitor;
 use lakebed_engine::core::protocol::{PruneStep, Step};
 use lakebed_engine::core::storage::Storage;
@@ -84,10 +83,6 @@ impl Nights {
             assert_tree_is(observed, &restored, &CompareOptions::default());
         }
     }
-}
-
-fn forget(repository: &Repository, ids: Vec<SnapshotId>) {
-    forget_snapshots(repository, &ids);
 }
 
 /// Everything that nobody needs; no waiting.

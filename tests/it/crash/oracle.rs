@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use lakebed_engine::backup::BackupReport;
 use lakebed_engine::core::id::SnapshotId;
@@ -21,8 +20,8 @@ use lakebed_testkit::compare::{CompareOptions, Observation, differences, snapsho
 use lakebed_testkit::crash::{CrashState, Fate, History};
 
 use super::scenarios::Mend;
-use super::world::{Expected, KeyByte, World, key_file, one_thread};
-use crate::common::{forget_snapshots, prune_all, try_backup};
+use super::world::{Expected, KeyByte, World, key_file, one_thread, prune_options};
+use crate::common::{forget, try_backup};
 
 /// What is wrong, in words.
 pub type Verdict<T = ()> = Result<T, String>;
@@ -45,13 +44,15 @@ pub struct Aftermath<'a> {
     /// An object that has only half of its bytes. It may be reported as damaged, and must do no other harm.
     torn: Option<&'a ObjectKey>,
     expected: Expected,
-    clock: FakeClock,
     storage: Arc<dyn Storage>,
     open: OpenOptions,
     mend: Option<Mend>,
     /// For what is restored.
     folder: PathBuf,
 }
+
+/// So many prunes leave nothing unused: the first may have copied what the one that was cut off had copied too.
+const PRUNES: usize = 3;
 
 /// What was seen on the way, for the summary.
 #[derive(Debug, Default, Clone, Copy)]
@@ -72,18 +73,16 @@ impl<'a> Aftermath<'a> {
     ) -> Self {
         let now = world.now();
         let clock = FakeClock::new(Timestamp { secs: now.secs + 3600, nanos: 0 });
-        let clock = clock.with_step(Duration::from_millis(1));
         Self {
             world,
             state,
             torn: history.torn_key(state),
             expected: world.expected(&state.windows),
-            clock: clock.clone(),
             storage: Arc::new(MemoryStorage::from(history.objects(state))),
             open: OpenOptions {
-                clock: Arc::new(clock),
+                clock: Arc::new(clock.with_step(std::time::Duration::from_millis(1))),
                 random: Arc::new(SeededRandom::new(2)),
-                processes: Arc::new(world.processes_after(state)),
+                processes: Arc::new(world.processes_after(state.fate)),
                 ..OpenOptions::default()
             },
             mend,
@@ -104,13 +103,20 @@ impl<'a> Aftermath<'a> {
             return Ok(Seen::default());
         };
         if let Some(mend) = self.mend {
-            told("mend it", mend(&repository))?;
+            told("mend it", mend(self.world, &repository))?;
         }
-        let restored = self.check_snapshots(&repository)?;
+        let mut known = self.expected.snapshots.clone();
+        let mut restored = self.check_snapshots(&repository, &known, None)?;
         self.verify(&repository)?;
-        self.put_condemnation_aside(&repository)?;
-        let report = self.back_up_again(&repository)?;
-        self.run_further_commands(&repository)?;
+        let Some(report) = self.back_up_again(&repository)? else {
+            return Ok(Seen { restored, resumed: false });
+        };
+        let newest = report.snapshot.as_ref().ok_or("the backup made no snapshot")?;
+        known.push(newest.id);
+        self.run_further_commands(&repository, newest)?;
+        let gone = self.free_space(&repository)?;
+        known.retain(|id| Some(*id) != gone);
+        restored += self.check_snapshots(&repository, &known, Some(newest.id))?;
         self.verify(&repository)?;
         Ok(Seen { restored, resumed: report.resumed })
     }
@@ -139,19 +145,28 @@ impl<'a> Aftermath<'a> {
     }
 
     /// What was reported is listed, and what is listed can be restored.
-    fn check_snapshots(&self, repository: &Repository) -> Verdict<usize> {
+    fn check_snapshots(
+        &self,
+        repository: &Repository,
+        reported: &[SnapshotId],
+        made_since: Option<SnapshotId>,
+    ) -> Verdict<usize> {
         let catalogue = told("list snapshots", repository.catalogue())?;
         for (key, error) in &catalogue.damaged {
             require(Some(key) == self.torn, || format!("{key} is damaged: {error}"))?;
         }
         let listed = |id: &SnapshotId| catalogue.snapshots.iter().any(|info| info.id == *id);
-        for id in &self.expected.snapshots {
+        for id in reported {
             require(listed(id), || format!("snapshot {} was reported and is gone", id.short()))?;
         }
         for info in &catalogue.snapshots {
-            let tree = self.world.tree_of(info.id);
-            let tree = tree.ok_or_else(|| format!("nobody knows the snapshot {}", info.id.short()))?;
-            self.check_restore(repository, info, tree)?;
+            match self.world.tree_of(info) {
+                Some(tree) => self.check_restore(repository, info, tree)?,
+                None if made_since == Some(info.id) => {
+                    self.check_restore(repository, info, &snapshot_of(&self.world.source()))?;
+                }
+                None => return Err(format!("nobody knows the snapshot {}", info.id.short())),
+            }
         }
         Ok(catalogue.snapshots.len())
     }
@@ -182,51 +197,33 @@ impl<'a> Aftermath<'a> {
         Ok(())
     }
 
-    fn back_up_again(&self, repository: &Repository) -> Verdict<BackupReport> {
+    /// Tells whether a command refuses to go on because of the torn object, as it may where only prunes and the commands
+    /// that they wait for are concerned.
+    fn refuses_torn(&self, error: &Error) -> bool {
+        match error {
+            Error::Damaged { key, .. } => Some(key) == self.torn && key.as_str().starts_with(layout::GC),
+            Error::UnreadableSnapshots { snapshots } => {
+                snapshots.len() == 1 && self.torn == Some(&layout::snapshot(snapshots[0]))
+            }
+            _ => false,
+        }
+    }
+
+    fn back_up_again(&self, repository: &Repository) -> Verdict<Option<BackupReport>> {
         let source = self.world.source();
         let filter = FilterOptions::default();
-        let report = told("back up", try_backup(repository, std::slice::from_ref(&source), &one_thread(), &filter))?;
+        let report = match try_backup(repository, std::slice::from_ref(&source), &one_thread(), &filter) {
+            Err(error) if self.refuses_torn(&error) => return Ok(None),
+            result => told("back up", result)?,
+        };
         require(report.failures.is_empty(), || format!("the backup lacks {:?}", report.failures))?;
-        let info = report.snapshot.as_ref().ok_or("the backup made no snapshot")?;
-        self.check_restore(repository, info, &snapshot_of(&source))?;
         let left = told("list sessions", repository.sessions())?;
         let may_stay = self.state.fate != Fate::AllKept;
         require(left.is_empty() || may_stay, || format!("{} dead sessions were not cleaned up", left.len()))?;
-        Ok(report)
+        Ok(Some(report))
     }
 
-    /// What is condemned cannot be told from half a list: a backup says so, and goes on when somebody has looked at it.
-    fn put_condemnation_aside(&self, repository: &Repository) -> Verdict {
-        let Some(torn) = self.torn.filter(|torn| torn.as_str().contains("/condemned/")) else { return Ok(()) };
-        let source = self.world.source();
-        let result = try_backup(repository, &[source], &one_thread(), &FilterOptions::default());
-        require(matches!(&result, Err(Error::Damaged { key, .. }) if key == torn), || format!("{result:?}"))?;
-        // nothing was deleted by it: a list is durable before anything is
-        self.storage.delete(torn).map_err(|error| error.to_string())
-    }
-
-    /// Everything but the newest snapshot goes, and with it whatever the cut-off command and its predecessors have left.
-    fn free_space(&self, repository: &Repository) -> Verdict {
-        let catalogue = told("list snapshots", repository.catalogue())?;
-        let (_, older) = catalogue.snapshots.split_last().ok_or("no snapshot is listed")?;
-        let older: Vec<SnapshotId> = older.iter().map(|info| info.id).collect();
-        if self.torn.is_some_and(|torn| torn.as_str().starts_with(layout::SNAPSHOTS)) {
-            // a prune must not go on beside a snapshot that it cannot read
-            let pruned = repository.prune(&prune_all(), &Silent);
-            return require(matches!(pruned, Err(Error::UnreadableSnapshots { .. })), || format!("{pruned:?}"));
-        }
-        forget_snapshots(repository, &older);
-        // by then nobody goes on from what the command has left
-        self.clock.advance(Duration::from_secs(8 * 24 * 60 * 60));
-        let report = told("prune", repository.prune(&prune_all(), &Silent))?;
-        require(report.unfinished.is_none(), || format!("the prune did not finish: {report:?}"))?;
-        let again = told("prune again", repository.prune(&prune_all(), &Silent))?;
-        require(again.plan.unused_bytes == 0, || format!("something was left: {again:?}"))
-    }
-
-    fn run_further_commands(&self, repository: &Repository) -> Verdict {
-        let catalogue = told("list snapshots", repository.catalogue())?;
-        let newest = catalogue.snapshots.last().ok_or("no snapshot is listed")?;
+    fn run_further_commands(&self, repository: &Repository, newest: &SnapshotInfo) -> Verdict {
         told("tag", repository.annotate(newest, vec!["after".into()], "after the crash".into()))?;
         told("rebuild the index", repository.rebuild_index(true, &Silent))?;
         if self.torn.is_none_or(|torn| !torn.as_str().starts_with(layout::KEYS)) {
@@ -235,10 +232,35 @@ impl<'a> Aftermath<'a> {
         let key = told("add a key", repository.add_key(Unlock::KeyFile, &key_file(99), "after the crash"))?;
         told("open with it", Repository::open(self.storage.clone(), &key_file(99), &self.open))?;
         told("remove it", repository.remove_key(&key.to_string()))?;
-        self.free_space(repository)?;
         let tagged = told("list snapshots", repository.catalogue())?;
         let tagged = tagged.snapshots.iter().find(|info| info.id == newest.id);
         require(tagged.is_some_and(|info| info.snapshot.tags == ["after"]), || "the tag is not there".into())
+    }
+
+    /// Forgets the oldest snapshot, unless it is the only one, and frees whatever nobody needs.
+    fn free_space(&self, repository: &Repository) -> Verdict<Option<SnapshotId>> {
+        let catalogue = told("list snapshots", repository.catalogue())?;
+        let oldest = match &catalogue.snapshots[..] {
+            [oldest, _, ..] => Some(oldest.id),
+            _ => None,
+        };
+        forget(repository, oldest.into_iter().collect());
+        let mut unused = 0;
+        for _ in 0..PRUNES {
+            match repository.prune(&prune_options(), &Silent) {
+                Err(error) if self.refuses_torn(&error) => return Ok(oldest),
+                result => {
+                    let report = told("prune", result)?;
+                    let unfinished = &report.unfinished;
+                    require(unfinished.is_none(), || format!("the prune did not finish: {unfinished:?}"))?;
+                    unused = report.plan.unused_bytes;
+                }
+            }
+        }
+        // packs of a session whose process may still live somewhere stay
+        let may_stay = self.state.fate != Fate::AllKept;
+        require(unused == 0 || may_stay, || format!("{unused} bytes stay unused"))?;
+        Ok(oldest)
     }
 }
 

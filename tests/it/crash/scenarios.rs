@@ -1,23 +1,26 @@
 //! The commands that are cut off. A new one gets a line in [`SCENARIOS`] and, where it needs more than one call, a
 //! function below.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use lakebed_engine::backup::BackupOptions;
+use lakebed_engine::copy::{CopyOptions, CopyReport, copy};
 use lakebed_engine::core::layout;
-use lakebed_engine::core::protocol::PruneStep;
+use lakebed_engine::core::monitor::Monitor;
+use lakebed_engine::core::protocol::{PruneStep, Step};
 use lakebed_engine::core::record::RECORD_VERSION;
-use lakebed_engine::core::record::gc::{Resolution, Tombstone, Verdict};
 use lakebed_engine::core::record::key_slot::Unlock;
 use lakebed_engine::core::record::session::{Process, Session};
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::repository::SessionHandle;
-use lakebed_engine::{Repository, Silent};
+use lakebed_engine::{Error, Repository, Silent};
 use lakebed_testkit::tree::{Content, TreeSpec};
 
-use super::world::{FIRST_KEY, World, key_file, one_thread};
+use super::world::{FIRST_KEY, World, key_file, one_thread, prune_options};
 use crate::common::*;
 
-/// What is to be done first after a crash, where the command was to mend a repository that was damaged.
-pub type Mend = fn(&Repository) -> lakebed_engine::Result<()>;
+/// What is to be done first after a crash: the command is run again.
+pub type Mend = fn(&World, &Repository) -> lakebed_engine::Result<()>;
 
 /// A command that is cut off.
 pub struct Scenario {
@@ -33,6 +36,10 @@ const fn scenario(name: &'static str, before: fn(&mut World), run: fn(&mut World
     Scenario { name, before, run, mend: None }
 }
 
+const fn mended(scenario: Scenario, mend: Mend) -> Scenario {
+    Scenario { mend: Some(mend), ..scenario }
+}
+
 pub const SCENARIOS: &[Scenario] = &[
     scenario("init", |_| {}, World::init),
     scenario("init where another one was cut off", leftover_slot, World::init),
@@ -42,18 +49,17 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("backup that is interrupted and resumed", one_night, interrupted_night),
     scenario("backup that expires a dead session", dead_session, next_night),
     scenario("tag", two_nights, tag_twice),
-    scenario("tombstone that is undone", two_nights, forget_and_undo),
-    scenario("forget", three_nights, forget_first),
-    scenario("prune", forgotten_nights, prune),
-    scenario("prune that another one has left", cut_off_prune, prune),
+    scenario("forget and undo", three_nights, forget_and_undo),
+    scenario("prune", forgotten, prune),
+    scenario("prune of nearly everything", forgotten_again, prune),
+    scenario("prune beside a checkpoint", forgotten_and_interrupted, prune),
+    scenario("prune that another one finishes", forgotten, prune_in_two),
+    mended(scenario("copy", two_repositories, copy_all), |world, to| copy_from(world, to).map(drop)),
     scenario("key add", one_night, add_key),
     scenario("key passwd", one_night, change_secret),
     scenario("key remove", second_key, remove_key),
     scenario("verify", verified_night, verify),
-    Scenario {
-        mend: Some(rebuild),
-        ..scenario("index rebuild", lost_segments, |world| rebuild(&world.open()).unwrap())
-    },
+    mended(scenario("index rebuild", lost_segments, rebuild), |_, repository| rebuild_in(repository)),
 ];
 
 fn leftover_slot(world: &mut World) {
@@ -96,26 +102,29 @@ fn large_night(world: &mut World) {
 
 /// Cut off twice by the user, then left to end.
 fn interrupted_night(world: &mut World) {
-    let mut tree = TreeSpec::new();
-    for number in 0..12 {
-        tree = tree.file(format!("{}/{number}", number / 4), Content::random(number, 700));
-    }
-    tree.write(&world.source().join("more"));
+    add_files(world);
     for entries in [4, 8] {
         stop_after(&world.open(), &world.source(), &one_thread(), entries);
     }
     world.backup();
 }
 
+fn add_files(world: &World) {
+    let mut tree = TreeSpec::new();
+    for number in 0..12 {
+        tree = tree.file(format!("{}/{number}", number / 4), Content::random(number, 700));
+    }
+    tree.write(&world.source().join("more"));
+}
+
 fn dead_session(world: &mut World) {
     one_night(world);
-    let me = world.open().processes().this("host");
     let session = Session {
         version: RECORD_VERSION,
         number: 0,
         time: Timestamp::default(),
         base_generation: 0,
-        process: Process { pid: me.pid + 100, ..me },
+        process: Process { host: "host".into(), boot_id: "boot 1".into(), pid: 99, start_ticks: 1 },
         sources: Vec::new(),
         parent: None,
         checkpoint: None,
@@ -131,61 +140,104 @@ fn tag_twice(world: &mut World) {
     repository.annotate(&newest, vec!["one".into(), "two".into()], "described".into()).unwrap();
 }
 
-/// The newest snapshot is forgotten, and comes back.
+/// The two older ones of three snapshots are forgotten, and one of them comes back.
 fn forget_and_undo(world: &mut World) {
     let repository = world.open();
-    let (store, random) = (repository.store(), repository.random());
-    let id = latest(&repository).id;
-    let tombstone =
-        Tombstone { version: RECORD_VERSION, time: world.now(), reason: "by id".into(), unknown: Default::default() };
-    let undone = Resolution {
-        version: RECORD_VERSION,
-        time: world.now(),
-        verdict: Verdict::Undone,
-        generation: None,
-        unknown: Default::default(),
-    };
-    world.may_go(id);
-    store.put_record(&layout::tombstone(id, 0), &tombstone, random).unwrap();
-    store.storage().sync().unwrap();
-    store.put_record(&layout::resolution(id, 0), &undone, random).unwrap();
-    store.storage().sync().unwrap();
-    world.keeps_again(id);
+    let snapshots = repository.catalogue().unwrap().snapshots;
+    let ids = vec![snapshots[0].id, snapshots[1].id];
+    ids.iter().for_each(|&id| world.may_go(id));
+    forget(&repository, ids.clone());
+    repository.undo_forget(&ids[..1]).unwrap();
+    world.keeps_again(ids[0]);
 }
 
 fn three_nights(world: &mut World) {
     two_nights(world);
-    let source = world.source();
-    std::fs::write(source.join("table.csv"), Content::random(3, 30_000).bytes()).unwrap();
-    std::fs::write(source.join("notebooks/b.py"), "print('b changed')\n").unwrap();
+    last_night(world);
+}
+
+/// Much stays as it was, so that there are packs of which a part is needed.
+fn last_night(world: &mut World) {
+    std::fs::write(world.source().join("notebooks/third.py"), "print('third')\n").unwrap();
+    std::fs::write(world.source().join("notebooks/b.py"), "print('b changed')\n").unwrap();
     world.backup();
 }
 
-fn forget_first(world: &mut World) {
-    let first = world.open().catalogue().unwrap().snapshots[0].id;
-    world.forget(&[first]);
-}
-
-fn forgotten_nights(world: &mut World) {
+fn forgotten(world: &mut World) {
     three_nights(world);
-    forget_first(world);
+    forget_oldest(world, 1);
 }
 
-/// Few large batches would be one crash point each: everything is rewritten, and segments are compacted.
+fn forget_oldest(world: &mut World, count: usize) {
+    let repository = world.open();
+    let snapshots = repository.catalogue().unwrap().snapshots;
+    let ids: Vec<_> = snapshots.iter().take(count).map(|info| info.id).collect();
+    ids.iter().for_each(|&id| world.may_go(id));
+    forget(&repository, ids);
+}
+
+/// There was a prune already, and what it left; and most of what there is may go.
+fn forgotten_again(world: &mut World) {
+    forgotten(world);
+    prune(world);
+    std::fs::write(world.source().join("table.csv"), Content::random(3, 35_000).bytes()).unwrap();
+    world.backup();
+    forget_oldest(world, 2);
+}
+
 fn prune(world: &mut World) {
-    let mut options = prune_all();
-    options.threads = 1;
-    options.repack_small = true;
-    world.open().prune(&options, &Silent).unwrap();
+    let report = world.open().prune(&prune_options(), &Silent).unwrap();
+    assert_eq!(report.unfinished, None);
+    assert!(report.deleted.packs > 0, "{report:?}");
 }
 
-/// A prune that has condemned, and nothing more.
-fn cut_off_prune(world: &mut World) {
-    forgotten_nights(world);
-    let mut options = prune_all();
-    options.threads = 1;
-    world.open().prune(&options, &StopAt::new(PruneStep::ListSessions)).unwrap_err();
-    world.processes = world.processes.after_kill();
+/// A run that was cut off has left a checkpoint.
+fn forgotten_and_interrupted(world: &mut World) {
+    forgotten(world);
+    add_files(world);
+    stop_after(&world.open(), &world.source(), &one_thread(), 8);
+}
+
+/// Stops a prune when it reaches a step.
+struct StopAt(PruneStep, AtomicBool);
+
+impl Monitor for StopAt {
+    fn step(&self, step: Step) {
+        if step == Step::Prune(self.0) {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.1.load(Ordering::Relaxed)
+    }
+}
+
+/// The first prune gets as far as the copies, the second one finishes what it left.
+fn prune_in_two(world: &mut World) {
+    let stop = StopAt(PruneStep::CopyLive, AtomicBool::new(false));
+    assert!(matches!(world.open().prune(&prune_options(), &stop), Err(Error::Interrupted)));
+    prune(world);
+}
+
+fn two_repositories(world: &mut World) {
+    two_nights(world);
+    world.put_aside();
+    world.init();
+}
+
+fn copy_all(world: &mut World) {
+    let report = copy_from(world, &world.open()).unwrap();
+    for copied in report.snapshots {
+        world.keeps_again(copied.copy.unwrap());
+    }
+}
+
+fn copy_from(world: &World, to: &Repository) -> lakebed_engine::Result<CopyReport> {
+    let options = CopyOptions { host: "host".into(), threads: 1, ..CopyOptions::default() };
+    let report = copy(world.from.as_ref().unwrap(), to, &options, &|_| {}, &Silent)?;
+    assert!(report.is_complete(), "{report:?}");
+    Ok(report)
 }
 
 const OTHER_KEY: u8 = 8;
@@ -235,6 +287,10 @@ fn lost_segments(world: &mut World) {
     world.storage().put(&segments[1].key, &bytes[..bytes.len() / 2]).unwrap();
 }
 
-fn rebuild(repository: &Repository) -> lakebed_engine::Result<()> {
+fn rebuild(world: &mut World) {
+    rebuild_in(&world.open()).unwrap();
+}
+
+fn rebuild_in(repository: &Repository) -> lakebed_engine::Result<()> {
     repository.rebuild_index(true, &Silent).map(drop)
 }

@@ -1,5 +1,6 @@
 //! A repository on which commands run while each of their writes is recorded, together with what they have promised.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,8 @@ use lakebed_engine::core::id::SnapshotId;
 use lakebed_engine::core::record::key_slot::Secret;
 use lakebed_engine::core::storage::Storage;
 use lakebed_engine::core::time::{Clock, Timestamp};
+use lakebed_engine::prune::PruneOptions;
+use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::source::FilterOptions;
 use lakebed_engine::storage::MemoryStorage;
 use lakebed_engine::system::SystemClock;
@@ -68,8 +71,9 @@ pub struct World {
     storage: Arc<dyn Storage>,
     clock: FakeClock,
     random: SeededRandom,
-    /// Who the commands are.
-    pub processes: FakeProcesses,
+    processes: FakeProcesses,
+    /// The repository that snapshots are copied from.
+    pub from: Option<Repository>,
     /// Where the commands keep what this machine remembers; `None`: in memory.
     pub cache: Option<PathBuf>,
     /// Which key the commands open the repository with.
@@ -104,12 +108,21 @@ impl World {
             clock,
             random: SeededRandom::new(1),
             processes: FakeProcesses::default(),
+            from: None,
             cache: None,
             key: FIRST_KEY,
             base: Objects::new(),
             promises: Vec::new(),
             trees: Vec::new(),
         }
+    }
+
+    /// Keeps the repository as one to copy from, and begins again without one.
+    pub fn put_aside(&mut self) {
+        self.from = Some(self.open());
+        self.recording = RecordingStorage::keeping_content(Arc::new(MemoryStorage::new()));
+        self.storage = Arc::new(self.recording.clone());
+        self.promises.clear();
     }
 
     /// The world after a crash, from which commands go on.
@@ -127,20 +140,13 @@ impl World {
             recording,
             clock: self.clock.clone(),
             random: self.random.clone(),
-            processes: self.processes_after(state),
+            processes: self.processes_after(state.fate),
+            from: self.from.clone(),
             cache: None,
             key: self.key,
             base: Objects::new(),
             promises: promises.into_iter().map(|promise| (0, promise)).collect(),
             trees: self.trees.clone(),
-        }
-    }
-
-    /// Who comes after a crash: the process was killed, or the power failed.
-    pub fn processes_after(&self, state: &CrashState) -> FakeProcesses {
-        match state.fate {
-            Fate::AllKept => self.processes.after_kill(),
-            _ => self.processes.after_reboot(),
         }
     }
 
@@ -157,6 +163,14 @@ impl World {
     /// What was promised does not hold any more: the repository was taken away.
     pub fn forget_promises(&mut self) {
         self.promises.clear();
+    }
+
+    /// Returns the process that goes on after a crash: the one before it was killed, or went with the power.
+    pub fn processes_after(&self, crash: Fate) -> FakeProcesses {
+        match crash {
+            Fate::AllKept => self.processes.after_kill(),
+            _ => self.processes.after_reboot(),
+        }
     }
 
     /// Returns what the medium saw since the beginning.
@@ -252,12 +266,6 @@ impl World {
         self.promise(Promise::MayGo(id));
     }
 
-    /// Forgets snapshots, which may go from now on.
-    pub fn forget(&mut self, ids: &[SnapshotId]) {
-        ids.iter().for_each(|id| self.may_go(*id));
-        forget_snapshots(&self.open(), ids);
-    }
-
     /// The snapshot was reported to be there again.
     pub fn keeps_again(&mut self, id: SnapshotId) {
         self.promise(Promise::Kept(id));
@@ -273,8 +281,11 @@ impl World {
         self.promise(Promise::MayClose(key));
     }
 
-    pub fn tree_of(&self, id: SnapshotId) -> Option<&Observation> {
-        self.trees.iter().find(|(known, _)| *known == id).map(|(_, tree)| &**tree)
+    /// Returns what a snapshot holds, or the one that it is a copy of.
+    pub fn tree_of(&self, info: &SnapshotInfo) -> Option<&Observation> {
+        let original = info.snapshot.original.as_ref().map(|original| original.snapshot);
+        let is_it = |id: &SnapshotId| *id == info.id || Some(*id) == original;
+        self.trees.iter().find(|(id, _)| is_it(id)).map(|(_, tree)| &**tree)
     }
 
     /// Returns every key that the repository ever had.
@@ -294,6 +305,14 @@ impl World {
                 _ => None,
             })
         });
+        let kept: BTreeSet<SnapshotId> = self
+            .promises
+            .iter()
+            .filter_map(|(_, promise)| match promise {
+                Promise::Kept(id) => Some(*id),
+                _ => None,
+            })
+            .collect();
         let listed = |id: &SnapshotId| {
             windows.iter().any(|window| {
                 self.holds(window, |promise| match promise {
@@ -314,7 +333,7 @@ impl World {
         };
         Expected {
             made,
-            snapshots: self.trees.iter().map(|(id, _)| *id).filter(listed).collect(),
+            snapshots: kept.into_iter().filter(listed).collect(),
             keys: self.keys().into_iter().filter(opens).collect(),
         }
     }
@@ -348,4 +367,11 @@ pub struct Expected {
 /// One worker, so that a run does the same each time.
 pub fn one_thread() -> BackupOptions {
     BackupOptions { threads: 1, ..options() }
+}
+
+/// Frees everything that nobody needs, in one thread. Waiting costs nothing: the clock runs while it waits.
+pub fn prune_options() -> PruneOptions {
+    let mut options = prune_all();
+    options.threads = 1;
+    options
 }
