@@ -12,7 +12,6 @@ use lakebed_engine::core::record::RECORD_VERSION;
 use lakebed_engine::core::record::session::{Outcome, Process, Session};
 use lakebed_engine::repository::SessionState;
 use lakebed_engine::source::{Filter, FilterOptions, LocalOptions, local_mounts};
-use lakebed_engine::system::this_process;
 use lakebed_engine::{Error, Repository};
 use lakebed_testkit::tree::{Content, TreeSpec};
 
@@ -44,7 +43,7 @@ fn state_of(repository: &Repository, id: SessionId) -> SessionState {
 #[test]
 fn it_is_told_who_is_at_a_session() {
     let (_place, repository) = Place::memory(Encryption::Aes256Gcm);
-    let me = this_process("host");
+    let me = repository.processes().this("host");
     let alive = register(&repository, 1, me.clone());
     let dead = register(&repository, 2, Process { start_ticks: me.start_ticks + 1, ..me.clone() });
     let elsewhere = register(&repository, 3, Process { boot_id: "another".into(), ..me.clone() });

@@ -47,14 +47,14 @@ pub(crate) struct ForgetArgs {
     /// Say what would be forgotten and forget nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Bring forgotten snapshots back: those that are named by their ids, or `all`
+    #[arg(long, requires = "snapshots", conflicts_with_all = ["allow_empty", "dry_run", "prune"])]
+    undo: bool,
     /// Free space afterwards, as `lakebed prune` does: what was forgotten is gone for ever then
     #[arg(long)]
     prune: bool,
     #[command(flatten)]
     free: FreeArgs,
-    /// Bring forgotten snapshots back: those that are named by their ids, or `all`
-    #[arg(long, requires = "snapshots", conflicts_with_all = ["allow_empty", "dry_run", "prune"])]
-    undo: bool,
     #[command(flatten)]
     keep: KeepArgs,
     #[command(flatten)]
