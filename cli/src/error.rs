@@ -184,6 +184,7 @@ fn is_damage(error: &Error) -> bool {
         | Error::UnreadableSnapshots { .. }
         | Error::SnapshotsVanished { .. }
         | Error::NeededMissing { .. }
+        | Error::ConfigLost { .. }
         | Error::WrongContent { .. } => true,
         Error::Record { source, .. } | Error::TreeNode { source, .. } => !is_newer(source),
         Error::Config(ConfigError::Decode(source)) => !is_newer(source),
@@ -294,7 +295,9 @@ fn engine_hint(error: &Error) -> Option<String> {
         {
             UPDATE
         }
-        Error::Config(_) => "put back `lakebed.json` from a copy of the repository: it never changes",
+        Error::Config(_) | Error::ConfigLost { .. } => {
+            "put back `lakebed.json` from a copy of the repository: it never changes"
+        }
         Error::KeySlot { source: KeySlotError::OtherConfig, .. } => {
             "somebody changed `lakebed.json`: put it back from a copy; do not write to this repository until then"
         }
@@ -342,6 +345,7 @@ mod tests {
         let cases: Vec<(Error, u8, &str)> = vec![
             (Error::NoRepository { location: "/r".into() },              10, "lakebed init --repo /r"),
             (Error::RepositoryExists { location: text() },               1, "another folder"),
+            (Error::ConfigLost { location: text() },                     4, "from a copy"),
             (Error::Config(ConfigError::Decode(decode())),               4, "from a copy"),
             (Error::Config(ConfigError::Decode(newer())),                1, "update lakebed"),
             (Error::Config(ConfigError::UnknownFeature { feature: text() }), 1, "update lakebed"),

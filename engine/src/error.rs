@@ -36,6 +36,12 @@ pub enum Error {
         /// Where.
         location: String,
     },
+    /// The configuration is gone, and what it describes is still there.
+    #[error("The repository at `{location}` has lost its `lakebed.json`")]
+    ConfigLost {
+        /// Where.
+        location: String,
+    },
     /// The configuration cannot be used.
     #[error("Cannot use the repository's configuration `lakebed.json`")]
     Config(#[source] ConfigError),

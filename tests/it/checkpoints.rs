@@ -1,37 +1,11 @@
 //! A run that is cut off is continued from its checkpoint.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use lakebed_engine::backup::BackupOptions;
-use lakebed_engine::core::monitor::{Monitor, Progress};
-use lakebed_engine::source::{Filter, FilterOptions, LocalOptions, local_mounts};
-use lakebed_engine::{Error, Repository};
+use lakebed_engine::source::FilterOptions;
 use lakebed_testkit::compare::{CompareOptions, assert_same_tree};
 use lakebed_testkit::tree::{Content, TreeSpec};
 
 use crate::common::*;
-
-/// Stops a run after so many entries, as a signal would.
-struct StopAfter(AtomicU64);
-
-impl Monitor for StopAfter {
-    fn advance(&self, step: Progress) {
-        let _ =
-            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(step.entries)));
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
-    }
-}
-
-fn stop_after(repository: &Repository, source: &std::path::Path, options: &BackupOptions, entries: u64) {
-    let filter = Arc::new(Filter::new(&FilterOptions::default()).unwrap());
-    let mounts = local_mounts(&[source.to_path_buf()], &filter, &LocalOptions::default()).unwrap();
-    let error = repository.backup(mounts, options, &StopAfter(AtomicU64::new(entries))).unwrap_err();
-    assert!(matches!(error, Error::Interrupted), "{error:?}");
-}
 
 #[test]
 fn what_a_checkpoint_holds_is_not_read_again() {

@@ -2,18 +2,24 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lakebed_engine::backup::{BackupOptions, BackupReport};
 use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::id::SnapshotId;
+use lakebed_engine::core::monitor::{Monitor, Progress};
+use lakebed_engine::core::protocol::{PruneStep, Step};
 use lakebed_engine::core::record::key_slot::{Secret, Unlock};
 use lakebed_engine::core::storage::Storage;
 use lakebed_engine::core::time::Timestamp;
+use lakebed_engine::forget::{Choice, ForgetOptions};
+use lakebed_engine::prune::{PruneOptions, Unused};
 use lakebed_engine::repository::{SnapshotFilter, SnapshotInfo, SnapshotSelector};
 use lakebed_engine::restore::{RestoreOptions, RestoreReport, restore};
 use lakebed_engine::source::{Filter, FilterOptions, LocalOptions, local_mounts};
 use lakebed_engine::storage::{LocalStorage, MemoryStorage};
 use lakebed_engine::verify::{ReadData, VerifyOptions, VerifyReport};
-use lakebed_engine::{InitOptions, OpenOptions, Repository, Silent};
+use lakebed_engine::{Error, InitOptions, OpenOptions, Repository, Silent};
 use lakebed_testkit::clock::FakeClock;
 use tempfile::TempDir;
 
@@ -118,6 +124,50 @@ pub fn try_backup(
     repository.backup(mounts, options, &Silent)
 }
 
+/// Stops a run after so many entries, as a signal would.
+struct StopAfter(AtomicU64);
+
+impl Monitor for StopAfter {
+    fn advance(&self, step: Progress) {
+        let _ =
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(step.entries)));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// Begins a backup and interrupts it after so many entries: it leaves a checkpoint and no snapshot.
+pub fn stop_after(repository: &Repository, source: &Path, options: &BackupOptions, entries: u64) {
+    let filter = Arc::new(Filter::new(&FilterOptions::default()).unwrap());
+    let mounts = local_mounts(&[source.to_path_buf()], &filter, &LocalOptions::default()).unwrap();
+    let error = repository.backup(mounts, options, &StopAfter(AtomicU64::new(entries))).unwrap_err();
+    assert!(matches!(error, Error::Interrupted), "{error:?}");
+}
+
+/// Ends a prune when it comes to a step, as a signal would.
+pub struct StopAt {
+    step: PruneStep,
+    reached: AtomicBool,
+}
+
+impl StopAt {
+    pub fn new(step: PruneStep) -> Self {
+        Self { step, reached: AtomicBool::new(false) }
+    }
+}
+
+impl Monitor for StopAt {
+    fn step(&self, step: Step) {
+        self.reached.fetch_or(step == Step::Prune(self.step), Ordering::Relaxed);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.reached.load(Ordering::Relaxed)
+    }
+}
+
 pub fn latest(repository: &Repository) -> SnapshotInfo {
     repository.find_snapshot(&SnapshotSelector::Latest, &SnapshotFilter::default(), &Silent).unwrap()
 }
@@ -143,4 +193,22 @@ pub fn verify_all(repository: &Repository) -> VerifyReport {
 pub fn assert_good(repository: &Repository) {
     let report = verify_all(repository);
     assert!(report.is_good(), "{:#?}", report.damage);
+}
+
+/// Forgets snapshots, also the last ones of their groups.
+pub fn forget_snapshots(repository: &Repository, ids: &[SnapshotId]) {
+    let choice = Choice::Snapshots(ids.iter().copied().collect());
+    let options = ForgetOptions { allow_empty: true, ..ForgetOptions::new(choice) };
+    let plan = repository.plan_forget(&options).unwrap();
+    repository.apply_forget(&plan, &Silent).unwrap();
+}
+
+/// Everything that nobody needs, whatever it costs. A clock that does not move waits for nobody.
+pub fn prune_all() -> PruneOptions {
+    let mut options = PruneOptions::default();
+    options.max_unused = Unused::Bytes(0);
+    options.max_delete = 1.0;
+    options.host = "host".into();
+    options.threads = 2;
+    options
 }

@@ -271,3 +271,42 @@ fn the_last_slot_that_opens_cannot_be_removed() {
     repository.remove_key(&added.to_string()).unwrap();
     place.reopen();
 }
+
+/// Making a repository there would delete the key slots, and all would be lost that a copy of one small file can bring back.
+#[test]
+fn a_repository_that_lost_its_configuration_is_no_place_for_another_one() {
+    let (place, repository) = Place::local();
+    let source = place.path("source");
+    TreeSpec::new().file("a", b"a".to_vec()).write(&source);
+    backup(&repository, std::slice::from_ref(&source));
+    let undo = damage(&place.path("repo/lakebed.json"), Damage::Delete);
+    let before = object_files(&place.path("repo"));
+    let options = init_options(Encryption::Aes256Gcm);
+    let made = Repository::init(place.storage.clone(), &secret(), &options, &place.open).map(drop);
+    let opened = Repository::open(place.storage.clone(), &secret(), &place.open).map(drop);
+    for result in [made, opened] {
+        assert!(matches!(result, Err(lakebed_engine::Error::ConfigLost { .. })), "{result:?}");
+    }
+    assert_eq!(object_files(&place.path("repo")), before);
+    undo.restore();
+    assert_good(&place.reopen());
+}
+
+#[test]
+fn a_slot_that_an_attempt_to_make_the_repository_left_does_no_harm() {
+    let (place, repository) = Place::local();
+    let (other, _) = Place::over_folder(Encryption::Aes256Gcm);
+    let left = object_files(&other.path("repo/keys")).remove(0);
+    let name = left.file_name().unwrap().to_str().unwrap();
+    std::fs::copy(&left, place.path("repo/keys").join(name)).unwrap();
+    let repository = place.reopen_later(&repository);
+    assert_good(&repository);
+    let listed = repository.list_keys().unwrap();
+    assert!(listed.len() == 1 && listed[0].current, "{listed:?}");
+    assert!(repository.remove_key(&listed[0].id.to_string()).is_err(), "it is the last one");
+    repository.remove_key(name).unwrap();
+    assert!(!place.path("repo/keys").join(name).exists());
+    // one that is damaged is no such slot
+    damage(&object_files(&place.path("repo/keys"))[0], Damage::FlipByte { offset: 40, mask: 1 }).keep();
+    assert!(!verify_all(&repository).is_good());
+}

@@ -7,6 +7,7 @@ mod checkpoints;
 mod common;
 mod concurrency;
 mod copy;
+mod crash;
 mod damage;
 mod forget;
 mod golden;

@@ -180,13 +180,13 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Whatever kept the listing from being complete.
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError>;
 
-    /// Deletes an object.
+    /// Deletes an object. Until [`Storage::sync`] a loss of power may bring it back.
     ///
     /// # Errors
     /// `NotFound` where there is none.
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError>;
 
-    /// Makes durable, with its name, every object put or finished before the call.
+    /// Makes durable, with its name, every object put or finished before the call, and every deletion.
     ///
     /// # Errors
     /// After a failure nothing is known of what was put since the last success.

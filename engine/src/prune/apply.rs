@@ -36,11 +36,7 @@ pub(super) struct Prune<'a> {
 
 pub(super) fn run(repository: &Repository, options: &PruneOptions, monitor: &dyn Monitor) -> Result<PruneReport> {
     repository.config().check_prunable().map_err(Error::Config)?;
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.threads)
-        .thread_name(|number| format!("lakebed-prune-{number}"))
-        .build()
-        .map_err(|error| Error::Machine { operation: "start threads", source: std::io::Error::other(error) })?;
+    let pool = crate::system::threads(options.threads, "prune")?;
     let reader = repository.reader(monitor)?;
     let mut prune = Prune { repository, options, monitor, reader, pool, report: PruneReport::default(), claim: None };
     let result = prune.run();
@@ -64,6 +60,7 @@ impl Prune<'_> {
         }
         let left_behind = self.left_behind()?;
         if plan.condemn.is_empty() && forgotten.is_empty() && left_behind.is_empty() {
+            self.repository.store().storage().sweep()?;
             return compact::if_worth_it(self.repository, 0);
         }
         let claim = self.claim_generation()?;
@@ -140,9 +137,22 @@ impl Prune<'_> {
         self.monitor.step(PruneStep::CondemnTombstones.into());
         let repository = self.repository;
         for (id, tombstone) in repository.tombstones()? {
-            if tombstone.state == TombstoneState::Open && forgotten.contains(&id) {
-                // whichever way it went is looked up below
-                repository.resolve_tombstone(id, tombstone.number, Verdict::Condemned, Some(generation))?;
+            if tombstone.state != TombstoneState::Open || !forgotten.contains(&id) {
+                continue;
+            }
+            match repository.read_tombstone(id, tombstone.number) {
+                Ok(_) => {
+                    // whichever way it goes is looked up below
+                    repository.resolve_tombstone(id, tombstone.number, Verdict::Condemned, Some(generation))?;
+                }
+                // it was brought back and forgotten by others, or another prune is done with it
+                Err(Error::Storage(error)) if error.is_not_found() => {}
+                Err(Error::Storage(error)) => return Err(error.into()),
+                // a name alone, which anybody may write, condemns nothing
+                Err(error) => {
+                    let why = crate::error_chain(&error);
+                    self.monitor.warn(&format!("snapshot {} is hidden and not freed: {why}", id.short()));
+                }
             }
         }
         repository.store().storage().sync()?;

@@ -25,7 +25,8 @@ pub struct KeyInfo {
 }
 
 impl Repository {
-    /// Lists the key slots, oldest first.
+    /// Lists the key slots, oldest first. One of another key, which an attempt to make this repository left that was cut
+    /// off, opens nothing and is not listed.
     ///
     /// # Errors
     /// Storage, or a damaged slot.
@@ -35,7 +36,8 @@ impl Repository {
             let key = layout::key_slot(id);
             let damaged = |source| Error::Record { key: key.clone(), source };
             let slot = KeySlot::decode(id, &self.store.storage().get(&key)?).map_err(damaged)?;
-            let label = slot.open_label(self.store.keys()).map_err(damaged)?;
+            // its bytes are as they were written, so this one was written with another key
+            let Ok(label) = slot.open_label(self.store.keys()) else { continue };
             keys.push(KeyInfo { id, created: slot.created, unlock: slot.unlock, label, current: id == self.slot });
         }
         keys.sort_by_key(|key| (key.created, key.id));

@@ -74,12 +74,12 @@ impl Repository {
     /// Makes a repository in an empty place and opens it.
     ///
     /// # Errors
-    /// There is one already; storage failed; the secret does not fit.
+    /// There is one already, or what is left of one; storage failed; the secret does not fit.
     pub fn init(storage: Arc<dyn Storage>, secret: &Secret, init: &InitOptions, options: &OpenOptions) -> Result<Self> {
         let location = storage.location();
         match storage.size(&layout::config()) {
             Ok(_) => return Err(Error::RepositoryExists { location }),
-            Err(error) if error.is_not_found() => {}
+            Err(error) if error.is_not_found() => refuse_lost_config(&*storage)?,
             Err(error) => return Err(error.into()),
         }
         let created = options.clock.now();
@@ -127,11 +127,14 @@ impl Repository {
     /// Opens a repository.
     ///
     /// # Errors
-    /// There is none; the secret opens no key slot; the configuration was changed or needs a newer lakebed.
+    /// There is none; the secret opens no key slot; the configuration is lost, was changed or needs a newer lakebed.
     pub fn open(storage: Arc<dyn Storage>, secret: &Secret, options: &OpenOptions) -> Result<Self> {
         let location = storage.location();
         let bytes = match storage.get(&layout::config()) {
-            Err(error) if error.is_not_found() => return Err(Error::NoRepository { location }),
+            Err(error) if error.is_not_found() => {
+                refuse_lost_config(&*storage)?;
+                return Err(Error::NoRepository { location });
+            }
             result => result?,
         };
         let config = Config::decode(&bytes).map_err(Error::Config)?;
@@ -177,6 +180,17 @@ impl Repository {
             encryption: self.config.encryption,
         }
     }
+}
+
+/// Tells a place where nothing was made yet from a repository that has lost its configuration: to make another one there
+/// would delete the key slots, and with them the only way to what the packs hold.
+fn refuse_lost_config(storage: &dyn Storage) -> Result<()> {
+    for prefix in [layout::PACKS, layout::SNAPSHOTS] {
+        if !storage.list(prefix)?.is_empty() {
+            return Err(Error::ConfigLost { location: storage.location() });
+        }
+    }
+    Ok(())
 }
 
 /// Finds a slot that the secret opens. A slot that is damaged is passed over as long as another one opens.

@@ -35,11 +35,10 @@ impl Step {
         };
         let mut chunks = Vec::new();
         node.references(|node| step.below.push(node), |chunk, length| chunks.push((chunk, length)));
-        for (id, length) in chunks {
+        for (chunk, length) in chunks {
             step.chunks += 1;
-            match reader.index().lookup(&id.into())? {
-                Some(place) if u64::from(place.length) == length => {}
-                _ => step.missing.push(id.into()),
+            if !reader.has_chunk(chunk, length)? {
+                step.missing.push(chunk.into());
             }
         }
         Ok(step)

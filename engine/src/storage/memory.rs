@@ -44,6 +44,13 @@ impl MemoryStorage {
     }
 }
 
+impl From<BTreeMap<ObjectKey, Arc<[u8]>>> for MemoryStorage {
+    /// Takes objects as they are; their bytes stay shared.
+    fn from(objects: BTreeMap<ObjectKey, Arc<[u8]>>) -> Self {
+        Self { objects: Arc::new(Mutex::new(objects)) }
+    }
+}
+
 impl fmt::Debug for MemoryStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryStorage").field("objects", &self.objects().len()).finish()

@@ -3,7 +3,10 @@
 //! * [`tree`] and [`strategies`] describe file trees and changes to them, by hand or at random, and make them for real.
 //! * [`compare`] observes a real tree on its own, without any code of the engine, and compares two of them.
 //! * [`clock`] has a clock and a source of randomness that do as they are told.
+//! * [`chance`] makes random choices that a seed repeats.
+//! * [`processes`] live and die as they are told.
 //! * [`storage`] decorates a storage: one that fails, one that counts, one that records.
+//! * [`crash`] knows every state in which a loss of power may leave a recorded run.
 //! * [`damage`] harms the objects of a repository folder and mends them again.
 //!
 //! Everything panics where something it does not test goes wrong, with the path that was concerned.
@@ -11,9 +14,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on is to stop with a panic")]
 
 mod access;
+pub mod chance;
 pub mod clock;
 pub mod compare;
+pub mod crash;
 pub mod damage;
+pub mod processes;
 pub mod storage;
 pub mod strategies;
 pub mod tree;
