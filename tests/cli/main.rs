@@ -6,4 +6,5 @@ mod backup;
 mod errors;
 mod kit;
 mod reading;
+mod resources;
 mod restore;

@@ -5,6 +5,7 @@
 //! * [`clock`] has a clock and a source of randomness that do as they are told.
 //! * [`storage`] decorates a storage: one that fails, one that counts, one that records.
 //! * [`damage`] harms the objects of a repository folder and mends them again.
+//! * [`disk`] has disks that are full or read-only.
 //!
 //! Everything panics where something it does not test goes wrong, with the path that was concerned.
 
@@ -14,6 +15,7 @@ mod access;
 pub mod clock;
 pub mod compare;
 pub mod damage;
+pub mod disk;
 pub mod storage;
 pub mod strategies;
 pub mod tree;
