@@ -4,9 +4,11 @@
 
 mod changing;
 mod checkpoints;
+mod clocks;
 mod common;
 mod concurrency;
 mod damage;
+mod faults;
 mod golden;
 mod index;
 mod layering;
