@@ -119,20 +119,16 @@ impl Context {
             })
     }
 
-    /// Returns the folders that a backup leaves out whole: the repository, and the cache, which is made if need be.
+    /// Returns the folders that a backup leaves out whole: the repository, and the cache, which is made if need be. A
+    /// cache folder that can be neither made nor looked at holds nothing that a backup could come across.
     pub(crate) fn never_enter(&self) -> Result<Vec<(u64, u64)>, CliError> {
+        let repository = self.location()?;
+        let look = directory_identity(&repository);
+        let mut folders = vec![look.map_err(|error| Error::local("look at the folder", &repository, error))?];
         let cache = self.cache_dir()?;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&cache)
-            .map_err(|error| Error::local("create the cache folder", &cache, error))?;
-        [self.location()?, cache]
-            .into_iter()
-            .map(|path| {
-                directory_identity(&path).map_err(|error| Error::local("look at the folder", &path, error).into())
-            })
-            .collect()
+        let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&cache);
+        folders.extend(directory_identity(&cache));
+        Ok(folders)
     }
 
     /// Returns a monitor for a long run: it shows progress, and a first signal asks the run to end in good order. A

@@ -8,5 +8,6 @@ mod errors;
 mod forget;
 mod kit;
 mod reading;
+mod resources;
 mod restore;
 mod sessions;

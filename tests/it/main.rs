@@ -4,11 +4,13 @@
 
 mod changing;
 mod checkpoints;
+mod clocks;
 mod common;
 mod concurrency;
 mod copy;
 mod crash;
 mod damage;
+mod faults;
 mod forget;
 mod golden;
 mod index;

@@ -5,7 +5,8 @@
 //! segments are folded. Anything wrong with it leads to a new one, never to a loss.
 //!
 //! One process holds RocksDB (under a lock file of our own); others beside it read it as a secondary and keep in memory
-//! what they do not find there.
+//! what they do not find there. So does whoever finds that the cache folder cannot be written. Where nothing can be read
+//! either, everything is in memory: a cache is no reason to fail.
 
 mod packs;
 mod rocks;
@@ -101,6 +102,8 @@ pub enum Mode {
     Primary,
     /// Another process holds it: this one reads beside it.
     Secondary,
+    /// It cannot be written: this process reads what is there.
+    ReadOnly,
     /// There is no RocksDB, all is in memory.
     Memory,
 }
@@ -159,27 +162,48 @@ const PACKS_PER_BATCH: usize = 8;
 
 impl Index {
     /// Opens the index and folds the segments that it lacks. An index that is missing, broken, ahead of storage or of
-    /// another repository is made anew.
+    /// another repository is made anew. One that cannot be written (a full disk, no permission) is read as it is, or not
+    /// used at all, with a warning.
     ///
     /// # Errors
-    /// Storage, damaged segments, or a cache folder that cannot be used.
+    /// Storage.
     pub fn open(store: &Store, options: &IndexOptions, monitor: &dyn Monitor) -> Result<Self> {
-        let Some(folder) = &options.folder else {
-            let index = Self { rocks: None, mode: Mode::Memory, state: RwLock::default() };
-            index.fold_new(store, monitor)?;
-            return Ok(index);
-        };
-        match Self::try_open(store, folder, options.memory_bytes, false, monitor) {
+        let Some(folder) = &options.folder else { return Self::in_memory(store, monitor) };
+        let open = |how| Self::try_open(store, folder, options.memory_bytes, how, monitor);
+        let trouble = match open(How::Write) {
+            Ok(index) => return Ok(index),
+            Err(Attempt::Storage(error)) => return Err(error),
             Err(Attempt::Broken(message)) => {
                 monitor.warn(&format!("the local index is made anew: {message}"));
-                Self::try_open(store, folder, options.memory_bytes, true, monitor).map_err(|again| match again {
-                    Attempt::Broken(message) => Error::Index { path: folder.clone(), message },
-                    Attempt::Failed(error) => error,
-                })
+                match open(How::WriteAnew) {
+                    Ok(index) => return Ok(index),
+                    Err(Attempt::Storage(error)) => return Err(error),
+                    Err(Attempt::Broken(message)) => message,
+                    Err(Attempt::Unusable(error)) => crate::error_chain(&error),
+                }
             }
-            Err(Attempt::Failed(error)) => Err(error),
-            Ok(index) => Ok(index),
-        }
+            Err(Attempt::Unusable(error)) => {
+                let trouble = crate::error_chain(&error);
+                match open(How::Read) {
+                    Ok(index) => {
+                        monitor.warn(&format!(
+                            "the local index is not written; what it lacks is kept in memory: {trouble}"
+                        ));
+                        return Ok(index);
+                    }
+                    Err(Attempt::Storage(error)) => return Err(error),
+                    Err(Attempt::Broken(_) | Attempt::Unusable(_)) => trouble,
+                }
+            }
+        };
+        monitor.warn(&format!("the local index is not used; all of it is kept in memory: {trouble}"));
+        Self::in_memory(store, monitor)
+    }
+
+    fn in_memory(store: &Store, monitor: &dyn Monitor) -> Result<Self> {
+        let index = Self { rocks: None, mode: Mode::Memory, state: RwLock::default() };
+        index.fold_new(store, monitor)?;
+        Ok(index)
     }
 
     /// Throws the local index away and folds it again from all segments.
@@ -188,11 +212,10 @@ impl Index {
     /// As [`Index::open`]; and another process holds it.
     pub fn rebuild(store: &Store, options: &IndexOptions, monitor: &dyn Monitor) -> Result<Self> {
         let Some(folder) = &options.folder else { return Self::open(store, options, monitor) };
-        match Self::try_open(store, folder, options.memory_bytes, true, monitor) {
+        match Self::try_open(store, folder, options.memory_bytes, How::WriteAnew, monitor) {
             Ok(index) if index.mode != Mode::Primary => Err(Error::IndexLocked { path: folder.clone() }),
-            Ok(index) => Ok(index),
             Err(Attempt::Broken(message)) => Err(Error::Index { path: folder.clone(), message }),
-            Err(Attempt::Failed(error)) => Err(error),
+            result => result.map_err(Error::from),
         }
     }
 
@@ -200,10 +223,14 @@ impl Index {
         store: &Store,
         folder: &Path,
         memory_bytes: u64,
-        anew: bool,
+        how: How,
         monitor: &dyn Monitor,
     ) -> std::result::Result<Self, Attempt> {
-        let rocks = Rocks::open(folder, store.keys().repository(), memory_bytes, anew)?;
+        let repository = store.keys().repository();
+        let rocks = match how {
+            How::Read => Rocks::open_as_it_is(folder, repository, memory_bytes),
+            How::Write | How::WriteAnew => Rocks::open(folder, repository, memory_bytes, how == How::WriteAnew)?,
+        };
         let mode = rocks.as_ref().map_or(Mode::Memory, Rocks::mode);
         let mut state = State::default();
         if let Some(rocks) = &rocks {
@@ -220,11 +247,7 @@ impl Index {
         let index = Self { rocks, mode, state: RwLock::new(state) };
         let folded = match index.fold_new(store, monitor) {
             // the process that holds it will make it anew; until then all is in storage
-            Err(Attempt::Broken(_)) if mode == Mode::Secondary => {
-                let index = Self { rocks: None, mode: Mode::Memory, state: RwLock::default() };
-                index.fold_new(store, monitor)?;
-                return Ok(index);
-            }
+            Err(Attempt::Broken(_)) if mode == Mode::Secondary => return Ok(Self::in_memory(store, monitor)?),
             result => result?,
         };
         if folded > 0 {
@@ -250,7 +273,7 @@ impl Index {
             match self.fold_listed(store, monitor) {
                 // segments are replaced by others while we look: what is in none of a listing is in the next one
                 Err(Attempt::Broken(_)) => {}
-                Err(Attempt::Failed(Error::Storage(error))) if error.is_not_found() => {}
+                Err(Attempt::Storage(Error::Storage(error))) if error.is_not_found() => {}
                 result => return result,
             }
         }
@@ -583,20 +606,33 @@ pub(crate) fn read_segment(store: &Store, id: SegmentId, scratch: &mut FrameScra
     segment.map_err(|source| Error::Record { key, source })
 }
 
+/// How RocksDB is to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// To fold what is new into it.
+    Write,
+    /// To fold everything into a new one.
+    WriteAnew,
+    /// To read what is there.
+    Read,
+}
+
 /// Why an index could not be opened as it is.
 #[derive(Debug)]
 pub enum Attempt {
     /// It is broken: making it anew will help.
     Broken(String),
-    /// Making it anew would not help.
-    Failed(Error),
+    /// RocksDB cannot be used, and making it anew would not help.
+    Unusable(Error),
+    /// The repository's storage failed.
+    Storage(Error),
 }
 
 impl From<Error> for Attempt {
     fn from(error: Error) -> Self {
         match error {
             Error::Index { message, .. } => Self::Broken(message),
-            error => Self::Failed(error),
+            error => Self::Storage(error),
         }
     }
 }
@@ -605,7 +641,7 @@ impl From<Attempt> for Error {
     fn from(attempt: Attempt) -> Self {
         match attempt {
             Attempt::Broken(message) => Self::Index { path: PathBuf::new(), message },
-            Attempt::Failed(error) => error,
+            Attempt::Unusable(error) | Attempt::Storage(error) => error,
         }
     }
 }
@@ -614,7 +650,7 @@ impl From<RocksError> for Attempt {
     fn from(error: RocksError) -> Self {
         match error {
             RocksError::Corrupt { message, .. } => Self::Broken(message),
-            error => Self::Failed(error.into()),
+            RocksError::Failed(error) => Self::Unusable(error),
         }
     }
 }

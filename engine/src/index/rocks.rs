@@ -93,7 +93,8 @@ fn numbered(folder: &Path, prefix: &str) -> Vec<(u64, PathBuf)> {
 impl Rocks {
     /// Opens the index in `folder`, or makes a new one where there is none or `anew` asks for it.
     ///
-    /// Returns `None` where another process holds the folder and there is nothing to read yet.
+    /// Returns `None` where another process holds the folder and there is nothing to read yet. Where the folder cannot be
+    /// written, [`Rocks::open_as_it_is`] may still read it.
     pub(super) fn open(folder: &Path, repository: RepositoryId, memory_bytes: u64, anew: bool) -> Result<Option<Self>> {
         let local = |operation| {
             move |source| RocksError::Failed(Error::Local { operation, path: folder.to_path_buf(), source })
@@ -102,7 +103,7 @@ impl Rocks {
         let lock = File::create(folder.join("lock")).map_err(local("make the lock file in"))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Self::open_primary(folder, repository, memory_bytes, anew, lock).map(Some),
-            Err(rustix::io::Errno::WOULDBLOCK) => Self::open_secondary(folder, repository, memory_bytes),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(Self::open_secondary(folder, repository, memory_bytes)),
             Err(error) => Err(local("lock")(error.into())),
         }
     }
@@ -121,19 +122,12 @@ impl Rocks {
             _ => folder.join(format!("rocks-{}", newest.map_or(1, |(number, _)| number + 1))),
         };
         let fresh = !path.exists();
-        let (options, families, cache) = options(memory_bytes, false);
-        let db = DB::open_cf_descriptors(&options, &path, families).map_err(|error| classify(&path, &error))?;
-        let rocks = Self { db, cache, path, mode: Mode::Primary, _lock: Some(lock), scratch: None };
-        if fresh {
-            let mut batch = WriteBatch::default();
-            batch.put_cf(rocks.family(META)?, b"schema", SCHEMA);
-            batch.put_cf(rocks.family(META)?, b"repository", repository.as_bytes());
-            rocks.write(batch)?;
-            // there is no log: a process that is killed must not leave an index that does not know whose it is
-            rocks.flush()?;
-        } else {
-            rocks.check_identity(repository)?;
+        let opened = Self::open_or_make(&path, fresh, repository, memory_bytes, lock);
+        if fresh && opened.is_err() {
+            // half an index would only take space, which may be what is missing
+            let _ = std::fs::remove_dir_all(&path);
         }
+        let rocks = opened?;
         for (_, old) in existing.iter().filter(|(_, path)| *path != rocks.path) {
             // readers beside us keep what they have open
             let _ = std::fs::remove_dir_all(old);
@@ -146,17 +140,46 @@ impl Rocks {
         Ok(rocks)
     }
 
-    fn open_secondary(folder: &Path, repository: RepositoryId, memory_bytes: u64) -> Result<Option<Self>> {
-        let Some((_, path)) = numbered(folder, "rocks-").pop() else { return Ok(None) };
+    fn open_or_make(path: &Path, fresh: bool, repository: RepositoryId, memory_bytes: u64, lock: File) -> Result<Self> {
+        let (options, families, cache) = options(memory_bytes, false);
+        let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| classify(path, &error))?;
+        let rocks = Self { db, cache, path: path.into(), mode: Mode::Primary, _lock: Some(lock), scratch: None };
+        if !fresh {
+            rocks.check_identity(repository)?;
+            return Ok(rocks);
+        }
+        let mut batch = WriteBatch::default();
+        batch.put_cf(rocks.family(META)?, b"schema", SCHEMA);
+        batch.put_cf(rocks.family(META)?, b"repository", repository.as_bytes());
+        rocks.write(batch)?;
+        // there is no log: a process that is killed must not leave an index that does not know whose it is
+        rocks.flush()?;
+        Ok(rocks)
+    }
+
+    fn open_secondary(folder: &Path, repository: RepositoryId, memory_bytes: u64) -> Option<Self> {
+        let (_, path) = numbered(folder, "rocks-").pop()?;
         let scratch = folder.join(format!("secondary-{}", std::process::id()));
         let (options, families, cache) = options(memory_bytes, true);
         // a primary that is only just making or remaking its index is no reason to fail: all is in storage
         let Ok(db) = DB::open_cf_descriptors_as_secondary(&options, &path, &scratch, families) else {
             let _ = std::fs::remove_dir_all(&scratch);
-            return Ok(None);
+            return Self::open_as_it_is(folder, repository, memory_bytes);
         };
         let rocks = Self { db, cache, path, mode: Mode::Secondary, _lock: None, scratch: Some(scratch) };
-        Ok(rocks.check_identity(repository).is_ok().then_some(rocks))
+        rocks.check_identity(repository).is_ok().then_some(rocks)
+    }
+
+    /// Opens the index without writing anything, for a folder on a full disk, or one that we may only read. Nobody is
+    /// kept from writing it meanwhile: the files that it consists of now are opened at once and stay readable.
+    ///
+    /// Returns `None` where there is nothing that can be read.
+    pub(super) fn open_as_it_is(folder: &Path, repository: RepositoryId, memory_bytes: u64) -> Option<Self> {
+        let (_, path) = numbered(folder, "rocks-").pop()?;
+        let (options, families, cache) = options(memory_bytes, true);
+        let db = DB::open_cf_descriptors_read_only(&options, &path, families, false).ok()?;
+        let rocks = Self { db, cache, path, mode: Mode::ReadOnly, _lock: None, scratch: None };
+        rocks.check_identity(repository).is_ok().then_some(rocks)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -370,9 +393,21 @@ fn classify(path: &Path, error: &rocksdb::Error) -> RocksError {
         _ => RocksError::Failed(Error::Local {
             operation: "use the local index",
             path: path.to_path_buf(),
-            source: std::io::Error::other(message),
+            source: std::io::Error::new(io_kind(&message), message),
         }),
     }
+}
+
+/// RocksDB passes on only the words of the system's error, which are those of the C locale.
+fn io_kind(message: &str) -> std::io::ErrorKind {
+    use std::io::ErrorKind as Io;
+    let kinds = [
+        ("No space left on device", Io::StorageFull),
+        ("Disk quota exceeded", Io::QuotaExceeded),
+        ("Permission denied", Io::PermissionDenied),
+        ("Read-only file system", Io::ReadOnlyFilesystem),
+    ];
+    kinds.into_iter().find(|(words, _)| message.contains(words)).map_or(Io::Other, |(_, kind)| kind)
 }
 
 /// Joins the places of one chunk: what is there, then what is new.
@@ -389,14 +424,14 @@ fn join_places(_key: &[u8], existing: Option<&[u8]>, operands: &MergeOperands) -
 }
 
 /// Divides the memory: half to the block cache (index and filter blocks live there too), a quarter to write buffers.
-fn options(memory_bytes: u64, secondary: bool) -> (Options, Vec<ColumnFamilyDescriptor>, Cache) {
+fn options(memory_bytes: u64, reads_beside: bool) -> (Options, Vec<ColumnFamilyDescriptor>, Cache) {
     let memory = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
     let cache = Cache::new_lru_cache((memory / 2).max(1 << 20));
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_atomic_flush(true);
-    options.set_max_open_files(if secondary { -1 } else { 64 });
+    options.set_max_open_files(if reads_beside { -1 } else { 64 });
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(1);
     options.set_stats_dump_period_sec(0);

@@ -102,10 +102,10 @@ impl Repository {
         IndexOptions { folder: self.cache.as_ref().map(|cache| cache.join("index")), memory_bytes: self.memory_bytes }
     }
 
-    /// Opens the index and folds what is new in storage.
+    /// Opens the index and folds what is new in storage. A cache folder that cannot be used leads to a warning.
     ///
     /// # Errors
-    /// Storage, a damaged segment, or a cache folder that cannot be used.
+    /// Storage.
     pub fn index(&self, monitor: &dyn Monitor) -> Result<Index> {
         Index::open(&self.store, &self.index_options(), monitor)
     }

@@ -111,7 +111,9 @@ fn choose(repository: &Repository, options: &VerifyOptions, checked: &Checked) -
             Ok(first_bytes(packs, wanted))
         }
         ReadData::Budget { bytes, .. } => {
-            packs.sort_by_key(|(id, _)| checked.ledger.packs.get(id).copied());
+            // a clock that was ahead must not keep a pack from being read until the others have caught up
+            let now = checked.report.started;
+            packs.sort_by_key(|(id, _)| checked.ledger.packs.get(id).copied().filter(|time| *time <= now));
             Ok(first_bytes(packs, bytes.unwrap_or(u64::MAX)))
         }
     }

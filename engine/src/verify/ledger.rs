@@ -51,11 +51,15 @@ pub(super) fn enter(
         return Ok(());
     }
     match write(repository, checked) {
-        // verifying a repository that one may only read is fine; only the next slice does not know of this one
+        // verifying a repository that cannot be written is fine; only the next slice does not know of this one
         Err(Error::Storage(error))
-            if matches!(error.kind, StorageErrorKind::ReadOnly | StorageErrorKind::PermissionDenied) =>
+            if matches!(
+                error.kind,
+                StorageErrorKind::ReadOnly | StorageErrorKind::PermissionDenied | StorageErrorKind::NoSpace
+            ) =>
         {
-            monitor.warn("the repository cannot be written, so this verification is not entered in its ledger");
+            let chain = crate::error_chain(&error);
+            monitor.warn(&format!("this verification is not entered in the repository's ledger: {chain}"));
             Ok(())
         }
         result => result,
@@ -68,7 +72,10 @@ fn write(repository: &Repository, checked: &Checked) -> Result<()> {
     store.storage().sync()?;
     for key in &checked.ledger_objects {
         match store.storage().delete(key) {
-            Err(error) if !error.is_not_found() => return Err(error.into()),
+            // where nothing may be deleted they stay: joining them again changes nothing
+            Err(error) if !error.is_not_found() && error.kind != StorageErrorKind::PermissionDenied => {
+                return Err(error.into());
+            }
             _ => {}
         }
     }

@@ -8,6 +8,7 @@
 //! * [`storage`] decorates a storage: one that fails, one that counts, one that records.
 //! * [`crash`] knows every state in which a loss of power may leave a recorded run.
 //! * [`damage`] harms the objects of a repository folder and mends them again.
+//! * [`disk`] has disks that are full or read-only.
 //!
 //! Everything panics where something it does not test goes wrong, with the path that was concerned.
 
@@ -19,6 +20,7 @@ pub mod clock;
 pub mod compare;
 pub mod crash;
 pub mod damage;
+pub mod disk;
 pub mod processes;
 pub mod storage;
 pub mod strategies;
