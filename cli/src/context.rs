@@ -10,7 +10,7 @@ use lakebed_engine::core::record::config::Config;
 use lakebed_engine::core::record::key_slot::Secret;
 use lakebed_engine::core::storage::{Storage, StorageError};
 use lakebed_engine::source::directory_identity;
-use lakebed_engine::storage::{LocalStorage, ReadOnlyStorage};
+use lakebed_engine::storage::{LocalStorage, ReadOnlyStorage, WithReserve};
 use lakebed_engine::{Error, OpenOptions, Repository};
 
 use crate::args::Globals;
@@ -25,6 +25,8 @@ pub(crate) enum Access {
     Read,
     /// Objects are added or deleted.
     Write,
+    /// Space is to be freed: what storage holds back for that may be used up.
+    Free,
 }
 
 /// Global options, and where output goes.
@@ -55,6 +57,7 @@ fn storage(path: &Path, access: Access) -> Result<Arc<dyn Storage>, CliError> {
     Ok(match access {
         Access::Read => Arc::new(ReadOnlyStorage::new(Arc::new(storage))),
         Access::Write => Arc::new(storage),
+        Access::Free => Arc::new(WithReserve::new(Arc::new(storage))),
     })
 }
 

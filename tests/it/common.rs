@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lakebed_engine::backup::{BackupOptions, BackupReport};
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::SnapshotId;
 use lakebed_engine::core::monitor::{Monitor, Progress};
+use lakebed_engine::core::protocol::{PruneStep, Step};
 use lakebed_engine::core::record::key_slot::{Secret, Unlock};
 use lakebed_engine::core::storage::Storage;
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::forget::{Choice, ForgetOptions};
+use lakebed_engine::prune::{PruneOptions, Unused};
 use lakebed_engine::repository::{SnapshotFilter, SnapshotInfo, SnapshotSelector};
 use lakebed_engine::restore::{RestoreOptions, RestoreReport, restore};
 use lakebed_engine::source::{Filter, FilterOptions, LocalOptions, local_mounts};
@@ -144,12 +146,26 @@ pub fn stop_after(repository: &Repository, source: &Path, options: &BackupOption
     assert!(matches!(error, Error::Interrupted), "{error:?}");
 }
 
-/// Forgets snapshots, though it may be all that there are.
-pub fn forget(repository: &Repository, ids: Vec<SnapshotId>) {
-    let choice = Choice::Snapshots(ids.into_iter().collect());
-    let options = ForgetOptions { allow_empty: true, ..ForgetOptions::new(choice) };
-    let plan = repository.plan_forget(&options).unwrap();
-    repository.apply_forget(&plan, &Silent).unwrap();
+/// Ends a prune when it comes to a step, as a signal would.
+pub struct StopAt {
+    step: PruneStep,
+    reached: AtomicBool,
+}
+
+impl StopAt {
+    pub fn new(step: PruneStep) -> Self {
+        Self { step, reached: AtomicBool::new(false) }
+    }
+}
+
+impl Monitor for StopAt {
+    fn step(&self, step: Step) {
+        self.reached.fetch_or(step == Step::Prune(self.step), Ordering::Relaxed);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.reached.load(Ordering::Relaxed)
+    }
 }
 
 pub fn latest(repository: &Repository) -> SnapshotInfo {
@@ -177,4 +193,22 @@ pub fn verify_all(repository: &Repository) -> VerifyReport {
 pub fn assert_good(repository: &Repository) {
     let report = verify_all(repository);
     assert!(report.is_good(), "{:#?}", report.damage);
+}
+
+/// Forgets snapshots, though it may be all that there are.
+pub fn forget(repository: &Repository, ids: Vec<SnapshotId>) {
+    let choice = Choice::Snapshots(ids.into_iter().collect());
+    let options = ForgetOptions { allow_empty: true, ..ForgetOptions::new(choice) };
+    let plan = repository.plan_forget(&options).unwrap();
+    repository.apply_forget(&plan, &Silent).unwrap();
+}
+
+/// Everything that nobody needs, whatever it costs. A clock that does not move waits for nobody.
+pub fn prune_all() -> PruneOptions {
+    let mut options = PruneOptions::default();
+    options.max_unused = Unused::Bytes(0);
+    options.max_delete = 1.0;
+    options.host = "host".into();
+    options.threads = 2;
+    options
 }

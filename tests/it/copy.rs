@@ -155,7 +155,7 @@ fn everything() -> TreeSpec {
             "holes",
             Content::Sparse { seed: 3, length: 5 << 20, data: vec![1 << 20..(1 << 20) + 70_000, 4 << 20..5 << 20] },
         )
-        .file("ends in a hole", Content::Sparse { seed: 4, length: 2 << 20, data: vec![0..5000] })
+        .file("ends in a hole", Content::Sparse { seed: 4, length: 2 << 20, data: vec![0..5000, 900_000..900_001] })
         .file("a/b/c/deep", b"deep".to_vec())
         .directory("nothing")
         .with("pipe", Item::new(ItemKind::Fifo))

@@ -85,13 +85,10 @@ impl Nights {
     }
 }
 
-/// Everything that nobody needs, whatever it costs; no waiting.
+/// Everything that nobody needs; no waiting.
 fn all() -> PruneOptions {
-    let mut options = PruneOptions::default();
-    options.max_unused = Unused::Bytes(0);
-    options.max_delete = 1.0;
+    let mut options = prune_all();
     options.wait = Duration::ZERO;
-    options.threads = 2;
     options
 }
 
@@ -359,24 +356,13 @@ fn two_prunes_do_not_harm_each_other() {
 /// A prune that stops anywhere is finished by the next one.
 #[test]
 fn a_prune_that_was_cut_off_is_taken_over() {
-    struct Stop(PruneStep, std::sync::atomic::AtomicBool);
-    impl Monitor for Stop {
-        fn step(&self, step: Step) {
-            if step == Step::Prune(self.0) {
-                self.1.store(true, std::sync::atomic::Ordering::Relaxed);
-            }
-        }
-        fn is_cancelled(&self) -> bool {
-            self.1.load(std::sync::atomic::Ordering::Relaxed)
-        }
-    }
     for step in STEPS {
         let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
         for _ in 0..4 {
             nights.night();
         }
         nights.forget(&[0, 1]);
-        let _ = nights.repository.prune(&all(), &Stop(step, false.into()));
+        let _ = nights.repository.prune(&all(), &StopAt::new(step));
         nights.check();
         nights.night();
         nights.check();

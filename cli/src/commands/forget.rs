@@ -144,7 +144,7 @@ pub(crate) fn run(ctx: &Context, args: &ForgetArgs) -> Result<Exit, CliError> {
     if args.undo {
         return undo(ctx, &args.snapshots);
     }
-    let repository = ctx.open(if args.dry_run { Access::Read } else { Access::Write })?;
+    let repository = ctx.open(if args.dry_run { Access::Read } else { Access::Free })?;
     let plan = repository.plan_forget(&args.options(ctx, &repository)?)?;
     for (_, error) in &plan.damaged {
         ctx.ui.warn(&one_line(error));

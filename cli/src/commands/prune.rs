@@ -102,7 +102,7 @@ impl FreeArgs {
 }
 
 pub(crate) fn run(ctx: &Context, args: &PruneArgs) -> Result<Exit, CliError> {
-    let repository = ctx.open(if args.dry_run { Access::Read } else { Access::Write })?;
+    let repository = ctx.open(if args.dry_run { Access::Read } else { Access::Free })?;
     let report = args.free.prune(ctx, &repository, args.dry_run, Vec::new())?;
     let (json, text) = (|| report_json(&report, args.dry_run), |out: Text<'_>| print(out, &report, args.dry_run));
     // a dry run answers a question

@@ -64,6 +64,10 @@ impl<'a> Comparison<'a> {
         Error::CopyDiffers { snapshot: self.snapshot, path: escape_path(path), what }
     }
 
+    fn surplus(&self, directory: &[u8], copied: &Entry) -> Error {
+        self.differs(&join(directory, &copied.name), "the original does not have it")
+    }
+
     fn directory(&self, pair: Pair, path: &[u8], descend: &mut dyn FnMut(&[u8], Pair)) -> Result<()> {
         let lacks_some = self.lacking.contains(escape_path(path).as_str());
         let mut copies = self.copy.entries(pair.copy).peekable();
@@ -72,6 +76,11 @@ impl<'a> Comparison<'a> {
                 Err(_) if lacks_some => continue,
                 entry => entry?,
             };
+            if let Some(Ok(copied)) = copies.peek()
+                && copied.name < entry.name
+            {
+                return Err(self.surplus(path, copied));
+            }
             let full = join(path, &entry.name);
             match copies.next_if(|copied| copied.as_ref().map_or(true, |copied| copied.name == entry.name)) {
                 Some(copied) => {
@@ -86,7 +95,7 @@ impl<'a> Comparison<'a> {
             }
         }
         match copies.next().transpose()? {
-            Some(copied) => Err(self.differs(&join(path, &copied.name), "the original does not have it")),
+            Some(copied) => Err(self.surplus(path, &copied)),
             None => Ok(()),
         }
     }

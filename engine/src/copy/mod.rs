@@ -1,11 +1,11 @@
 //! Copy: snapshots of one repository into another, whatever the keys and chunkers of the two.
 //!
-//! A copy is a backup whose source is a snapshot ([`source`]), so that it is parallel, continued after an interruption,
-//! deduplicated, cut by the destination's chunker, and committed as every other snapshot is. What is special:
+//! A copy is a backup whose source is a snapshot, so that it is parallel, continued after an interruption, deduplicated,
+//! cut by the destination's chunker, and committed as every other snapshot is. What is special:
 //!
 //! * What has changed is known and not guessed: beside the snapshot that was copied before, equal ids mean equal content.
 //! * Every chunk is checked as it is read, and the hash of each file; the tree that came of it is compared with the
-//!   original before it is committed ([`compare`]).
+//!   original before it is committed.
 //! * The copy's record says what the original's says, and whose copy it is.
 //! * A copy that is there but lacks something is healed: what is missing is stored again, under the same names.
 

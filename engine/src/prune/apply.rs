@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use lakebed_core::id::{SessionId, SnapshotId};
 use lakebed_core::layout;
 use lakebed_core::monitor::Monitor;
-use lakebed_core::process::Fate;
 use lakebed_core::protocol::PruneStep;
 use lakebed_core::record::RECORD_VERSION;
 use lakebed_core::record::gc::{Claim, Condemnation, Verdict};
@@ -15,6 +14,7 @@ use lakebed_core::storage::StorageErrorKind;
 
 use super::finish::Finisher;
 use super::plan::{Plan, Scope, plan};
+use super::wait::Waiting;
 use super::{PruneOptions, PruneReport, brakes, compact};
 use crate::error::{Error, Result};
 use crate::repository::{BlobReader, Repository, TombstoneState, draw};
@@ -36,11 +36,7 @@ pub(super) struct Prune<'a> {
 
 pub(super) fn run(repository: &Repository, options: &PruneOptions, monitor: &dyn Monitor) -> Result<PruneReport> {
     repository.config().check_prunable().map_err(Error::Config)?;
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.threads)
-        .thread_name(|number| format!("lakebed-prune-{number}"))
-        .build()
-        .map_err(|error| Error::Machine { operation: "start threads", source: std::io::Error::other(error) })?;
+    let pool = crate::system::threads(options.threads, "prune")?;
     let reader = repository.reader(monitor)?;
     let mut prune = Prune { repository, options, monitor, reader, pool, report: PruneReport::default(), claim: None };
     let result = prune.run();
@@ -62,8 +58,18 @@ impl Prune<'_> {
         if self.options.dry_run {
             return Ok(());
         }
+        let by = SessionId::new(draw(self.repository.random())?);
+        let mut waiting = Waiting::new(self.repository, self.options, self.monitor, by);
+        waiting.expire_abandoned()?;
+        if !waiting.expired.is_empty() {
+            self.report.sessions_expired.extend(waiting.expired);
+            plan = self.plan(&forgotten)?;
+            brakes::mass_deletion(&plan.summary, self.options)?;
+            self.report.plan = plan.summary.clone();
+        }
         let left_behind = self.left_behind()?;
         if plan.condemn.is_empty() && forgotten.is_empty() && left_behind.is_empty() {
+            self.repository.store().storage().sweep()?;
             return compact::if_worth_it(self.repository, 0);
         }
         let claim = self.claim_generation()?;
@@ -90,21 +96,11 @@ impl Prune<'_> {
     fn left_behind(&self) -> Result<Vec<u64>> {
         let mut left = Vec::new();
         for (number, generation) in self.repository.generations()? {
-            if generation.is_unfinished() && self.is_over(number)? {
+            if generation.is_unfinished() && self.repository.prune_is_over(number)? {
                 left.push(number);
             }
         }
         Ok(left)
-    }
-
-    /// Tells whether the prune that claimed a generation is not certainly still at it. If it is all the same, the two do
-    /// the same work twice, and no harm.
-    pub(super) fn is_over(&self, generation: u64) -> Result<bool> {
-        match self.repository.read_claim(generation)? {
-            Some(claim) => Ok(self.repository.processes().fate(&claim.process) != Fate::Alive
-                || self.repository.run_has_ended(claim.session)?),
-            None => Ok(true),
-        }
     }
 
     fn claim_generation(&mut self) -> Result<Claim> {
@@ -140,9 +136,22 @@ impl Prune<'_> {
         self.monitor.step(PruneStep::CondemnTombstones.into());
         let repository = self.repository;
         for (id, tombstone) in repository.tombstones()? {
-            if tombstone.state == TombstoneState::Open && forgotten.contains(&id) {
-                // whichever way it went is looked up below
-                repository.resolve_tombstone(id, tombstone.number, Verdict::Condemned, Some(generation))?;
+            if tombstone.state != TombstoneState::Open || !forgotten.contains(&id) {
+                continue;
+            }
+            match repository.read_tombstone(id, tombstone.number) {
+                Ok(_) => {
+                    // whichever way it goes is looked up below
+                    repository.resolve_tombstone(id, tombstone.number, Verdict::Condemned, Some(generation))?;
+                }
+                // it was brought back and forgotten by others, or another prune is done with it
+                Err(Error::Storage(error)) if error.is_not_found() => {}
+                Err(Error::Storage(error)) => return Err(error.into()),
+                // a name alone, which anybody may write, condemns nothing
+                Err(error) => {
+                    let why = crate::error_chain(&error);
+                    self.monitor.warn(&format!("snapshot {} is hidden and not freed: {why}", id.short()));
+                }
             }
         }
         repository.store().storage().sync()?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use lakebed_core::id::SnapshotId;
 use lakebed_core::layout;
+use lakebed_core::monitor::Monitor;
 use lakebed_core::record::session::{Outcome, Run};
 
 use super::inventory::Living;
@@ -14,12 +15,23 @@ use crate::repository::Repository;
 /// Stops where snapshots are gone that nobody has forgotten: a listing that was cut short, a disk that lost files.
 ///
 /// The newest done mark says which snapshots lived then. Before the first one the records of runs say which were made.
-pub(super) fn vanished(repository: &Repository, living: &Living, options: &PruneOptions) -> Result<()> {
+pub(super) fn vanished(
+    repository: &Repository,
+    living: &Living,
+    options: &PruneOptions,
+    monitor: &dyn Monitor,
+) -> Result<()> {
     if options.accept_vanished {
         return Ok(());
     }
     let expected = match newest_done(repository)? {
-        Some(snapshots) => snapshots,
+        Some((_, Some(snapshots))) => snapshots,
+        Some((generation, None)) => {
+            monitor.warn(&format!(
+                "the done mark of generation {generation} cannot be read: nobody can say whether snapshots are missing"
+            ));
+            return Ok(());
+        }
         None => made_by_runs(repository)?,
     };
     let forgotten = repository.forgotten()?;
@@ -27,7 +39,7 @@ pub(super) fn vanished(repository: &Repository, living: &Living, options: &Prune
     let mut gone: BTreeSet<SnapshotId> = expected.into_iter().filter(is_gone).collect();
     if !gone.is_empty() {
         // another prune may have freed them since its predecessor was done
-        if let Some(newest) = newest_done(repository)? {
+        if let Some((_, Some(newest))) = newest_done(repository)? {
             gone.retain(|id| newest.contains(id));
         }
     }
@@ -37,16 +49,12 @@ pub(super) fn vanished(repository: &Repository, living: &Living, options: &Prune
     }
 }
 
-fn newest_done(repository: &Repository) -> Result<Option<Vec<SnapshotId>>> {
+/// Returns the newest generation that is done, and which snapshots lived then, where its mark can be read.
+fn newest_done(repository: &Repository) -> Result<Option<(u64, Option<Vec<SnapshotId>>)>> {
     let generations = repository.generations()?;
-    for (&number, generation) in generations.iter().rev() {
-        if generation.done
-            && let Some(done) = repository.read_done(number)?
-        {
-            return Ok(Some(done.snapshots));
-        }
-    }
-    Ok(None)
+    let newest = generations.iter().rev().find(|(_, generation)| generation.done);
+    let read = |(&number, _)| Ok((number, repository.read_done(number)?.map(|done| done.snapshots)));
+    newest.map(read).transpose()
 }
 
 /// Returns the snapshots that runs say they have made. A record that cannot be read says nothing.

@@ -91,7 +91,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
         let awaited = self.list_sessions(generation)?;
         self.monitor().step(PruneStep::AwaitSessions.into());
         let running = self.waiting.wait_for(awaited.sessions)?;
-        self.prune.report.sessions_expired.clone_from(&self.waiting.expired);
+        self.prune.report.sessions_expired.append(&mut self.waiting.expired);
         if !running.is_empty() {
             self.prune.report.unfinished.get_or_insert(Unfinished::Waiting(running));
             return Ok(());
@@ -126,7 +126,8 @@ impl<'p, 'a> Finisher<'p, 'a> {
         };
         match repository.store().put_record(&layout::awaited(generation), &awaited, repository.random()) {
             Err(Error::Storage(error)) if error.kind == StorageErrorKind::AlreadyExists => {
-                repository.read_awaited(generation)?.ok_or(Error::Busy { what: "the generations" })
+                // one that is damaged stands in the way; what was listed just now is as good
+                Ok(repository.read_awaited(generation)?.unwrap_or(awaited))
             }
             result => {
                 result?;
@@ -323,6 +324,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
             result => drop(result?),
         }
         repository.store().storage().sync()?;
+        repository.store().storage().sweep()?;
         for id in gone {
             self.delete_below(&format!("{}{id}/", layout::FORGOTTEN))?;
         }
@@ -335,7 +337,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
     fn delete_generations(&self, done: u64) -> Result<()> {
         let repository = self.repository();
         for (number, generation) in repository.generations()? {
-            let is_idle = number < done && !generation.is_unfinished() && self.prune.is_over(number)?;
+            let is_idle = number < done && !generation.is_unfinished() && repository.prune_is_over(number)?;
             if number != done && !is_idle {
                 continue;
             }

@@ -62,7 +62,7 @@ pub(super) fn plan(
     let listed = repository.store().list_packs()?;
     let (working, checkpoints) = at_work(repository)?;
     let living = Living::list(repository, scope.gone)?;
-    brakes::vanished(repository, &living, options)?;
+    brakes::vanished(repository, &living, options, monitor)?;
     let mut marks = Marks::default();
     marks.add_snapshots(&living.snapshots, reader, pool, monitor)?;
     marks.add_checkpoints(checkpoints.into_iter(), reader, pool, monitor)?;
@@ -105,7 +105,7 @@ fn at_work(repository: &Repository) -> Result<(HashSet<SessionId>, Vec<TreeId>)>
     let sessions = repository.sessions()?;
     let checkpoints = sessions.into_iter().filter_map(|session| Some(session.checkpoint?.root)).collect();
     for (number, generation) in repository.generations()? {
-        if generation.done {
+        if generation.done || repository.prune_is_over(number)? {
             continue;
         }
         if let Some(claim) = repository.read_claim(number)? {

@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use lakebed_core::id::SessionId;
 use lakebed_core::monitor::{Monitor, Phase, Progress};
+use lakebed_core::process::Fate;
 
 use super::PruneOptions;
 use crate::error::{Error, Result};
 use crate::repository::Repository;
+
+/// Whoever has not gone on from a checkpoint for a week has begun anew.
+const ABANDONED_SECONDS: i64 = 7 * 24 * 60 * 60;
 
 const POLL_MIN: Duration = Duration::from_millis(20);
 const POLL_MAX: Duration = Duration::from_secs(2);
@@ -42,6 +46,24 @@ impl<'a> Waiting<'a> {
     ) -> Self {
         let deadline_ns = repository.clock().monotonic_ns().saturating_add(nanos(options.wait));
         Self { repository, options, monitor, by, deadline_ns, heartbeats: HashMap::new(), expired: Vec::new() }
+    }
+
+    /// Expires the sessions that were left: their process is certainly dead and has left nothing to go on from, or nobody
+    /// has gone on from it for a week. Of a process that is not of this boot of this machine nobody here can tell, so its
+    /// heartbeat has to stand still while we watch.
+    pub(super) fn expire_abandoned(&mut self) -> Result<()> {
+        let now = self.repository.clock().now();
+        let mut watched = Vec::new();
+        for session in self.repository.sessions()? {
+            let is_over = self.repository.is_over(session.id, &session.newest.process)?;
+            let is_old = now.seconds_since(session.newest.time).abs() > ABANDONED_SECONDS;
+            if is_over && (is_old || session.checkpoint.is_none()) {
+                self.expire(session.id, "its process is dead or its run has ended")?;
+            } else if is_old && !is_over && self.repository.processes().fate(&session.newest.process) != Fate::Alive {
+                watched.push(session.id);
+            }
+        }
+        self.wait_for(watched).map(drop)
     }
 
     /// Waits until every session has ended, and returns those that have not when the time is up.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use lakebed_core::id::PackId;
 use lakebed_core::layout::{self, GcObject};
+use lakebed_core::process::Fate;
 use lakebed_core::record::gc::{Awaited, Claim, Condemnation, Done};
 use lakebed_core::storage::ObjectKey;
 
@@ -69,16 +70,32 @@ impl Repository {
         Ok(packs)
     }
 
+    /// Reads who claimed a generation; `None` where nobody can tell. Then whoever needs it takes the generation over,
+    /// which is always safe.
     pub(crate) fn read_claim(&self, generation: u64) -> Result<Option<Claim>> {
-        if_there(self.store.read_record(&layout::claim(generation)))
+        if_readable(self.store.read_record(&layout::claim(generation)))
     }
 
+    /// Tells whether the prune that claimed a generation is not certainly still at it. If it is all the same, two do the
+    /// same work, and no harm.
+    pub(crate) fn prune_is_over(&self, generation: u64) -> Result<bool> {
+        match self.read_claim(generation)? {
+            Some(claim) => {
+                Ok(self.processes().fate(&claim.process) != Fate::Alive || self.run_has_ended(claim.session)?)
+            }
+            None => Ok(true),
+        }
+    }
+
+    /// Reads whom a generation waits for; `None` where nobody can tell. Then the sessions are listed anew: any listing
+    /// that is made after packs were condemned will do.
     pub(crate) fn read_awaited(&self, generation: u64) -> Result<Option<Awaited>> {
-        if_there(self.store.read_record(&layout::awaited(generation)))
+        if_readable(self.store.read_record(&layout::awaited(generation)))
     }
 
+    /// Reads the done mark of a generation; `None` where nobody can tell what it says.
     pub(crate) fn read_done(&self, generation: u64) -> Result<Option<Done>> {
-        if_there(self.store.read_record(&layout::done(generation)))
+        if_readable(self.store.read_record(&layout::done(generation)))
     }
 
     /// Deletes an object that may be gone already. Where deleting is not allowed that is an error.
@@ -96,5 +113,13 @@ fn if_there<T>(read: Result<T>) -> Result<Option<T>> {
         Ok(value) => Ok(Some(value)),
         Err(Error::Storage(error)) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Takes a record that is damaged for one that is not there.
+fn if_readable<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(Error::Damaged { .. } | Error::Record { .. }) => Ok(None),
+        read => if_there(read),
     }
 }

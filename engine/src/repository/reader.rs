@@ -130,6 +130,24 @@ impl BlobReader {
         result
     }
 
+    /// Tells whether a chunk of that length lies in a pack that can be used. Where it does not, what was published since
+    /// is folded: a prune may have moved it.
+    ///
+    /// # Errors
+    /// RocksDB failed, or the segments cannot be listed.
+    pub(crate) fn has_chunk(&self, id: ChunkId, length: u64) -> Result<bool> {
+        let is_there = || Ok(self.index.lookup(&id.into())?.is_some_and(|place| u64::from(place.length) == length));
+        for _ in 0..REFOLDS {
+            if is_there()? {
+                return Ok(true);
+            }
+            if self.is_up_to_date()? {
+                return Ok(false);
+            }
+        }
+        is_there()
+    }
+
     /// Folds what was published since the index was opened; tells whether there was nothing.
     fn is_up_to_date(&self) -> Result<bool> {
         if self.fruitless.load(Ordering::Relaxed) >= FRUITLESS_MAX {

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 
 use lakebed_core::id::TreeId;
 use lakebed_core::pack::BlobId;
-use lakebed_core::record::tree::{Content, Extent, Node};
 use rayon::prelude::*;
 
 use super::BlobReader;
@@ -34,30 +33,12 @@ impl Step {
                 return Ok(step);
             }
         };
-        let mut extents: Vec<Extent> = Vec::new();
-        match node {
-            Node::Entries(entries) => {
-                for entry in entries {
-                    step.below.extend(entry.subtree);
-                    match entry.content {
-                        Content::None => {}
-                        Content::Chunk(id) => extents.push(Extent::Data { id, length: entry.size }),
-                        Content::Extents { extents: more, .. } => extents.extend(more),
-                        Content::Indirect { root, .. } => step.below.push(root),
-                    }
-                }
-            }
-            Node::EntryIndex(items) => step.below.extend(items.into_iter().map(|item| item.node)),
-            Node::ExtentIndex(nodes) => step.below.extend(nodes),
-            Node::Extents(more) => extents = more,
-        }
-        for extent in extents {
-            if let Extent::Data { id, length } = extent {
-                step.chunks += 1;
-                match reader.index().lookup(&id.into())? {
-                    Some(place) if u64::from(place.length) == length => {}
-                    _ => step.missing.push(id.into()),
-                }
+        let mut chunks = Vec::new();
+        node.references(|node| step.below.push(node), |chunk, length| chunks.push((chunk, length)));
+        for (chunk, length) in chunks {
+            step.chunks += 1;
+            if !reader.has_chunk(chunk, length)? {
+                step.missing.push(chunk.into());
             }
         }
         Ok(step)

@@ -82,8 +82,8 @@ pub(super) fn check(repository: &Repository, options: &VerifyOptions, monitor: &
     // whatever a segment describes was stored before it
     index.fold_new(repository.store(), monitor)?;
     checked.packs = repository.store().list_packs()?;
-    check_packs_listed(repository, &mut checked)?;
-    check_trees(&mut checked, monitor)?;
+    check_packs_listed(repository, &mut checked, monitor)?;
+    check_trees(repository, &mut checked, monitor)?;
     Ok(checked)
 }
 
@@ -199,35 +199,66 @@ fn check_ledger(repository: &Repository, key: &ObjectKey, checked: &mut Checked)
 }
 
 /// Compares the packs in storage with those that the index knows.
-fn check_packs_listed(repository: &Repository, checked: &mut Checked) -> Result<()> {
-    let known = checked.reader.index().packs();
-    let forgotten = repository.forgotten()?;
-    checked.snapshots.retain(|(id, _)| forgotten.get(id) != Some(&true));
+fn check_packs_listed(repository: &Repository, checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
+    let index = checked.reader.index();
+    let known = index.packs();
     checked.report.packs = checked.packs.len() as u64;
     checked.report.pack_bytes = checked.packs.values().sum();
-    checked.reader.index().check_packs(&checked.packs, &HashSet::new());
+    index.check_packs(&checked.packs, &HashSet::new());
+    let mut problems = Vec::new();
     for pack in &known {
         let expected = pack.size_bytes;
-        let problem = match checked.packs.get(&pack.id) {
-            Some(&found) if found == expected => continue,
-            Some(found) => format!("expected {expected} bytes, found {found}"),
-            // it may have been freed since the index was folded
+        match checked.packs.get(&pack.id) {
+            Some(&found) if found == expected => {}
+            Some(found) => problems.push((pack.id, format!("expected {expected} bytes, found {found}"))),
             None => match repository.store().storage().size(&layout::pack(pack.id)) {
-                Ok(_) => continue,
-                Err(error) if error.is_not_found() => "it is missing".into(),
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => problems.push((pack.id, "it is missing".into())),
                 Err(error) => return Err(error.into()),
             },
-        };
-        checked.damage(layout::pack(pack.id).to_string(), problem);
+        }
+    }
+    if !problems.is_empty() {
+        // what a prune has removed since is not missed: it said so before it deleted anything
+        index.fold_new(repository.store(), monitor)?;
+        let known: HashSet<PackId> = index.packs().into_iter().map(|pack| pack.id).collect();
+        problems.retain(|(id, _)| known.contains(id));
+    }
+    for (id, problem) in problems {
+        checked.damage(layout::pack(id).to_string(), problem);
     }
     let known: HashSet<PackId> = known.into_iter().map(|pack| pack.id).collect();
     checked.report.unreferenced_packs = checked.packs.keys().filter(|id| !known.contains(id)).count() as u64;
     Ok(())
 }
 
+/// Leaves out the snapshots that are condemned, or freed, by now: what they need may be gone. Tells whether there were any.
+fn leave_out_condemned(repository: &Repository, checked: &mut Checked) -> Result<bool> {
+    let forgotten = repository.forgotten()?;
+    let listed: HashSet<SnapshotId> = repository.store().list_ids(layout::SNAPSHOTS)?.into_iter().collect();
+    let before = checked.snapshots.len();
+    checked.snapshots.retain(|(id, _)| forgotten.get(id) != Some(&true) && listed.contains(id));
+    Ok(checked.snapshots.len() < before)
+}
+
+/// Walks every tree. Where something is missing and snapshots were freed meanwhile, it walks again without them.
+fn check_trees(repository: &Repository, checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
+    leave_out_condemned(repository, checked)?;
+    let damage = checked.report.damage.len();
+    loop {
+        walk_trees(checked, monitor)?;
+        if checked.report.damage.len() == damage || !leave_out_condemned(repository, checked)? {
+            return Ok(());
+        }
+        checked.report.damage.truncate(damage);
+        checked.bad_blobs.clear();
+    }
+}
+
 /// Walks every tree, each node once, and looks every chunk up.
-fn check_trees(checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
+fn walk_trees(checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
     checked.report.snapshots = checked.snapshots.len() as u64;
+    (checked.report.nodes, checked.report.chunks) = (0, 0);
     let mut seen: HashSet<TreeId> = HashSet::new();
     let mut frontier: Vec<TreeId> = Vec::new();
     for (_, snapshot) in &checked.snapshots {

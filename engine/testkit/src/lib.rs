@@ -4,6 +4,7 @@
 //! * [`compare`] observes a real tree on its own, without any code of the engine, and compares two of them.
 //! * [`clock`] has a clock and a source of randomness that do as they are told.
 //! * [`chance`] makes random choices that a seed repeats.
+//! * [`processes`] live and die as they are told.
 //! * [`storage`] decorates a storage: one that fails, one that counts, one that records.
 //! * [`crash`] knows every state in which a loss of power may leave a recorded run.
 //! * [`damage`] harms the objects of a repository folder and mends them again.
@@ -18,6 +19,7 @@ pub mod clock;
 pub mod compare;
 pub mod crash;
 pub mod damage;
+pub mod processes;
 pub mod storage;
 pub mod strategies;
 pub mod tree;

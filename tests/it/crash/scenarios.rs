@@ -124,7 +124,7 @@ fn dead_session(world: &mut World) {
         number: 0,
         time: Timestamp::default(),
         base_generation: 0,
-        process: Process { host: "host".into(), boot_id: "boot".into(), pid: 99, start_ticks: 1 },
+        process: Process { host: "host".into(), boot_id: "boot 1".into(), pid: 99, start_ticks: 1 },
         sources: Vec::new(),
         parent: None,
         checkpoint: None,

@@ -9,12 +9,10 @@ use lakebed_engine::backup::BackupOptions;
 use lakebed_engine::core::chunker::ChunkerParameters;
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::SnapshotId;
-use lakebed_engine::core::process::{self, Processes};
 use lakebed_engine::core::record::key_slot::Secret;
-use lakebed_engine::core::record::session::Process;
 use lakebed_engine::core::storage::Storage;
 use lakebed_engine::core::time::{Clock, Timestamp};
-use lakebed_engine::prune::{PruneOptions, Unused};
+use lakebed_engine::prune::PruneOptions;
 use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::source::FilterOptions;
 use lakebed_engine::storage::MemoryStorage;
@@ -23,6 +21,7 @@ use lakebed_engine::{InitOptions, OpenOptions, Repository};
 use lakebed_testkit::clock::{FakeClock, SeededRandom};
 use lakebed_testkit::compare::{Observation, snapshot_of};
 use lakebed_testkit::crash::{CrashState, Fate, History, Objects, Window, objects_of};
+use lakebed_testkit::processes::FakeProcesses;
 use lakebed_testkit::storage::RecordingStorage;
 use lakebed_testkit::tree::{Content, TreeSpec};
 use tempfile::TempDir;
@@ -56,32 +55,6 @@ enum Promise {
     MayClose(KeyByte),
 }
 
-/// The process that runs the commands, and what became of all that were before it.
-#[derive(Debug, Clone, Copy)]
-pub struct Alone {
-    pid: u32,
-    others: process::Fate,
-}
-
-impl Alone {
-    /// Returns the process that goes on after a crash. A killed one is known to be dead; who can tell, when the machine was
-    /// switched off?
-    pub fn after(self, crash: Fate) -> Self {
-        let others = if crash == Fate::AllKept { process::Fate::Dead } else { process::Fate::Elsewhere };
-        Self { pid: self.pid + 1, others }
-    }
-}
-
-impl Processes for Alone {
-    fn this(&self, host: &str) -> Process {
-        Process { host: host.into(), boot_id: "boot".into(), pid: self.pid, start_ticks: 1 }
-    }
-
-    fn fate(&self, process: &Process) -> process::Fate {
-        if process.pid == self.pid { process::Fate::Alive } else { self.others }
-    }
-}
-
 /// A folder that goes, whatever is in it.
 struct Folder(TempDir);
 
@@ -98,7 +71,7 @@ pub struct World {
     storage: Arc<dyn Storage>,
     clock: FakeClock,
     random: SeededRandom,
-    processes: Alone,
+    processes: FakeProcesses,
     /// The repository that snapshots are copied from.
     pub from: Option<Repository>,
     /// Where the commands keep what this machine remembers; `None`: in memory.
@@ -134,7 +107,7 @@ impl World {
             recording,
             clock,
             random: SeededRandom::new(1),
-            processes: Alone { pid: 1, others: process::Fate::Dead },
+            processes: FakeProcesses::default(),
             from: None,
             cache: None,
             key: FIRST_KEY,
@@ -167,7 +140,7 @@ impl World {
             recording,
             clock: self.clock.clone(),
             random: self.random.clone(),
-            processes: self.processes.after(state.fate),
+            processes: self.processes_after(state.fate),
             from: self.from.clone(),
             cache: None,
             key: self.key,
@@ -192,9 +165,12 @@ impl World {
         self.promises.clear();
     }
 
-    /// Returns the processes that go on after a crash.
-    pub fn processes_after(&self, crash: Fate) -> Alone {
-        self.processes.after(crash)
+    /// Returns the process that goes on after a crash: the one before it was killed, or went with the power.
+    pub fn processes_after(&self, crash: Fate) -> FakeProcesses {
+        match crash {
+            Fate::AllKept => self.processes.after_kill(),
+            _ => self.processes.after_reboot(),
+        }
     }
 
     /// Returns what the medium saw since the beginning.
@@ -393,11 +369,9 @@ pub fn one_thread() -> BackupOptions {
     BackupOptions { threads: 1, ..options() }
 }
 
-/// Frees everything that nobody needs, and waits for nobody for longer than it must: the clock runs while it waits.
+/// Frees everything that nobody needs, in one thread. Waiting costs nothing: the clock runs while it waits.
 pub fn prune_options() -> PruneOptions {
-    let mut options = PruneOptions::default();
-    options.max_unused = Unused::Bytes(0);
-    options.max_delete = 1.0;
+    let mut options = prune_all();
     options.threads = 1;
     options
 }
