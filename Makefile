@@ -1,7 +1,7 @@
 # What can be done with a checkout of lakebed. Each target is a script in scripts/, which says what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint demo bench
+.PHONY: help setup build test lint soak demo bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -17,6 +17,9 @@ test: ## everything that must hold: format, lints, tests, documentation, licence
 
 lint: ## the part of `test` that runs no tests
 	@scripts/lint
+
+soak: ## the long tests: every loss of power, and processes killed at random (SEED=n)
+	@SEED='$(SEED)' scripts/soak
 
 demo: ## two nights of backups of real files, a restore, a comparison (SOURCE=folder, KEEP=1)
 	@SOURCE='$(SOURCE)' KEEP='$(KEEP)' scripts/demo
