@@ -11,7 +11,7 @@ use lakebed_core::pack::BlobId;
 use lakebed_core::record::config::ConfigError;
 use lakebed_core::record::key_slot::KeySlotError;
 use lakebed_core::source::SourceError;
-use lakebed_core::storage::{ObjectKey, StorageError};
+use lakebed_core::storage::{ObjectKey, StorageError, StorageErrorKind};
 use lakebed_core::wire::DecodeError;
 
 /// Short form for results of this crate.
@@ -276,5 +276,18 @@ impl Error {
     /// Builds a [`Error::Local`].
     pub fn local(operation: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Local { operation, path: path.into(), source }
+    }
+
+    /// Tells whether something could not be looked at: that says nothing about what is there. Other failures of reading
+    /// are damage.
+    pub(crate) fn keeps_from_looking(&self) -> bool {
+        match self {
+            Self::Interrupted | Self::Machine { .. } | Self::Local { .. } | Self::Index { .. } => true,
+            // we may not look, or must come again
+            Self::Storage(failure) => {
+                matches!(failure.kind, StorageErrorKind::PermissionDenied | StorageErrorKind::Transient)
+            }
+            _ => false,
+        }
     }
 }

@@ -6,12 +6,14 @@
 //! embedded and tested. `examples/embed.rs` shows the main path.
 
 pub mod backup;
+mod derive;
 mod error;
 mod index;
 mod index_rebuild;
 pub mod query;
 pub mod repository;
 pub mod restore;
+pub mod rewrite;
 pub mod source;
 pub mod storage;
 pub mod system;

@@ -7,3 +7,4 @@ mod errors;
 mod kit;
 mod reading;
 mod restore;
+mod rewrite;

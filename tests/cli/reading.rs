@@ -107,6 +107,7 @@ fn help_teaches_and_completions_and_pages_are_made() {
         "diff",
         "cat",
         "tag",
+        "rewrite",
         "stats",
         "restore",
         "verify",

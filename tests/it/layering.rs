@@ -2,8 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+/// The sources of a module: a folder, or one file.
 fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut all = Vec::new();
+    if !folder.is_dir() {
+        let file = folder.with_extension("rs");
+        let text = std::fs::read_to_string(&file).unwrap();
+        return vec![(file, text)];
+    }
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -50,7 +56,7 @@ fn one_file_knows_rocksdb() {
 
 #[test]
 fn lower_layers_know_nothing_of_the_verbs() {
-    let verbs = ["crate::backup", "crate::restore", "crate::verify", "crate::query"];
+    let verbs = ["crate::backup", "crate::restore", "crate::verify", "crate::rewrite", "crate::derive", "crate::query"];
     for folder in ["engine/src/repository", "engine/src/index", "engine/src/storage", "engine/src/source"] {
         assert_nowhere(folder, &verbs, &[]);
     }
@@ -58,7 +64,7 @@ fn lower_layers_know_nothing_of_the_verbs() {
 
 #[test]
 fn the_verbs_do_not_know_each_other() {
-    let verbs = ["backup", "restore", "verify"];
+    let verbs = ["backup", "restore", "verify", "rewrite"];
     for verb in verbs {
         let others: Vec<String> = verbs.iter().filter(|o| **o != verb).map(|other| format!("crate::{other}")).collect();
         let others: Vec<&str> = others.iter().map(String::as_str).collect();

@@ -10,6 +10,7 @@ mod damage;
 mod golden;
 mod index;
 mod layering;
+mod rewrite;
 mod round_trip;
 
 /// A file of tests that nobody lists above would never run.

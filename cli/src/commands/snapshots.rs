@@ -114,6 +114,7 @@ pub(crate) fn snapshot_json(info: &SnapshotInfo) -> Value {
         "description": snapshot.description,
         "sources": snapshot.sources,
         "parent": snapshot.parent,
+        "original": snapshot.original,
         "complete": snapshot.is_complete(),
         "failures": snapshot.failures,
         "summary": snapshot.summary,

@@ -22,9 +22,7 @@ use super::queue::{Next, Queue};
 use super::{BackupOptions, BackupReport};
 use crate::error::{Error, Result};
 use crate::index::Index;
-use crate::repository::{
-    BlobReader, ChunkStore, FrameBuilder, RateLimit, Repository, SessionHandle, SnapshotInfo,
-};
+use crate::repository::{BlobReader, ChunkStore, FrameBuilder, RateLimit, Repository, SessionHandle, SnapshotInfo};
 use crate::source::Mount;
 
 /// Counts that the workers share.
@@ -453,6 +451,7 @@ fn snapshot(
         summary: report.summary,
         failures: report.failures.clone(),
         owners: crate::system::owner_names(&owners.0, &owners.1),
+        original: None,
         session: session.id(),
         base_generation: session.base_generation(),
         tool: options.tool.clone(),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lakebed_core::codec::compress::{Compression, FrameContent};
-use lakebed_core::id::{ChunkId, SessionId, TreeId};
+use lakebed_core::id::{ChunkId, PackId, SessionId, TreeId};
 use lakebed_core::layout;
 use lakebed_core::pack::{BlobId, PackInfo, PackKind, encode_segment};
 use lakebed_core::record::tree::NodeSink;
@@ -54,6 +54,8 @@ pub(crate) struct ChunkStore {
     repository: Repository,
     index: Arc<Index>,
     in_flight: InFlight,
+    /// Packs that the index knows and nothing counts as present in.
+    without: HashSet<PackId>,
     writers: Option<(PackWriter, PackWriter)>,
     nodes: Mutex<FrameBuilder>,
     compression: Compression,
@@ -83,6 +85,7 @@ impl ChunkStore {
             repository: repository.clone(),
             index,
             in_flight: InFlight::default(),
+            without: HashSet::new(),
             writers,
             nodes: Mutex::new(FrameBuilder::new(FrameContent::Metadata)),
             compression,
@@ -93,13 +96,20 @@ impl ChunkStore {
         })
     }
 
+    /// Counts nothing as present that lies in these packs only, however well they can be read: they are condemned, and
+    /// the index was not told so, since what is in them is still needed for reading.
+    pub(crate) fn without(mut self, packs: HashSet<PackId>) -> Self {
+        self.without = packs;
+        self
+    }
+
     pub(crate) fn chunk_id(&self, plain: &[u8]) -> ChunkId {
         self.store.keys().chunk_id(plain)
     }
 
     /// Tells whether the caller has to store a chunk: nobody has it and nobody is at it.
     pub(crate) fn claim(&self, id: ChunkId, length: u64) -> Result<bool> {
-        let new = self.index.lookup(&id.into())?.is_none() && self.in_flight.claim(id.into());
+        let new = !self.is_present(&id.into())? && self.in_flight.claim(id.into());
         let count = if new { &self.counts.new } else { &self.counts.deduplicated };
         count.fetch_add(length, Ordering::Relaxed);
         Ok(new)
@@ -107,7 +117,14 @@ impl ChunkStore {
 
     /// Tells whether the repository has a chunk, in a pack that can be used.
     pub(crate) fn has(&self, id: ChunkId) -> Result<bool> {
-        Ok(self.index.lookup(&id.into())?.is_some())
+        self.is_present(&id.into())
+    }
+
+    fn is_present(&self, id: &BlobId) -> Result<bool> {
+        match self.without.is_empty() {
+            true => Ok(self.index.lookup(id)?.is_some()),
+            false => Ok(self.index.lookup_all(id)?.iter().any(|place| !self.without.contains(&place.pack))),
+        }
     }
 
     /// Stores a full frame of chunks.
@@ -131,7 +148,7 @@ impl ChunkStore {
 
     fn put_node(&self, plain: &[u8]) -> Result<TreeId> {
         let id = self.store.keys().tree_id(plain);
-        if self.index.lookup(&id.into())?.is_some() || !self.in_flight.claim(id.into()) {
+        if self.is_present(&id.into())? || !self.in_flight.claim(id.into()) {
             return Ok(id);
         }
         let full = {

@@ -63,6 +63,11 @@ impl BlobReader {
         &self.index
     }
 
+    /// Returns the index, to be kept.
+    pub(crate) fn shared_index(&self) -> Arc<Index> {
+        self.index.clone()
+    }
+
     /// Returns the objects.
     pub fn store(&self) -> &Store {
         &self.store

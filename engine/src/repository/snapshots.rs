@@ -7,9 +7,9 @@ use lakebed_core::id::SnapshotId;
 use lakebed_core::layout;
 use lakebed_core::monitor::Monitor;
 use lakebed_core::record::Record;
-use lakebed_core::record::gc::{Resolution, Verdict};
+use lakebed_core::record::gc::{Resolution, Tombstone, Verdict};
 use lakebed_core::record::snapshot::{Annotation, Snapshot};
-use lakebed_core::storage::ObjectKey;
+use lakebed_core::storage::{ObjectInfo, ObjectKey, StorageErrorKind};
 use lakebed_core::time::Timestamp;
 
 use super::Repository;
@@ -135,7 +135,11 @@ impl Repository {
                 Err(error) => catalogue.damaged.push((layout::snapshot(id), error)),
             }
         }
-        catalogue.snapshots.sort_by_key(|info| (info.snapshot.time, info.id));
+        catalogue.snapshots.sort_by_key(|info| {
+            // a snapshot made of another one stands for the same moment, and in its place
+            let Snapshot { time, original, summary, .. } = &info.snapshot;
+            (*time, original.is_some(), summary.finished, info.id)
+        });
         Ok(catalogue)
     }
 
@@ -220,6 +224,37 @@ impl Repository {
         self.store.put_record(&layout::annotation(info.id, number), &annotation, self.random())?;
         self.store.storage().sync()?;
         Ok(())
+    }
+
+    /// Forgets a snapshot: puts a tombstone, unless there is one that counts. Its data stay until a prune has freed them.
+    ///
+    /// # Errors
+    /// Storage.
+    pub(crate) fn put_tombstone(&self, id: SnapshotId, reason: &str) -> Result<()> {
+        let listed = self.store.storage().list(&format!("{}{id}/", layout::FORGOTTEN))?;
+        let number_of = |object: &ObjectInfo| {
+            object.key.as_str().split('/').nth(2).and_then(|number| u32::from_str_radix(number, 16).ok())
+        };
+        let newest = listed.iter().filter_map(number_of).max();
+        let is_open = |number| !listed.iter().any(|object| object.key == layout::resolution(id, number));
+        if newest.is_some_and(is_open) {
+            return Ok(());
+        }
+        let tombstone = Tombstone {
+            version: lakebed_core::record::RECORD_VERSION,
+            time: self.clock().now(),
+            reason: reason.into(),
+            unknown: Default::default(),
+        };
+        let key = layout::tombstone(id, newest.map_or(0, |number| number + 1));
+        match self.store.put_record(&key, &tombstone, self.random()) {
+            // somebody else has forgotten it at the same time
+            Err(Error::Storage(error)) if error.kind == StorageErrorKind::AlreadyExists => {}
+            result => {
+                result?;
+            }
+        }
+        Ok(self.store.storage().sync()?)
     }
 
     /// Returns the number of the newest annotation of each snapshot that has one.

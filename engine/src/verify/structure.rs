@@ -15,7 +15,7 @@ use lakebed_core::record::ledger::Ledger;
 use lakebed_core::record::session::{Expiry, Run, Session};
 use lakebed_core::record::snapshot::{Annotation, Snapshot};
 use lakebed_core::record::tree::{Content, Entry, Extent, Node};
-use lakebed_core::storage::{ObjectKey, StorageErrorKind};
+use lakebed_core::storage::ObjectKey;
 use rayon::prelude::*;
 
 use super::{AFFECTED_MAX, Affected, Damage, VerifyOptions, VerifyReport};
@@ -54,16 +54,7 @@ impl Checked {
 
 /// Keeps failures that end the verification apart from what is damage.
 pub(super) fn problem(error: Error) -> Result<String> {
-    match error {
-        Error::Interrupted | Error::Machine { .. } | Error::Local { .. } | Error::Index { .. } => Err(error),
-        // we may not look, or must come again: that says nothing about what is there
-        Error::Storage(ref failure)
-            if matches!(failure.kind, StorageErrorKind::PermissionDenied | StorageErrorKind::Transient) =>
-        {
-            Err(error)
-        }
-        error => Ok(crate::error_chain(&error)),
-    }
+    if error.keeps_from_looking() { Err(error) } else { Ok(crate::error_chain(&error)) }
 }
 
 pub(super) fn check(repository: &Repository, options: &VerifyOptions, monitor: &dyn Monitor) -> Result<Checked> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Record, Unknown};
 use crate::codec::frame::FrameKind;
-use crate::id::{SessionId, SnapshotId, TreeId};
+use crate::id::{RepositoryId, SessionId, SnapshotId, TreeId};
 use crate::time::Timestamp;
 
 /// The record of one moment. Written last, under its session's key: the one commit point.
@@ -35,6 +35,9 @@ pub struct Snapshot {
     pub failures: Vec<Failure>,
     /// Names of the users and groups whose numbers its entries have.
     pub owners: Owners,
+    /// The snapshot that this one was made from, where it was not made from its sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<Original>,
     /// The session that made it.
     pub session: SessionId,
     /// The generation that the session knew when it began.
@@ -55,6 +58,15 @@ impl Snapshot {
     pub fn is_complete(&self) -> bool {
         self.failures.is_empty()
     }
+}
+
+/// A snapshot of this or another repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Original {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The snapshot in it.
+    pub snapshot: SnapshotId,
 }
 
 /// One source of a snapshot.
