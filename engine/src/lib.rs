@@ -6,11 +6,13 @@
 //! embedded and tested. `examples/embed.rs` shows the main path.
 
 pub mod backup;
+mod check;
 mod derive;
 mod error;
 mod index;
 mod index_rebuild;
 pub mod query;
+pub mod repair;
 pub mod repository;
 pub mod restore;
 pub mod rewrite;

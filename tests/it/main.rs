@@ -10,6 +10,7 @@ mod damage;
 mod golden;
 mod index;
 mod layering;
+mod repair;
 mod rewrite;
 mod round_trip;
 

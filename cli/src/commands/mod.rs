@@ -10,6 +10,7 @@ pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod repair;
 pub(crate) mod restore;
 pub(crate) mod rewrite;
 mod select;
@@ -57,6 +58,7 @@ fn run(ctx: &Context, command: &Command) -> Result<Exit, CliError> {
         Command::Verify(args) => verify::run(ctx, args),
         Command::Stats(args) => stats::run(ctx, args),
         Command::Tag(args) => tag::run(ctx, args),
+        Command::Repair(args) => repair::run(ctx, args),
         Command::Rewrite(args) => rewrite::run(ctx, args),
         Command::Key(args) => key::run(ctx, args),
         Command::Index(args) => index::run(ctx, args),

@@ -50,6 +50,11 @@ impl<'a> Deriver<'a> {
         Ok(Self { repository, author, reader: repository.reader(monitor)?, monitor })
     }
 
+    /// Returns what snapshots are read with.
+    pub(crate) fn reader(&self) -> &BlobReader {
+        &self.reader
+    }
+
     /// Tells what an edit would come to, and writes nothing.
     pub(crate) fn try_out(&self, snapshot: &Snapshot, change: &mut dyn Edit) -> Result<Edited> {
         let mut names = NodeNames::new(self.reader.store().keys());

@@ -46,6 +46,17 @@ impl PackTable {
         number
     }
 
+    /// Enters what else is known of a pack that may be there already: that is not used then.
+    pub(super) fn put_beside(&mut self, entry: PackEntry) -> PackNumber {
+        if let Some(known) = self.numbers.get(&entry.id).and_then(|number| self.by_number.get_mut(number)) {
+            known.usable = false;
+        }
+        let number = self.next;
+        self.by_number.insert(number, entry);
+        self.skip(number);
+        number
+    }
+
     pub(super) fn remove(&mut self, id: &PackId) {
         if let Some(number) = self.numbers.remove(id) {
             self.by_number.remove(&number);

@@ -127,6 +127,11 @@ impl ChunkStore {
         }
     }
 
+    /// Stores a frame of chunks or nodes, whoever has them already.
+    pub(crate) fn store_again(&self, kind: PackKind, frame: &FrameBuilder) -> Result<()> {
+        self.write(kind, frame)
+    }
+
     /// Stores a full frame of chunks.
     pub(crate) fn store_frame(&self, frame: &FrameBuilder) -> Result<()> {
         self.since_checkpoint.fetch_add(frame.plain.len() as u64, Ordering::Relaxed);
@@ -180,6 +185,11 @@ impl ChunkStore {
     /// Makes everything stored so far durable and publishes it: packs, then segments, then the local index. Nobody may
     /// store frames meanwhile.
     pub(crate) fn publish(&self) -> Result<()> {
+        self.publish_checked(&|_| Ok(()))
+    }
+
+    /// The same, after `check` has found each new pack good, as it lies in storage.
+    pub(crate) fn publish_checked(&self, check: &dyn Fn(&PackInfo) -> Result<()>) -> Result<()> {
         let nodes = {
             let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *nodes, FrameBuilder::new(FrameContent::Metadata))
@@ -194,6 +204,7 @@ impl ChunkStore {
             return Ok(());
         }
         self.store.storage().sync()?;
+        packs.iter().try_for_each(check)?;
         self.publish_segments(&packs)?;
         self.in_flight.clear();
         Ok(())

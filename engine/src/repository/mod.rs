@@ -4,6 +4,7 @@ mod chunk_store;
 mod keys;
 mod limit;
 mod open;
+mod quarantine;
 mod reader;
 mod sessions;
 mod snapshots;
@@ -22,6 +23,7 @@ pub use store::Store;
 pub(crate) use store::draw;
 pub(crate) use writer::{FrameBuilder, PackWriter, measure_frame};
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -100,7 +102,7 @@ impl Repository {
     /// Storage, a damaged object, or another process holds the index.
     pub fn rebuild_index(&self, read_packs: bool, monitor: &dyn Monitor) -> Result<Index> {
         if read_packs {
-            crate::index_rebuild::publish_unknown_packs(self, monitor)?;
+            crate::index_rebuild::publish_unknown_packs(self, &HashSet::new(), monitor)?;
         }
         Index::rebuild(&self.store, &self.index_options(), monitor)
     }

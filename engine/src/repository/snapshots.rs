@@ -9,7 +9,7 @@ use lakebed_core::monitor::Monitor;
 use lakebed_core::record::Record;
 use lakebed_core::record::gc::{Resolution, Tombstone, Verdict};
 use lakebed_core::record::snapshot::{Annotation, Snapshot};
-use lakebed_core::storage::{ObjectInfo, ObjectKey, StorageErrorKind};
+use lakebed_core::storage::{ObjectKey, StorageErrorKind};
 use lakebed_core::time::Timestamp;
 
 use super::Repository;
@@ -231,22 +231,18 @@ impl Repository {
     /// # Errors
     /// Storage.
     pub(crate) fn put_tombstone(&self, id: SnapshotId, reason: &str) -> Result<()> {
-        let listed = self.store.storage().list(&format!("{}{id}/", layout::FORGOTTEN))?;
-        let number_of = |object: &ObjectInfo| {
-            object.key.as_str().split('/').nth(2).and_then(|number| u32::from_str_radix(number, 16).ok())
+        let number = match self.newest_tombstones()?.get(&id) {
+            Some((_, false)) => return Ok(()),
+            Some((number, true)) => number + 1,
+            None => 0,
         };
-        let newest = listed.iter().filter_map(number_of).max();
-        let is_open = |number| !listed.iter().any(|object| object.key == layout::resolution(id, number));
-        if newest.is_some_and(is_open) {
-            return Ok(());
-        }
         let tombstone = Tombstone {
             version: lakebed_core::record::RECORD_VERSION,
             time: self.clock().now(),
             reason: reason.into(),
             unknown: Default::default(),
         };
-        let key = layout::tombstone(id, newest.map_or(0, |number| number + 1));
+        let key = layout::tombstone(id, number);
         match self.store.put_record(&key, &tombstone, self.random()) {
             // somebody else has forgotten it at the same time
             Err(Error::Storage(error)) if error.kind == StorageErrorKind::AlreadyExists => {}
@@ -278,6 +274,25 @@ impl Repository {
     /// # Errors
     /// Storage, or a damaged resolution.
     pub(crate) fn forgotten(&self) -> Result<BTreeMap<SnapshotId, bool>> {
+        let mut forgotten = BTreeMap::new();
+        for (id, (number, resolved)) in self.newest_tombstones()? {
+            let mut condemned = false;
+            if resolved {
+                match self.store.read_record::<Resolution>(&layout::resolution(id, number)) {
+                    Ok(resolution) if resolution.verdict == Verdict::Undone => continue,
+                    Ok(_) => condemned = true,
+                    Err(Error::Storage(error)) => return Err(error.into()),
+                    // nobody can say which way it went: a snapshot is rather shown than hidden
+                    Err(_) => continue,
+                }
+            }
+            forgotten.insert(id, condemned);
+        }
+        Ok(forgotten)
+    }
+
+    /// Returns the number of the newest tombstone of each snapshot that has one, and whether it is resolved.
+    pub(crate) fn newest_tombstones(&self) -> Result<BTreeMap<SnapshotId, (u32, bool)>> {
         let mut tombstones: BTreeMap<SnapshotId, (u32, bool)> = BTreeMap::new();
         for object in self.store.storage().list(layout::FORGOTTEN)? {
             let mut parts = object.key.as_str().split('/').skip(1);
@@ -293,20 +308,6 @@ impl Repository {
                 }
             }
         }
-        let mut forgotten = BTreeMap::new();
-        for (id, (number, resolved)) in tombstones {
-            let mut condemned = false;
-            if resolved {
-                match self.store.read_record::<Resolution>(&layout::resolution(id, number)) {
-                    Ok(resolution) if resolution.verdict == Verdict::Undone => continue,
-                    Ok(_) => condemned = true,
-                    Err(Error::Storage(error)) => return Err(error.into()),
-                    // nobody can say which way it went: a snapshot is rather shown than hidden
-                    Err(_) => continue,
-                }
-            }
-            forgotten.insert(id, condemned);
-        }
-        Ok(forgotten)
+        Ok(tombstones)
     }
 }
