@@ -16,6 +16,8 @@ mod golden;
 mod index;
 mod layering;
 mod prune;
+mod repair;
+mod rewrite;
 mod round_trip;
 mod sessions;
 
