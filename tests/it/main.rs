@@ -15,6 +15,7 @@ mod forget;
 mod golden;
 mod index;
 mod layering;
+mod listings;
 mod prune;
 mod repair;
 mod rewrite;
