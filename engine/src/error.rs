@@ -383,6 +383,15 @@ impl Error {
         }
     }
 
+    /// Tells whether something is nowhere, which is not the same as being damaged or out of reach.
+    pub(crate) fn is_missing(&self) -> bool {
+        match self {
+            Self::Missing { .. } => true,
+            Self::Storage(error) => error.is_not_found(),
+            _ => false,
+        }
+    }
+
     /// Tells whether something could not be looked at: that says nothing about what is there. Other failures of reading
     /// are damage.
     pub(crate) fn keeps_from_looking(&self) -> bool {

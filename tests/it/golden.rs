@@ -258,6 +258,7 @@ fn make_format_1() {
         version,
         generation: 1,
         time,
+        lists: vec![0],
         sessions: vec![SessionId::new([0xcc; 32])],
         snapshots: vec![third.id],
         unknown: unknown.clone(),

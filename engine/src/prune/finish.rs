@@ -3,7 +3,7 @@
 //! Everything here may be done again, by this prune or another one, from the beginning. Nothing is taken from memory that
 //! was published by somebody else meanwhile: condemned packs, segments and snapshots are listed once more.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use lakebed_core::id::{PackId, SessionId, SnapshotId};
 use lakebed_core::layout;
@@ -98,12 +98,16 @@ impl<'p, 'a> Finisher<'p, 'a> {
         }
         let gone: BTreeSet<SnapshotId> = awaited.snapshots.into_iter().collect();
         let living = self.list_snapshots_again(&gone)?;
-        if !self.free(generation)? {
+        if !self.free(generation, &awaited.lists)? {
             self.prune.report.unfinished.get_or_insert(Unfinished::OutOfTime);
             return Ok(());
         }
+        // beside a prune that lists snapshots they stay: it could miss one that goes, and those that were built upon it
+        let is_alone =
+            !self.repository().generations()?.iter().any(|(other, it)| *other != generation && it.is_unfinished());
+        let gone = if is_alone { gone } else { BTreeSet::new() };
         self.delete_snapshots(&gone)?;
-        self.mark_done(generation, &gone, &living)
+        self.mark_done(generation, &awaited.lists, &gone, &living)
     }
 
     /// Lists the sessions, unless somebody has done it for this generation.
@@ -113,6 +117,8 @@ impl<'p, 'a> Finisher<'p, 'a> {
         if let Some(awaited) = repository.read_awaited(generation)? {
             return Ok(awaited);
         }
+        // which lists there are is read before the sessions are listed: whoever registers after that knows them
+        let lists = repository.generations()?.remove(&generation).unwrap_or_default().condemned;
         // condemned by whomever: whoever had chosen one of them before is among the sessions that are listed now, or has ended
         let condemned = repository.forgotten()?.into_iter().filter(|(_, condemned)| *condemned).map(|(id, _)| id);
         let snapshots: Vec<SnapshotId> = condemned.collect();
@@ -120,6 +126,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
             version: RECORD_VERSION,
             generation,
             time: repository.clock().now(),
+            lists,
             sessions: repository.registered_sessions()?,
             snapshots,
             unknown: Default::default(),
@@ -150,29 +157,41 @@ impl<'p, 'a> Finisher<'p, 'a> {
             let Prune { reader, pool, monitor, .. } = &*self.prune;
             match self.marks.add_snapshots(&living.snapshots, reader, pool, *monitor) {
                 Ok(()) => return Ok(living),
-                Err(error @ (Error::Interrupted | Error::Machine { .. })) => return Err(error),
-                Err(error) => {
-                    // another prune may be deleting what a snapshot needs that it has condemned since: then every
-                    // writer that had built upon it has ended, and the next listing has what those have committed
-                    let condemned = repository.forgotten()?.into_iter().filter(|(_, condemned)| *condemned);
-                    let freed: Vec<SnapshotId> =
-                        condemned.map(|(id, _)| id).filter(|id| living.snapshots.contains_key(id)).collect();
+                Err(error) if error.is_missing() => {
+                    // a node is nowhere: another prune has freed it with a snapshot that it condemned since. Then every
+                    // writer that had built upon that one has ended, and the next listing has what those committed
+                    let freed = self.freed_since(&living)?;
                     if freed.is_empty() {
                         return Err(error);
                     }
                     gone.extend(freed);
                     self.marks = Marks::default();
                 }
+                Err(error) => return Err(error),
             }
         }
     }
 
+    /// Returns the snapshots that others have condemned since and of which something is nowhere any more.
+    fn freed_since(&self, living: &Living) -> Result<Vec<SnapshotId>> {
+        let Prune { repository, reader, pool, monitor, .. } = &*self.prune;
+        let mut freed = Vec::new();
+        for (id, condemned) in repository.forgotten()? {
+            let Some(snapshot) = living.snapshots.get(&id).filter(|_| condemned) else { continue };
+            let alone = BTreeMap::from([(id, snapshot.clone())]);
+            match Marks::default().add_snapshots(&alone, reader, pool, *monitor) {
+                Err(error) if error.is_missing() => freed.push(id),
+                result => result?,
+            }
+        }
+        Ok(freed)
+    }
+
     /// Copies, removes and deletes, batch by batch; those in which nothing is needed go first, so that a full disk gets
     /// room. Returns whether everything is gone.
-    fn free(&mut self, generation: u64) -> Result<bool> {
+    fn free(&mut self, generation: u64, lists: &[u32]) -> Result<bool> {
         let repository = self.repository();
-        let lists = repository.generations()?.remove(&generation).unwrap_or_default().condemned;
-        let packs = repository.condemned_in(generation, &lists)?;
+        let packs = repository.condemned_in(generation, lists)?;
         if packs.is_empty() {
             return Ok(true);
         }
@@ -187,7 +206,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
         let entries = (found.dead.len() + found.needed.len()) as u64;
         self.monitor().phase(Phase::Repack, Some(Progress { entries, bytes }));
         for batch in found.dead.chunks(BATCH_PACKS) {
-            self.remove(generation, &lists, batch)?;
+            self.remove(generation, lists, batch)?;
         }
         let mut needed = found.needed.as_slice();
         while !needed.is_empty() {
@@ -196,7 +215,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
             }
             let (batch, rest) = needed.split_at(batch_len(needed));
             self.copy_live(batch)?;
-            self.remove(generation, &lists, batch)?;
+            self.remove(generation, lists, batch)?;
             needed = rest;
         }
         if let Some((pack, _)) = found.unreadable.first()
@@ -208,7 +227,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
                 .unwrap_or(Error::Busy { what: "the packs" }));
         }
         for batch in found.unreadable.chunks(BATCH_PACKS) {
-            self.remove(generation, &lists, batch)?;
+            self.remove(generation, lists, batch)?;
         }
         Ok(true)
     }
@@ -305,7 +324,13 @@ impl<'p, 'a> Finisher<'p, 'a> {
     }
 
     /// Puts the done mark, and deletes what the generation needed and what earlier ones have left.
-    fn mark_done(&mut self, generation: u64, gone: &BTreeSet<SnapshotId>, living: &Living) -> Result<()> {
+    fn mark_done(
+        &mut self,
+        generation: u64,
+        lists: &[u32],
+        gone: &BTreeSet<SnapshotId>,
+        living: &Living,
+    ) -> Result<()> {
         let repository = self.repository();
         let deleted = self.prune.report.deleted;
         compact::if_worth_it(repository, deleted.packs)?;
@@ -331,17 +356,18 @@ impl<'p, 'a> Finisher<'p, 'a> {
         if self.prune.report.generation != Some(generation) {
             self.prune.report.taken_over.push(generation);
         }
-        self.delete_generations(generation)
+        self.delete_generations(generation, lists)
     }
 
-    fn delete_generations(&self, done: u64) -> Result<()> {
+    fn delete_generations(&self, done: u64, lists: &[u32]) -> Result<()> {
         let repository = self.repository();
         for (number, generation) in repository.generations()? {
             let is_idle = number < done && !generation.is_unfinished() && repository.prune_is_over(number)?;
             if number != done && !is_idle {
                 continue;
             }
-            for list in generation.condemned {
+            // a list that was not covered is for the next prune, and counts until then
+            for list in generation.condemned.into_iter().filter(|list| lists.contains(list)) {
                 repository.delete_if_there(&layout::condemnation(number, list))?;
             }
             repository.delete_if_there(&layout::awaited(number))?;

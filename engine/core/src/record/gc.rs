@@ -105,6 +105,9 @@ pub struct Awaited {
     pub generation: u64,
     /// When.
     pub time: Timestamp,
+    /// Numbers of the lists of condemned packs that were there before the sessions were listed, sorted. One that came
+    /// later is not covered: writers that do not know it may not have been waited for.
+    pub lists: Vec<u32>,
     /// The sessions, sorted.
     pub sessions: Vec<SessionId>,
     /// The snapshots that were condemned before the sessions were listed, sorted: they do not count any more.
