@@ -6,5 +6,6 @@ mod backup;
 mod errors;
 mod kit;
 mod reading;
+mod repair;
 mod restore;
 mod rewrite;

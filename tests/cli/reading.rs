@@ -108,6 +108,7 @@ fn help_teaches_and_completions_and_pages_are_made() {
         "cat",
         "tag",
         "rewrite",
+        "repair",
         "stats",
         "restore",
         "verify",

@@ -56,7 +56,16 @@ fn one_file_knows_rocksdb() {
 
 #[test]
 fn lower_layers_know_nothing_of_the_verbs() {
-    let verbs = ["crate::backup", "crate::restore", "crate::verify", "crate::rewrite", "crate::derive", "crate::query"];
+    let verbs = [
+        "crate::backup",
+        "crate::restore",
+        "crate::verify",
+        "crate::rewrite",
+        "crate::repair",
+        "crate::derive",
+        "crate::check",
+        "crate::query",
+    ];
     for folder in ["engine/src/repository", "engine/src/index", "engine/src/storage", "engine/src/source"] {
         assert_nowhere(folder, &verbs, &[]);
     }
@@ -64,7 +73,7 @@ fn lower_layers_know_nothing_of_the_verbs() {
 
 #[test]
 fn the_verbs_do_not_know_each_other() {
-    let verbs = ["backup", "restore", "verify", "rewrite"];
+    let verbs = ["backup", "restore", "verify", "rewrite", "repair"];
     for verb in verbs {
         let others: Vec<String> = verbs.iter().filter(|o| **o != verb).map(|other| format!("crate::{other}")).collect();
         let others: Vec<&str> = others.iter().map(String::as_str).collect();

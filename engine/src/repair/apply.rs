@@ -76,8 +76,8 @@ fn make_snapshots(
         let mut change = LeaveLost::new(deriver.reader(), &mut whole);
         match deriver.derive(id, &mut change)? {
             Derived::Committed(info) | Derived::Present(info) => made.push((id, info)),
-            // a backup has stored again what it lacked
-            Derived::Unchanged => {}
+            // a backup has stored again what it lacked, or all of it is lost by now
+            Derived::Nothing => {}
         }
     }
     Ok(made)

@@ -5,9 +5,9 @@
 //! the next repair finds what was done and goes on. What storage has lost for ever is not invented: snapshots that lack
 //! something are kept, and others are made of them that hold all that is left and list what is missing.
 //!
-//! * [`records`]: snapshots, annotations, sessions and the like that cannot be read.
-//! * [`packs`]: segments, and packs that are missing or damaged; [`salvage`] stores again what can be read of them.
-//! * [`losses`]: what snapshots lack.
+//! * `records`: snapshots, annotations, sessions and the like that cannot be read.
+//! * `packs`: segments, and packs that are missing or damaged; `salvage` stores again what can be read of them.
+//! * `losses`: what snapshots lack.
 
 mod apply;
 mod losses;
