@@ -104,3 +104,16 @@ fn a_configuration_comes_from_a_copy_only() {
     damage(&kit.path("repo/lakebed.json"), Damage::Empty).keep();
     kit.run(&["repair", "--apply"]).exits(4).says("from a copy");
 }
+
+#[test]
+fn a_snapshot_whose_record_is_damaged_is_told_as_lost() {
+    let kit = with_snapshots();
+    let record = object_files(&kit.path("repo/snapshots")).remove(0);
+    damage(&record, Damage::FlipByte { offset: 70, mask: 1 }).keep();
+    kit.run(&["snapshots"]).exits(4).says("lakebed repair");
+    kit.run(&["repair"]).exits(4).says("all of it");
+    kit.run(&["repair", "--apply"]).exits(4).says("its record; a copy of the repository may have it");
+    kit.run(&["repair", "--apply"]).exits(0).says("nothing is wrong");
+    assert_eq!(kit.run(&["--json", "snapshots"]).exits(0).result()["snapshots"].as_array().unwrap().len(), 1);
+    kit.run(&["verify"]).exits(0);
+}

@@ -871,6 +871,7 @@ fn a_session_of_which_nothing_can_be_read_is_expired_and_a_snapshot_key_stays_ta
     let (planned, report) = repair(&storage);
     assert!(planned.actions.iter().any(|action| matches!(action.remedy, Remedy::Expire(_))), "{planned:#?}");
     assert!(report.remaining.is_good(), "{:#?}", report.remaining);
+    assert_eq!(report.lost, [lost]);
     let repository = open(&storage);
     for id in [running, lost] {
         // an expiry: nobody commits under this key any more
@@ -974,6 +975,51 @@ fn the_steps_come_in_the_order_of_the_protocol() {
     let expected: Vec<Step> = expected.into_iter().map(Step::from).collect();
     assert_eq!(*steps.0.lock().unwrap(), expected);
     assert!(!report.snapshots.is_empty());
+}
+
+/// Makes a backup at a step of a repair.
+struct BackupAt<'a> {
+    step: Step,
+    storage: &'a Arc<dyn Storage>,
+    source: &'a PathBuf,
+    made: Mutex<Option<SnapshotId>>,
+}
+
+impl Monitor for BackupAt<'_> {
+    fn step(&self, step: Step) {
+        let mut made = self.made.lock().unwrap();
+        if step == self.step && made.is_none() {
+            let report = backup(&open(self.storage), std::slice::from_ref(self.source));
+            *made = report.snapshot.map(|info| info.id);
+        }
+    }
+}
+
+/// A backup beside a repair takes for present what cannot be read: that is found, and the next one stores it.
+#[test]
+fn a_backup_at_any_step_of_a_repair_does_no_harm() {
+    let base = Base::new();
+    let newest = contents(&open(&base.place.storage), &latest(&open(&base.place.storage)));
+    use WriterStep::*;
+    for step in [Register, ReadCondemned, FoldSegments, StorePacks, PublishSegments, ChooseParent, Commit] {
+        let storage = base.storage();
+        let repository = open(&storage);
+        for pack in packs(&repository, FrameKind::Chunks) {
+            flip(&*storage, &pack, 1000.min(storage.size(&pack).unwrap() as usize / 2));
+        }
+        let planned = plan(&repository, &read_all(), &Silent).unwrap();
+        let beside = BackupAt { step: step.into(), storage: &storage, source: &base.source, made: Mutex::default() };
+        let report = apply(&repository, &planned, &read_all(), &beside).unwrap();
+        let made = beside.made.into_inner().unwrap().unwrap();
+        let told = report.remaining.losses.iter().any(|loss| loss.snapshot == made);
+        let info = live(&repository).into_iter().find(|info| info.id == made).unwrap();
+        assert!(told || contents(&repository, &info) == newest, "{step:?}");
+        let info = backup(&open(&storage), std::slice::from_ref(&base.source)).snapshot.unwrap();
+        assert_eq!(contents(&open(&storage), &info), newest, "{step:?}");
+        let (_, report) = repair(&storage);
+        assert!(report.remaining.actions.is_empty(), "{step:?}: {:#?}", report.remaining);
+        assert!(report.remaining.losses.iter().all(|loss| loss.is_forgotten), "{step:?}");
+    }
 }
 
 /// Two packs hold the same chunk, and one says so although it is damaged there: what can be read of the other is kept.

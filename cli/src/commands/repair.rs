@@ -64,8 +64,11 @@ pub(crate) fn run(ctx: &Context, args: &RepairArgs) -> Result<Exit, CliError> {
         || result_json(&planned, report.as_ref(), args.apply),
         |out| print(out, &planned, report.as_ref(), ctx.ui.is_verbose()),
     )?;
-    let left = report.as_ref().map_or(&planned, |report| &report.remaining);
-    Ok(if left.is_good() { Exit::Done } else { Exit::Damage })
+    let is_good = match &report {
+        Some(report) => report.remaining.is_good() && report.lost.is_empty(),
+        None => planned.is_good(),
+    };
+    Ok(if is_good { Exit::Done } else { Exit::Damage })
 }
 
 /// So many paths of each are shown, unless all are asked for.
@@ -80,6 +83,9 @@ fn print(out: Text<'_>, planned: &RepairPlan, report: Option<&RepairReport>, all
         print_done(out, report)?;
     }
     let left = report.map_or(planned, |report| &report.remaining);
+    for id in report.iter().flat_map(|report| &report.lost) {
+        writeln!(out, "lost:     snapshot {}: its record; a copy of the repository may have it", id.short())?;
+    }
     for held_back in &left.held_back {
         writeln!(out, "left:     {}: {}", held_back.object, ui::plain(&held_back.problem))?;
         writeln!(out, "          {}", held_back.advice)?;
@@ -89,6 +95,9 @@ fn print(out: Text<'_>, planned: &RepairPlan, report: Option<&RepairReport>, all
     }
     let next = next_steps(planned, left, report.is_some());
     match left.is_good() {
+        true if report.is_some_and(|report| !report.lost.is_empty()) => {
+            writeln!(out, "nothing else is wrong any more")?
+        }
         true if report.is_some() => writeln!(out, "everything that was wrong is put right")?,
         true => writeln!(out, "nothing is wrong, as far as was looked")?,
         false => {}
@@ -232,6 +241,7 @@ fn result_json(planned: &RepairPlan, report: Option<&RepairReport>, applied: boo
         "actions": actions.collect::<Vec<_>>(),
         "salvaged": report.map_or(0, |report| report.salvaged),
         "salvaged_bytes": report.map_or(0, |report| report.salvaged_bytes),
+        "lost": report.map_or_else(Vec::new, |report| report.lost.clone()),
         "snapshots": snapshots.collect::<Vec<_>>(),
         "held_back": held_back.collect::<Vec<_>>(),
         "losses": losses.collect::<Vec<_>>(),
@@ -313,7 +323,8 @@ mod tests {
     #[test]
     fn what_was_done_is_told_with_what_is_left() {
         let remaining = RepairPlan::default();
-        let report = RepairReport { salvaged: 7, salvaged_bytes: 2048, snapshots: Vec::new(), remaining };
+        let (lost, snapshots) = (Vec::new(), Vec::new());
+        let report = RepairReport { salvaged: 7, salvaged_bytes: 2048, lost, snapshots, remaining };
         let text = text(&planned(), Some(&report));
         assert!(text.contains("done:     describe 3 packs anew"), "{text}");
         assert!(text.contains("saved:    7 chunks and nodes stored again (2.00 KiB)"), "{text}");

@@ -42,6 +42,9 @@ pub(crate) fn run(ctx: &Context, args: &SnapshotsArgs) -> Result<Exit, CliError>
     for (_, error) in &catalogue.damaged {
         ctx.ui.warn(&one_line(error));
     }
+    if !catalogue.damaged.is_empty() {
+        ctx.ui.warn("`lakebed repair` shows what can be put right");
+    }
     ctx.ui.answer(
         || {
             let damaged = catalogue.damaged.iter();

@@ -32,7 +32,9 @@ pub fn apply(
     // reading all data once more would find what it found before
     let structure = RepairOptions { read_data: false, ..options.clone() };
     let remaining = plan::plan(repository, &structure, monitor)?;
-    Ok(RepairReport { salvaged: salvaged.blobs, salvaged_bytes: salvaged.bytes, snapshots, remaining })
+    let closed = plan.actions.iter().filter(|action| matches!(action.remedy, Remedy::Close(_)));
+    let lost = closed.flat_map(|action| &action.affected).map(|affected| affected.snapshot).collect();
+    Ok(RepairReport { salvaged: salvaged.blobs, salvaged_bytes: salvaged.bytes, lost, snapshots, remaining })
 }
 
 fn repair_objects(
