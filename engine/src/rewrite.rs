@@ -162,7 +162,7 @@ impl Repository {
             let info = match deriver.derive(id, &mut LeaveOut::new(filter))? {
                 Derived::Committed(info) | Derived::Present(info) => info,
                 // the same tree and the same patterns: this is what was found above
-                Derived::Unchanged => continue,
+                Derived::Nothing => continue,
             };
             if !options.keep_original {
                 // the new one is durable by now

@@ -10,6 +10,7 @@ mod kill;
 mod kit;
 mod reachable;
 mod reading;
+mod repair;
 mod resources;
 mod restore;
 mod rewrite;

@@ -110,6 +110,7 @@ fn help_teaches_and_completions_and_pages_are_made() {
         "forget",
         "sessions",
         "rewrite",
+        "repair",
         "stats",
         "restore",
         "verify",

@@ -66,6 +66,7 @@ fn lower_layers_know_nothing_of_the_verbs() {
         "crate::rewrite",
         "crate::repair",
         "crate::derive",
+        "crate::check",
         "crate::query",
     ];
     for folder in ["engine/src/repository", "engine/src/index", "engine/src/storage", "engine/src/source"] {

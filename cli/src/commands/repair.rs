@@ -64,8 +64,11 @@ pub(crate) fn run(ctx: &Context, args: &RepairArgs) -> Result<Exit, CliError> {
         || result_json(&planned, report.as_ref(), args.apply),
         |out| print(out, &planned, report.as_ref(), ctx.ui.is_verbose()),
     )?;
-    let left = report.as_ref().map_or(&planned, |report| &report.remaining);
-    Ok(if left.is_good() { Exit::Done } else { Exit::Damage })
+    let is_good = match &report {
+        Some(report) => report.remaining.is_good() && report.lost.is_empty(),
+        None => planned.is_good(),
+    };
+    Ok(if is_good { Exit::Done } else { Exit::Damage })
 }
 
 /// So many paths of each are shown, unless all are asked for.
@@ -80,6 +83,9 @@ fn print(out: Text<'_>, planned: &RepairPlan, report: Option<&RepairReport>, all
         print_done(out, report)?;
     }
     let left = report.map_or(planned, |report| &report.remaining);
+    for id in report.iter().flat_map(|report| &report.lost) {
+        writeln!(out, "lost:     snapshot {}: its record; a copy of the repository may have it", id.short())?;
+    }
     for held_back in &left.held_back {
         writeln!(out, "left:     {}: {}", held_back.object, ui::plain(&held_back.problem))?;
         writeln!(out, "          {}", held_back.advice)?;
@@ -89,6 +95,9 @@ fn print(out: Text<'_>, planned: &RepairPlan, report: Option<&RepairReport>, all
     }
     let next = next_steps(planned, left, report.is_some());
     match left.is_good() {
+        true if report.is_some_and(|report| !report.lost.is_empty()) => {
+            writeln!(out, "nothing else is wrong any more")?
+        }
         true if report.is_some() => writeln!(out, "everything that was wrong is put right")?,
         true => writeln!(out, "nothing is wrong, as far as was looked")?,
         false => {}
@@ -97,9 +106,8 @@ fn print(out: Text<'_>, planned: &RepairPlan, report: Option<&RepairReport>, all
 }
 
 fn print_action(out: Text<'_>, action: &Action, done: bool, shown: usize) -> std::io::Result<()> {
-    let (subject, doing) = remedy_text(&action.remedy);
     let when = if done { "done:" } else { "to do:" };
-    writeln!(out, "{when:<9} {subject}: {}: {doing}", ui::plain(&action.problem))?;
+    writeln!(out, "{when:<9} {}: {}", remedy_text(&action.remedy), ui::plain(&action.problem))?;
     for affected in action.affected.iter().take(shown) {
         let path = if affected.path.is_empty() { "all of it" } else { &affected.path };
         writeln!(out, "          lost in snapshot {}: {path}", affected.snapshot.short())?;
@@ -111,38 +119,30 @@ fn print_action(out: Text<'_>, action: &Action, done: bool, shown: usize) -> std
     Ok(())
 }
 
-/// Returns what it is about, and what is done.
-fn remedy_text(remedy: &Remedy) -> (String, String) {
+/// Says what is done, without saying when.
+fn remedy_text(remedy: &Remedy) -> String {
     match remedy {
-        Remedy::PutAside(key) => (key.to_string(), "moved to quarantine".into()),
-        Remedy::Close(id) => {
-            (layout::snapshot(*id).to_string(), "moved to quarantine; what it said is lost, or in a copy".into())
-        }
-        Remedy::Expire(key) => (key.to_string(), "its session is expired, the record moved to quarantine".into()),
-        Remedy::Show(key) => {
-            (key.to_string(), "moved to quarantine with its tombstone; the snapshot is shown again".into())
-        }
+        Remedy::PutAside(key) => format!("move {key} to quarantine"),
+        Remedy::Close(id) => format!("move {} to quarantine and close its session", layout::snapshot(*id)),
+        Remedy::Expire(key) => format!("expire the session of {key} and move it to quarantine"),
+        Remedy::Show(key) => format!("show a snapshot again: move {key} and its tombstone to quarantine"),
         Remedy::Describe { packs, segments } => {
             let packs = ui::counted(*packs, "pack", "packs");
-            let subject = match segments.len() as u64 {
-                0 => packs.clone(),
-                1 => segments[0].to_string(),
-                many => ui::counted(many, "index segment", "index segments"),
+            let aside = match segments.as_slice() {
+                [] => String::new(),
+                [segment] => format!(" and move {segment} to quarantine"),
+                many => format!(" and move {} damaged segments to quarantine", ui::count(many.len() as u64)),
             };
-            let aside = if segments.is_empty() { "" } else { "; what is damaged is moved to quarantine" };
-            (subject, format!("{packs} described anew in the index{aside}"))
+            format!("describe {packs} anew in the index{aside}")
         }
         Remedy::Salvage { pack, readable } => {
             let readable = ui::counted(*readable, "chunk or node", "chunks and nodes");
-            (
-                layout::pack(*pack).to_string(),
-                format!("{readable} can be read and are stored again, it moves to quarantine"),
-            )
+            let pack = layout::pack(*pack);
+            format!("store again what can be read of {pack} ({readable}) and move it to quarantine")
         }
-        Remedy::Drop(pack) => (layout::pack(*pack).to_string(), "taken out of the index".into()),
+        Remedy::Drop(pack) => format!("take {} out of the index", layout::pack(*pack)),
         Remedy::Derive { snapshot, .. } => {
-            let subject = format!("snapshot {}", snapshot.short());
-            (subject, "another one is made without what is lost; this one stays".into())
+            format!("make another snapshot of {} without what is lost; it stays itself", snapshot.short())
         }
     }
 }
@@ -196,8 +196,12 @@ fn next_steps(planned: &RepairPlan, left: &RepairPlan, done: bool) -> Vec<String
         let ids: Vec<String> = repaired.map(|loss| loss.snapshot.short()).collect();
         if !ids.is_empty() {
             let ids = ids.join(" ");
-            steps.push(format!("snapshots that lack something can be forgotten once nobody needs them: {ids}"));
+            steps.push(format!("`lakebed forget {ids}` drops the damaged ones, if the repaired ones will do"));
         }
+    }
+    if done {
+        let step = "`lakebed verify --read-data` checks everything; when all is good, quarantine/ may be deleted";
+        steps.push(step.into());
     }
     steps
 }
@@ -237,6 +241,7 @@ fn result_json(planned: &RepairPlan, report: Option<&RepairReport>, applied: boo
         "actions": actions.collect::<Vec<_>>(),
         "salvaged": report.map_or(0, |report| report.salvaged),
         "salvaged_bytes": report.map_or(0, |report| report.salvaged_bytes),
+        "lost": report.map_or_else(Vec::new, |report| report.lost.clone()),
         "snapshots": snapshots.collect::<Vec<_>>(),
         "held_back": held_back.collect::<Vec<_>>(),
         "losses": losses.collect::<Vec<_>>(),
@@ -261,5 +266,69 @@ fn remedy_json(remedy: &Remedy) -> Value {
         Remedy::Derive { snapshot, paths } => {
             json!({ "action": "derive", "object": layout::snapshot(*snapshot).as_str(), "paths": paths })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lakebed_engine::core::id::{PackId, SessionId};
+    use lakebed_engine::core::time::Timestamp;
+    use lakebed_engine::repair::{Affected, HeldBack, LostPath};
+
+    fn text(planned: &RepairPlan, report: Option<&RepairReport>) -> String {
+        let mut out = Vec::new();
+        print(&mut out, planned, report, false).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn planned() -> RepairPlan {
+        let snapshot = SessionId::new([0xab; 32]);
+        let salvage = Remedy::Salvage { pack: PackId::new([0x77; 32]), readable: 1234 };
+        let affected = vec![Affected { snapshot, path: "src/a".into() }; 30];
+        let action = |remedy, affected| Action { remedy, problem: "x".into(), affected, affected_more: 5 };
+        let paths = vec![LostPath { path: "src/a".into(), reason: "The chunk 12 is nowhere".into() }; 25];
+        RepairPlan {
+            actions: vec![
+                action(salvage, affected),
+                action(Remedy::Describe { packs: 3, segments: Vec::new() }, Vec::new()),
+            ],
+            held_back: vec![HeldBack { object: layout::config(), problem: "y".into(), advice: "do z".into() }],
+            losses: vec![Loss {
+                snapshot,
+                time: Timestamp::default(),
+                paths,
+                is_forgotten: false,
+                is_total: false,
+                repaired: None,
+            }],
+        }
+    }
+
+    #[test]
+    fn a_plan_says_what_to_do_what_is_lost_and_what_comes_next() {
+        let text = text(&planned(), None);
+        let pack = layout::pack(PackId::new([0x77; 32]));
+        let salvage = format!("to do:    store again what can be read of {pack} (1,234 chunks and nodes) and move it");
+        assert!(text.contains(&salvage), "{text}");
+        assert!(text.contains("          lost in snapshot abababab: src/a\n"), "{text}");
+        assert!(text.contains("          and 15 more paths\n"), "{text}");
+        assert!(text.contains("to do:    describe 3 packs anew in the index: x\n"), "{text}");
+        assert!(text.contains("left:     lakebed.json: y\n          do z\n"), "{text}");
+        assert!(text.contains("lost:     snapshot abababab (1970-01-01"), "{text}");
+        assert!(text.contains("          and 5 more paths; --verbose lists all\n"), "{text}");
+        assert!(text.contains("next:     `lakebed repair --apply` with the same options carries this out\n"), "{text}");
+    }
+
+    #[test]
+    fn what_was_done_is_told_with_what_is_left() {
+        let remaining = RepairPlan::default();
+        let (lost, snapshots) = (Vec::new(), Vec::new());
+        let report = RepairReport { salvaged: 7, salvaged_bytes: 2048, lost, snapshots, remaining };
+        let text = text(&planned(), Some(&report));
+        assert!(text.contains("done:     describe 3 packs anew"), "{text}");
+        assert!(text.contains("saved:    7 chunks and nodes stored again (2.00 KiB)"), "{text}");
+        assert!(text.contains("everything that was wrong is put right"), "{text}");
+        assert!(!text.contains("lost:") && !text.contains("left:"), "{text}");
     }
 }

@@ -74,6 +74,9 @@ pub(crate) fn run(ctx: &Context, args: &SnapshotsArgs) -> Result<Exit, CliError>
     for (_, error) in &damaged {
         ctx.ui.warn(&one_line(error));
     }
+    if !catalogue.damaged.is_empty() {
+        ctx.ui.warn("`lakebed repair` shows what can be put right");
+    }
     ctx.ui.answer(
         || {
             let damaged = damaged.iter();

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use lakebed_core::codec::frame::FrameKind;
 use lakebed_core::id::{KeySlotId, LedgerId, PackId, SegmentId, SessionId, SnapshotId};
-use lakebed_core::layout;
+use lakebed_core::layout::{self, GcObject};
 use lakebed_core::monitor::{Monitor, Progress};
 use lakebed_core::pack::{decode_removal, decode_segment};
-use lakebed_core::record::gc::{Claim, Condemnation, Done, Resolution, Tombstone};
+use lakebed_core::record::gc::{Awaited, Claim, Condemnation, Done, Resolution, Tombstone};
 use lakebed_core::record::key_slot::KeySlot;
 use lakebed_core::record::ledger::Ledger;
 use lakebed_core::record::session::{Expiry, Run, Session};
@@ -95,10 +95,12 @@ impl Records {
                 "tombstone" => store.read_record::<Tombstone>(key).map(drop),
                 _ => store.read_record::<Resolution>(key).map(drop),
             },
-            layout::GC => match layout::last_part(key) {
-                "claim" => store.read_record::<Claim>(key).map(drop),
-                "done" => store.read_record::<Done>(key).map(drop),
-                _ => store.read_record::<Condemnation>(key).map(drop),
+            layout::GC => match layout::parse_gc(key) {
+                Some((_, GcObject::Claim)) => store.read_record::<Claim>(key).map(drop),
+                Some((_, GcObject::Condemnation(_))) => store.read_record::<Condemnation>(key).map(drop),
+                Some((_, GcObject::Awaited)) => store.read_record::<Awaited>(key).map(drop),
+                Some((_, GcObject::Done)) => store.read_record::<Done>(key).map(drop),
+                None => Ok(()),
             },
             layout::LEDGER => self.ledger(repository, key),
             _ if key.as_str() == layout::CONFIG => repository.check_config(),

@@ -28,8 +28,8 @@ pub(crate) use tree::{Edit, Edited, NodeNames, Totals, edit};
 /// What a derivation came to.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Derived {
-    /// There was nothing to leave out.
-    Unchanged,
+    /// There was nothing to leave out, or nothing would be left.
+    Nothing,
     /// There was such a snapshot already: a run before this one was cut off after it had committed.
     Present(SnapshotInfo),
     /// It was committed, and is durable.
@@ -90,8 +90,8 @@ impl<'a> Deriver<'a> {
         let chunks = self.chunk_store(session, condemned)?;
         let edited = edit(&self.reader, info.snapshot.root, change, &mut chunks.node_sink(), monitor)?;
         let ended = |outcome| Ended { outcome, summary: Summary::default() };
-        if edited.root == info.snapshot.root {
-            return Ok((Derived::Unchanged, ended(Outcome::Unchanged)));
+        if edited.root == info.snapshot.root || edited.totals.is_empty() {
+            return Ok((Derived::Nothing, ended(Outcome::Unchanged)));
         }
         let same = |other: &&SnapshotInfo| self.is_of(&other.snapshot, original) && other.snapshot.root == edited.root;
         if let Some(present) = catalogue.snapshots.iter().find(same) {

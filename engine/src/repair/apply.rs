@@ -32,7 +32,9 @@ pub fn apply(
     // reading all data once more would find what it found before
     let structure = RepairOptions { read_data: false, ..options.clone() };
     let remaining = plan::plan(repository, &structure, monitor)?;
-    Ok(RepairReport { salvaged: salvaged.blobs, salvaged_bytes: salvaged.bytes, snapshots, remaining })
+    let closed = plan.actions.iter().filter(|action| matches!(action.remedy, Remedy::Close(_)));
+    let lost = closed.flat_map(|action| &action.affected).map(|affected| affected.snapshot).collect();
+    Ok(RepairReport { salvaged: salvaged.blobs, salvaged_bytes: salvaged.bytes, lost, snapshots, remaining })
 }
 
 fn repair_objects(
@@ -76,8 +78,8 @@ fn make_snapshots(
         let mut change = LeaveLost::new(deriver.reader(), &mut whole);
         match deriver.derive(id, &mut change)? {
             Derived::Committed(info) | Derived::Present(info) => made.push((id, info)),
-            // a backup has stored again what it lacked
-            Derived::Unchanged => {}
+            // a backup has stored again what it lacked, or all of it is lost by now
+            Derived::Nothing => {}
         }
     }
     Ok(made)

@@ -5,9 +5,9 @@
 //! the next repair finds what was done and goes on. What storage has lost for ever is not invented: snapshots that lack
 //! something are kept, and others are made of them that hold all that is left and list what is missing.
 //!
-//! * [`records`]: snapshots, annotations, sessions and the like that cannot be read.
-//! * [`packs`]: segments, and packs that are missing or damaged; [`salvage`] stores again what can be read of them.
-//! * [`losses`]: what snapshots lack.
+//! * `records`: snapshots, annotations, sessions and the like that cannot be read.
+//! * `packs`: segments, and packs that are missing or damaged; `salvage` stores again what can be read of them.
+//! * `losses`: what snapshots lack.
 
 mod apply;
 mod losses;
@@ -79,7 +79,7 @@ pub struct Action {
     pub remedy: Remedy,
     /// What is wrong.
     pub problem: String,
-    /// What is lost by the damage, at most [`AFFECTED_MAX`] of it.
+    /// What is lost by the damage, at most [`AFFECTED_MAX`] of it; an empty path stands for a whole snapshot.
     pub affected: Vec<Affected>,
     /// How much more is lost by it.
     pub affected_more: u64,
@@ -173,6 +173,8 @@ pub struct RepairReport {
     pub salvaged: u64,
     /// Plain bytes of them.
     pub salvaged_bytes: u64,
+    /// Snapshots that are gone, unless a copy of the repository has them: their records could not be read.
+    pub lost: Vec<SnapshotId>,
     /// Snapshots that were made, with those that they were made of.
     pub snapshots: Vec<(SnapshotId, SnapshotInfo)>,
     /// What was found when all was done: what is left.

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use lakebed_core::codec::frame::{FrameHeader, FrameKind};
 use lakebed_core::id::{KeySlotId, SessionId, SnapshotId};
 use lakebed_core::layout;
 use lakebed_core::process::Fate;
 use lakebed_core::record::gc::{Claim, Done};
 use lakebed_core::storage::ObjectKey;
 
-use super::{Action, HeldBack, Remedy};
+use super::{Action, Affected, HeldBack, Remedy};
 use crate::check::Records;
 use crate::error::{Error, Result};
 use crate::repository::{Repository, SessionHandle};
@@ -61,7 +62,13 @@ pub(super) fn plan(repository: &Repository, records: &mut Records, force: bool) 
         let id = key.as_str().split('/').nth(1).and_then(|id| id.parse::<SessionId>().ok());
         match (folder, id) {
             (layout::INDEX, _) => plan.segments.push((key, problem)),
-            (layout::SNAPSHOTS, Some(id)) => plan.act(Remedy::Close(id), &problem),
+            (layout::SNAPSHOTS, Some(id)) => {
+                let mut action = Action::new(Remedy::Close(id), problem);
+                if may_be_snapshot(repository, &key)? {
+                    action.affected.push(Affected { snapshot: id, path: String::new() });
+                }
+                plan.actions.push(action);
+            }
             (layout::SESSIONS, Some(id)) => {
                 let can_go = records.sessions.contains(&id) || records.listed.contains(&layout::snapshot(id));
                 let remedy = if can_go { Remedy::PutAside(key) } else { Remedy::Expire(key) };
@@ -99,6 +106,12 @@ pub(super) fn plan(repository: &Repository, records: &mut Records, force: bool) 
     }
     close_what_was_left_open(records, &mut plan);
     Ok(plan)
+}
+
+/// Tells whether a record that cannot be read may have been a snapshot's: its clear header may say that it was an expiry.
+fn may_be_snapshot(repository: &Repository, key: &ObjectKey) -> Result<bool> {
+    let bytes = readable(repository.store().storage().get(key).map_err(Error::from))?.unwrap_or_default();
+    Ok(FrameHeader::decode(&bytes).map_or(true, |header| header.kind != FrameKind::Expiry))
 }
 
 /// A repair that was cut off may have moved a snapshot's record away and put nothing in its place yet.
@@ -203,11 +216,15 @@ pub(super) fn apply(repository: &Repository, session: &SessionHandle, remedy: &R
         }
         Remedy::Expire(key) => {
             let id = key.as_str().split('/').nth(1).and_then(|id| id.parse::<SessionId>().ok());
-            // its records are deleted once it is expired: they go aside first
-            if is_damaged(repository, key)? {
-                store.copy_aside(key)?;
+            if let Some(id) = id
+                && is_damaged(repository, key)?
+            {
+                // its records are deleted once it is expired: they go aside first
+                for object in store.storage().list(&format!("{}{id}/", layout::SESSIONS))? {
+                    store.copy_aside(&object.key)?;
+                }
                 store.storage().sync()?;
-                id.map_or(Ok(()), expire)?;
+                expire(id)?;
             }
             Ok(())
         }

@@ -73,7 +73,7 @@ pub(super) fn apply(
             return Err(Error::Interrupted);
         }
         if let Some(size) = size {
-            salvage.pack(id, size)?;
+            if_there(salvage.pack(id, size))?;
         }
     }
     let salvaged = salvage.finish()?;
@@ -92,6 +92,15 @@ pub(super) fn apply(
     Ok(salvaged)
 }
 
+/// Tells whether an object was there: a prune may delete a pack at the same time.
+fn if_there(result: Result<()>) -> Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(Error::Storage(error)) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Somebody may have put a pack back since the plan was made.
 fn is_whole_again(reader: &BlobReader, id: PackId, size: Option<u64>) -> bool {
     let described = reader.index().packs().into_iter().find(|pack| pack.id == id);
@@ -105,9 +114,10 @@ fn is_whole_again(reader: &BlobReader, id: PackId, size: Option<u64>) -> bool {
 fn take_out(repository: &Repository, reader: &BlobReader, packs: &[(PackId, Option<u64>)]) -> Result<()> {
     let store = repository.store();
     for (id, size) in packs {
-        match size {
-            Some(_) => store.copy_aside(&layout::pack(*id))?,
-            None => store.note_missing(&layout::pack(*id))?,
+        let key = layout::pack(*id);
+        let is_there = size.is_some() && if_there(store.copy_aside(&key))?;
+        if !is_there {
+            store.note_missing(&key)?;
         }
     }
     store.storage().sync()?;
@@ -116,10 +126,7 @@ fn take_out(repository: &Repository, reader: &BlobReader, packs: &[(PackId, Opti
         repository.publish_removal(&Removal { packs: known, replaced: Vec::new() })?;
     }
     for (id, _) in packs.iter().filter(|(_, size)| size.is_some()) {
-        match store.storage().delete(&layout::pack(*id)) {
-            Err(error) if !error.is_not_found() => return Err(error.into()),
-            _ => {}
-        }
+        if_there(store.storage().delete(&layout::pack(*id)).map_err(Error::from))?;
     }
     Ok(store.storage().sync()?)
 }
