@@ -10,6 +10,7 @@ mod copy;
 mod crash;
 mod damage;
 mod forget;
+mod fuzz;
 mod golden;
 mod index;
 mod layering;

@@ -7,6 +7,8 @@
 //! * [`processes`] live and die as they are told.
 //! * [`storage`] decorates a storage: one that fails, one that counts, one that records.
 //! * [`crash`] knows every state in which a loss of power may leave a recorded run.
+//! * [`source`] gives a described tree to a backup without any file system.
+//! * [`fuzz`] looks at what decoders make of any bytes.
 //! * [`damage`] harms the objects of a repository folder and mends them again.
 //!
 //! Everything panics where something it does not test goes wrong, with the path that was concerned.
@@ -19,7 +21,9 @@ pub mod clock;
 pub mod compare;
 pub mod crash;
 pub mod damage;
+pub mod fuzz;
 pub mod processes;
+pub mod source;
 pub mod storage;
 pub mod strategies;
 pub mod tree;
