@@ -12,6 +12,7 @@ mod crash;
 mod damage;
 mod faults;
 mod forget;
+mod fuzz;
 mod golden;
 mod index;
 mod layering;

@@ -74,7 +74,7 @@ pub(crate) fn run(ctx: &Context, args: &SnapshotsArgs) -> Result<Exit, CliError>
     for (_, error) in &damaged {
         ctx.ui.warn(&one_line(error));
     }
-    if !catalogue.damaged.is_empty() {
+    if !damaged.is_empty() {
         ctx.ui.warn("`lakebed repair` shows what can be put right");
     }
     ctx.ui.answer(

@@ -11,15 +11,28 @@ use lakebed_core::storage::{Capabilities, ObjectInfo, ObjectKey, ObjectWriter, S
 const PACK_TARGET_BYTES: u64 = 32 << 20;
 
 /// Objects in a map. Clones share it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct MemoryStorage {
     objects: Arc<Mutex<BTreeMap<ObjectKey, Arc<[u8]>>>>,
+    pack_target_bytes: u64,
+}
+
+impl Default for MemoryStorage {
+    fn default() -> Self {
+        Self { objects: Arc::default(), pack_target_bytes: PACK_TARGET_BYTES }
+    }
 }
 
 impl MemoryStorage {
     /// Returns an empty storage.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Says that packs of so many bytes suit it.
+    pub fn with_pack_target(mut self, bytes: u64) -> Self {
+        self.pack_target_bytes = bytes;
+        self
     }
 
     /// The map is whole between any two of our statements, so a panic elsewhere cannot have left it half changed.
@@ -47,7 +60,7 @@ impl MemoryStorage {
 impl From<BTreeMap<ObjectKey, Arc<[u8]>>> for MemoryStorage {
     /// Takes objects as they are; their bytes stay shared.
     fn from(objects: BTreeMap<ObjectKey, Arc<[u8]>>) -> Self {
-        Self { objects: Arc::new(Mutex::new(objects)) }
+        Self { objects: Arc::new(Mutex::new(objects)), ..Self::default() }
     }
 }
 
@@ -63,7 +76,7 @@ impl Storage for MemoryStorage {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::strict(PACK_TARGET_BYTES)
+        Capabilities::strict(self.pack_target_bytes)
     }
 
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {

@@ -7,6 +7,8 @@
 //! * [`processes`] live and die as they are told.
 //! * [`storage`] decorates a storage: one that fails, one that counts, one that records.
 //! * [`crash`] knows every state in which a loss of power may leave a recorded run.
+//! * [`source`] gives a described tree to a backup without any file system.
+//! * [`fuzz`] looks at what decoders make of any bytes.
 //! * [`damage`] harms the objects of a repository folder and mends them again.
 //! * [`disk`] has disks that are full or read-only.
 //!
@@ -21,7 +23,9 @@ pub mod compare;
 pub mod crash;
 pub mod damage;
 pub mod disk;
+pub mod fuzz;
 pub mod processes;
+pub mod source;
 pub mod storage;
 pub mod strategies;
 pub mod tree;

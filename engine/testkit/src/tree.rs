@@ -118,6 +118,24 @@ impl Content {
         bytes
     }
 
+    /// Returns where there are data, in order; the rest was never written.
+    pub fn data_ranges(&self) -> Vec<Range<u64>> {
+        let Self::Sparse { length, data, .. } = self else {
+            return if self.is_empty() { Vec::new() } else { vec![0..self.len()] };
+        };
+        let mut given: Vec<_> = data.iter().map(|range| range.start..range.end.min(*length)).collect();
+        given.retain(|range| !range.is_empty());
+        given.sort_by_key(|range| range.start);
+        let mut joined: Vec<Range<u64>> = Vec::new();
+        for range in given {
+            match joined.last_mut().filter(|last| last.end >= range.start) {
+                Some(last) => last.end = last.end.max(range.end),
+                None => joined.push(range),
+            }
+        }
+        joined
+    }
+
     /// Writes the bytes to a file that is empty.
     fn write_to(&self, file: &File) -> std::io::Result<()> {
         let mut result = Ok(());
@@ -453,6 +471,29 @@ impl TreeSpec {
         self.items.iter().map(|(path, item)| (path.as_slice(), item))
     }
 
+    /// Takes an item away, and whatever lies in it. The root stays.
+    pub fn remove(&mut self, path: impl AsRef<[u8]>) {
+        let path = path.as_ref();
+        let lies_in =
+            |other: &[u8]| other.strip_prefix(path).is_some_and(|rest| rest.first().is_none_or(|&c| c == b'/'));
+        self.items.retain(|other, _| other.is_empty() || !lies_in(other));
+    }
+
+    /// Returns the path of the file that an item is a further name of; `None` for everything else, and where there is no
+    /// file.
+    pub(crate) fn link_target(&self, item: &Item) -> Option<Vec<u8>> {
+        match &item.kind {
+            ItemKind::HardLink(to) => to.resolve(&self.files()).map(<[u8]>::to_vec),
+            _ => None,
+        }
+    }
+
+    /// Returns the paths of all files, further names of them aside.
+    fn files(&self) -> Vec<Vec<u8>> {
+        let is_file = |item: &Item| matches!(item.kind, ItemKind::File(_));
+        self.items.iter().filter(|(_, item)| is_file(item)).map(|(path, _)| path.clone()).collect()
+    }
+
     /// Takes the extended attributes away, for a file system that has none.
     pub fn without_xattrs(mut self) -> Self {
         self.items.values_mut().for_each(|item| item.xattrs.clear());
@@ -472,8 +513,7 @@ impl TreeSpec {
     pub fn write(&self, root: &Path) {
         fs::create_dir_all(root).unwrap_or_else(|e| panic!("make {}: {e}", root.display()));
         let is_link = |item: &Item| matches!(item.kind, ItemKind::HardLink(_));
-        let is_file = |item: &Item| matches!(item.kind, ItemKind::File(_));
-        let files: Vec<_> = self.items.iter().filter(|(_, i)| is_file(i)).map(|(path, _)| path.clone()).collect();
+        let files = self.files();
         // links come after the files that they are to
         for links in [false, true] {
             for (path, item) in self.items.iter().filter(|(path, item)| !path.is_empty() && is_link(item) == links) {
