@@ -301,11 +301,8 @@ fn engine_hint(error: &Error) -> Option<String> {
         Error::KeySlot { source: KeySlotError::OtherConfig, .. } => {
             "somebody changed `lakebed.json`: put it back from a copy; do not write to this repository until then"
         }
-        Error::Missing { .. } => {
-            "`lakebed index rebuild --read-packs` finds packs that the index does not know; then run `lakebed verify`"
-        }
         error if is_damage(error) => {
-            "run `lakebed verify --read-data`; other snapshots are not affected unless it says so"
+            "`lakebed verify --read-data` tells what is affected, `lakebed repair --read-data` what can be put right"
         }
         _ => return None,
     };
@@ -352,19 +349,19 @@ mod tests {
             (Error::WrongKey { location: text(), slots: 2 },             12, "--password-file"),
             (Error::ConfigExchanged { location: text() },                1, "somebody"),
             (Error::UnexpectedlyOpen { location: text() },               1, "without a password"),
-            (slot(KeySlotError::Decode(decode())),                       4, "verify --read-data"),
+            (slot(KeySlotError::Decode(decode())),                       4, "repair --read-data"),
             (slot(KeySlotError::Decode(newer())),                        1, "update lakebed"),
             (slot(KeySlotError::OtherConfig),                            4, "somebody changed"),
             (slot(KeySlotError::Derivation { why: text() }),             1, ""),
             (Error::KeySlotChoice { prefix: text(), count: 2 },          1, "key list"),
             (Error::LastKeySlot { slot: text() },                        1, "key add"),
-            (Error::Damaged { key: key(), source: frame() },             4, "verify --read-data"),
-            (Error::WrongHash { key: key(), found: text() },             4, "verify --read-data"),
-            (Error::Record { key: key(), source: decode() },             4, "verify --read-data"),
+            (Error::Damaged { key: key(), source: frame() },             4, "repair --read-data"),
+            (Error::WrongHash { key: key(), found: text() },             4, "repair --read-data"),
+            (Error::Record { key: key(), source: decode() },             4, "repair --read-data"),
             (Error::Record { key: key(), source: newer() },              1, "update lakebed"),
-            (Error::DamagedFrame { pack: PackId::new([1; 32]), offset: 0, source: frame() }, 4, "verify --read-data"),
-            (Error::TreeNode { node: TreeId::new([1; 32]), source: decode() }, 4, "verify --read-data"),
-            (Error::WrongContent { path: text() },                       4, "verify --read-data"),
+            (Error::DamagedFrame { pack: PackId::new([1; 32]), offset: 0, source: frame() }, 4, "repair --read-data"),
+            (Error::TreeNode { node: TreeId::new([1; 32]), source: decode() }, 4, "repair --read-data"),
+            (Error::WrongContent { path: text() },                       4, "repair --read-data"),
             (Error::FrameCheck { source: frame() },                      1, "memory"),
             (Error::CopyDiffers { snapshot: id, path: text(), what: "x" }, 1, "memory"),
             (Error::SameRepository { location: text() },                 2, "--from-repo"),

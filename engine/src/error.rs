@@ -371,6 +371,18 @@ impl Error {
         Self::Local { operation, path: path.into(), source }
     }
 
+    /// Tells whether it was written by a newer lakebed, as far as it can be told: what is not sealed may just be damaged.
+    pub fn is_newer(&self) -> bool {
+        let newer = |source: &DecodeError| matches!(source, DecodeError::NewerVersion { .. });
+        match self {
+            Self::Record { source, .. } | Self::TreeNode { source, .. } => newer(source),
+            Self::Damaged { source, .. } | Self::DamagedFrame { source, .. } | Self::FrameCheck { source } => {
+                matches!(source, FrameError::Malformed(source) if newer(source))
+            }
+            _ => false,
+        }
+    }
+
     /// Tells whether something could not be looked at: that says nothing about what is there. Other failures of reading
     /// are damage.
     pub(crate) fn keeps_from_looking(&self) -> bool {

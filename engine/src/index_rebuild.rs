@@ -5,7 +5,6 @@ use lakebed_core::id::{PackId, SegmentId};
 use lakebed_core::layout;
 use lakebed_core::monitor::{Monitor, Phase, Progress};
 use lakebed_core::pack::{PackInfo, TRAILER_LEN, Trailer, decode_removal};
-use lakebed_core::storage::{ObjectKey, StorageErrorKind};
 use lakebed_core::wire::DecodeError;
 use std::collections::HashSet;
 
@@ -16,11 +15,18 @@ use crate::repository::{PACKS_PER_SEGMENT, Repository, Store};
 ///
 /// A segment that cannot be read is passed over, with a warning: its packs are described anew. A pack that cannot be
 /// read is passed over too.
-pub(crate) fn publish_unknown_packs(repository: &Repository, monitor: &dyn Monitor) -> Result<()> {
+///
+/// Packs in `except` are damaged and not described.
+pub(crate) fn publish_unknown_packs(
+    repository: &Repository,
+    except: &HashSet<PackId>,
+    monitor: &dyn Monitor,
+) -> Result<()> {
     let store = repository.store();
     let (known, damaged) = described_packs(store, monitor)?;
     let listed = store.list_packs()?;
-    let mut unknown: Vec<(PackId, u64)> = listed.into_iter().filter(|(id, _)| !known.contains(id)).collect();
+    let mut unknown: Vec<(PackId, u64)> =
+        listed.into_iter().filter(|(id, _)| !known.contains(id) && !except.contains(id)).collect();
     unknown.sort();
     monitor.phase(Phase::Index, Some(Progress { entries: unknown.len() as u64, bytes: 0 }));
     for batch in unknown.chunks(PACKS_PER_SEGMENT) {
@@ -36,22 +42,9 @@ pub(crate) fn publish_unknown_packs(repository: &Repository, monitor: &dyn Monit
     }
     // only now that what they said is said anew
     for id in damaged {
-        quarantine(store, &layout::segment(id))?;
+        store.put_aside(&layout::segment(id))?;
     }
     Ok(store.storage().sync()?)
-}
-
-/// Moves an object that cannot be used out of the way, as it is.
-fn quarantine(store: &Store, key: &ObjectKey) -> Result<()> {
-    let bytes = store.storage().get(key)?;
-    if let Some(aside) = ObjectKey::new(format!("quarantine/{key}")) {
-        match store.storage().put(&aside, &bytes) {
-            Err(error) if error.kind != StorageErrorKind::AlreadyExists => return Err(error.into()),
-            _ => {}
-        }
-    }
-    store.storage().sync()?;
-    Ok(store.storage().delete(key)?)
 }
 
 /// Returns the packs that some segment describes or removes, and the segments that cannot be read.

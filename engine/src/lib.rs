@@ -6,15 +6,19 @@
 //! embedded and tested. `examples/embed.rs` shows the main path.
 
 pub mod backup;
+mod check;
 pub mod copy;
+mod derive;
 mod error;
 pub mod forget;
 mod index;
 mod index_rebuild;
 pub mod prune;
 pub mod query;
+pub mod repair;
 pub mod repository;
 pub mod restore;
+pub mod rewrite;
 pub mod source;
 pub mod storage;
 pub mod system;

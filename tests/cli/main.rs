@@ -12,4 +12,5 @@ mod reachable;
 mod reading;
 mod resources;
 mod restore;
+mod rewrite;
 mod sessions;

@@ -109,6 +109,7 @@ fn help_teaches_and_completions_and_pages_are_made() {
         "tag",
         "forget",
         "sessions",
+        "rewrite",
         "stats",
         "restore",
         "verify",

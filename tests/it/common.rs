@@ -95,6 +95,15 @@ impl Place {
     }
 }
 
+/// Returns a storage in memory with the same objects.
+pub fn copy_of(storage: &dyn Storage) -> Arc<dyn Storage> {
+    let copy = MemoryStorage::new();
+    for object in storage.list("").unwrap() {
+        copy.put(&object.key, &storage.get(&object.key).unwrap()).unwrap();
+    }
+    Arc::new(copy)
+}
+
 /// Options whose results do not depend on the machine.
 pub fn options() -> BackupOptions {
     BackupOptions { host: "host".into(), user: "user".into(), threads: 2, ..BackupOptions::default() }

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use lakebed_engine::backup::BackupOptions;
 use lakebed_engine::core::codec::frame::FrameKind;
 use lakebed_engine::core::codec::seal::Encryption;
-use lakebed_engine::core::id::{PackId, SessionId};
+use lakebed_engine::core::id::{PackId, RepositoryId, SegmentId, SessionId};
 use lakebed_engine::core::layout;
 use lakebed_engine::core::pack::{
     PackDirectory, Removal, decode_removal, decode_segment, encode_removal, encode_segment,
 };
 use lakebed_engine::core::record::config::Config;
-use lakebed_engine::core::record::gc::{Claim, Condemnation, Done, Resolution, Tombstone, Verdict};
+use lakebed_engine::core::record::gc::{Awaited, Claim, Condemnation, Done, Resolution, Tombstone, Verdict};
 use lakebed_engine::core::record::key_slot::{KeySlot, Secret, Unlock};
 use lakebed_engine::core::record::ledger::Ledger;
 use lakebed_engine::core::record::session::{Checkpoint, Expiry, Process, Run, Session};
-use lakebed_engine::core::record::snapshot::{Annotation, Snapshot};
+use lakebed_engine::core::record::snapshot::{Annotation, Original, Snapshot};
 use lakebed_engine::core::record::tree::{Entry, EntryKind, Node};
 use lakebed_engine::core::record::{RECORD_VERSION, Record};
 use lakebed_engine::core::storage::Storage;
@@ -82,8 +82,8 @@ fn format_1_is_read() {
         assert_eq!(repository.list_keys().unwrap().len(), 2);
         let catalogue = repository.catalogue().unwrap();
         assert!(catalogue.damaged.is_empty(), "{:?}", catalogue.damaged);
-        assert_eq!(catalogue.snapshots.len(), 2);
-        assert_eq!(catalogue.snapshots[1].snapshot.tags, ["golden", "kept"]);
+        assert_eq!(catalogue.snapshots.len(), 3);
+        assert_eq!(catalogue.snapshots[2].snapshot.tags, ["golden", "kept"]);
         assert_eq!(describe(&repository), std::fs::read_to_string(fixture("tree.txt")).unwrap());
         assert_good(&repository);
     }
@@ -141,13 +141,14 @@ fn format_1_is_written_as_it_was() {
             FrameKind::Claim => again::<Claim>(&plain),
             FrameKind::Condemnation => again::<Condemnation>(&plain),
             FrameKind::Done => again::<Done>(&plain),
+            FrameKind::Awaited => again::<Awaited>(&plain),
             FrameKind::Ledger => again::<Ledger>(&plain),
             other => panic!("{key} is a {other:?}"),
         };
         assert_eq!(String::from_utf8_lossy(&encoded), String::from_utf8_lossy(&plain), "{key}");
     }
-    // every kind of record is there: 4 to 16
-    assert_eq!(kinds, (4..=16).collect());
+    // every kind of record is there; a key label lies in its slot
+    assert_eq!(kinds, (4..=16).chain([18]).collect());
     let reader = repository.reader(&Silent).unwrap();
     for info in repository.catalogue().unwrap().snapshots {
         let node = reader.node(info.snapshot.root).unwrap();
@@ -253,24 +254,36 @@ fn make_format_1() {
     store.put_record(&layout::claim(1), &claim, &random).unwrap();
     let condemnation = Condemnation { version, generation: 1, packs: vec![nowhere], unknown: unknown.clone() };
     store.put_record(&layout::condemnation(1, 0), &condemnation, &random).unwrap();
-    let done = Done {
+    let awaited = Awaited {
         version,
         generation: 1,
         time,
-        packs_deleted: 1,
-        bytes_freed: 1000,
-        snapshots: Vec::new(),
+        sessions: vec![SessionId::new([0xcc; 32])],
+        snapshots: vec![third.id],
         unknown: unknown.clone(),
     };
+    store.put_record(&layout::awaited(1), &awaited, &random).unwrap();
+    let mut snapshots = vec![first.id, fourth.id];
+    snapshots.sort();
+    let done =
+        Done { version, generation: 1, time, packs_deleted: 1, bytes_freed: 1000, snapshots, unknown: unknown.clone() };
     store.put_record(&layout::done(1), &done, &random).unwrap();
     store
         .put_hashed(
             FrameKind::RemovalSegment,
             layout::INDEX,
-            &encode_removal(&Removal { packs: vec![nowhere], replaced: Vec::new() }),
+            &encode_removal(&Removal { packs: vec![nowhere], replaced: vec![SegmentId::new([0xef; 32])] }),
             &random,
         )
         .unwrap();
+    let copied = SessionId::new([0xaa; 32]);
+    let snapshot = Snapshot {
+        time: Timestamp { secs: first.snapshot.time.secs - 1, ..first.snapshot.time },
+        session: copied,
+        original: Some(Original { repository: RepositoryId::new([0x99; 32]), snapshot: SessionId::new([0x88; 32]) }),
+        ..first.snapshot.clone()
+    };
+    store.put_record(&layout::snapshot(copied), &snapshot, &random).unwrap();
     let expired = SessionId::new([0xcc; 32]);
     let expiry =
         Expiry { version, time, reason: "its process is dead".into(), by: fourth.id, unknown: unknown.clone() };

@@ -15,7 +15,10 @@ mod forget;
 mod golden;
 mod index;
 mod layering;
+mod listings;
 mod prune;
+mod repair;
+mod rewrite;
 mod round_trip;
 mod sessions;
 

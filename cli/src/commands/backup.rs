@@ -13,8 +13,7 @@ use lakebed_engine::backup::{BackupOptions, BackupReport, ParentChoice};
 use lakebed_engine::core::codec::compress::Compression;
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::source::{
-    Filter, FilterError, FilterOptions, Finish, LocalOptions, Mount, ReaderSource, local_mounts, parse_path_list,
-    tree_path,
+    Filter, FilterOptions, Finish, LocalOptions, Mount, ReaderSource, local_mounts, parse_path_list, tree_path,
 };
 use lakebed_engine::{Error, Monitor, Repository, Silent};
 use serde_json::{Value, json};
@@ -159,7 +158,7 @@ impl BackupArgs {
     }
 
     fn filter(&self) -> Result<Filter, CliError> {
-        let options = FilterOptions {
+        select::left_out(&FilterOptions {
             exclude: self.exclude.clone(),
             iexclude: self.iexclude.clone(),
             exclude_files: self.exclude_file.clone(),
@@ -167,10 +166,6 @@ impl BackupArgs {
             exclude_caches: self.exclude_caches,
             exclude_larger_than: self.exclude_larger_than,
             one_file_system: self.one_file_system,
-        };
-        Filter::new(&options).map_err(|error| match error {
-            FilterError::File { .. } => CliError::failed("Cannot tell what is to be left out").caused_by(error),
-            error => CliError::usage(error.to_string()),
         })
     }
 

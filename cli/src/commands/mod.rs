@@ -13,7 +13,9 @@ pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod prune;
+pub(crate) mod repair;
 pub(crate) mod restore;
+pub(crate) mod rewrite;
 mod select;
 pub(crate) mod sessions;
 pub(crate) mod snapshots;
@@ -64,6 +66,8 @@ fn run(ctx: &Context, command: &Command) -> Result<Exit, CliError> {
         Command::Prune(args) => prune::run(ctx, args),
         Command::Forget(args) => forget::run(ctx, args),
         Command::Sessions(args) => sessions::run(ctx, args),
+        Command::Repair(args) => repair::run(ctx, args),
+        Command::Rewrite(args) => rewrite::run(ctx, args),
         Command::Key(args) => key::run(ctx, args),
         Command::Index(args) => index::run(ctx, args),
         Command::Completions(args) => completions::run(ctx, args),

@@ -4,6 +4,7 @@ use clap::Args;
 use lakebed_engine::core::text::unescape_path;
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::repository::{SnapshotFilter, SnapshotInfo, SnapshotSelector};
+use lakebed_engine::source::{Filter, FilterError, FilterOptions};
 use lakebed_engine::{Monitor, Repository};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -33,6 +34,11 @@ pub(crate) struct FilterArgs {
 }
 
 impl FilterArgs {
+    /// Tells whether anything is asked for.
+    pub(crate) fn is_given(&self) -> bool {
+        self.filter() != SnapshotFilter::default()
+    }
+
     /// Returns the filter.
     pub(crate) fn filter(&self) -> SnapshotFilter {
         SnapshotFilter {
@@ -116,6 +122,14 @@ pub(crate) fn find_all(
 /// Finds the snapshot of that name among all.
 pub(crate) fn find(repository: &Repository, name: &str, monitor: &dyn Monitor) -> Result<SnapshotInfo, CliError> {
     Ok(repository.find_snapshot(&selector(name)?, &SnapshotFilter::default(), monitor)?)
+}
+
+/// Builds a filter of what is left out.
+pub(crate) fn left_out(options: &FilterOptions) -> Result<Filter, CliError> {
+    Filter::new(options).map_err(|error| match error {
+        FilterError::File { .. } => CliError::failed("Cannot tell what is to be left out").caused_by(error),
+        error => CliError::usage(error.to_string()),
+    })
 }
 
 /// Splits groups of tags: all of a group are asked for, and one group is enough.

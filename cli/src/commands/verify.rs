@@ -1,8 +1,10 @@
 //! `verify`: is everything there, and is it what it should be.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
+use lakebed_engine::core::id::SnapshotId;
 use lakebed_engine::verify::{Coverage, Damage, ReadData, VerifyOptions, VerifyReport};
 use serde_json::{Value, json};
 
@@ -115,19 +117,30 @@ fn print(out: Text<'_>, report: &VerifyReport, options: &VerifyOptions) -> std::
         writeln!(out, "left over: {packs} of interrupted runs that no snapshot needs; no damage")?;
     }
     for damage in &report.damage {
-        print_damage(out, damage)?;
+        print_damage(out, damage, &report.repaired)?;
     }
     match report.damage.len() as u64 {
         0 => writeln!(out, "no damage was found"),
-        many => writeln!(out, "DAMAGE was found: {}, told above", ui::counted(many, "thing", "things")),
+        many => {
+            writeln!(out, "DAMAGE was found: {}, told above", ui::counted(many, "thing", "things"))?;
+            let read_data = if options.read == ReadData::None { "" } else { " --read-data" };
+            writeln!(
+                out,
+                "`lakebed repair{read_data}` shows what can be put right, and changes nothing without --apply"
+            )
+        }
     }
 }
 
-fn print_damage(out: Text<'_>, damage: &Damage) -> std::io::Result<()> {
+fn print_damage(out: Text<'_>, damage: &Damage, repaired: &BTreeMap<SnapshotId, SnapshotId>) -> std::io::Result<()> {
     writeln!(out, "damage:    {}: {}", ui::plain(&damage.subject), ui::plain(&damage.problem))?;
     for affected in &damage.affected {
         let path = if affected.path.is_empty() { "all of it" } else { &affected.path };
-        writeln!(out, "           touches snapshot {}: {path}", affected.snapshot.short())?;
+        write!(out, "           touches snapshot {}: {path}", affected.snapshot.short())?;
+        match repaired.get(&affected.snapshot) {
+            Some(other) => writeln!(out, " (a repaired snapshot {} exists)", other.short())?,
+            None => writeln!(out)?,
+        }
     }
     if damage.affected_more > 0 {
         let more = ui::counted(damage.affected_more, "more path", "more paths");
@@ -167,7 +180,10 @@ fn read_json(read: &ReadData) -> Value {
 fn result_json(report: &VerifyReport, options: &VerifyOptions) -> Value {
     let damage = report.damage.iter().map(|damage| {
         let affected = damage.affected.iter();
-        let affected = affected.map(|affected| json!({ "snapshot": affected.snapshot, "path": affected.path }));
+        let affected = affected.map(|affected| {
+            let repaired = report.repaired.get(&affected.snapshot);
+            json!({ "snapshot": affected.snapshot, "path": affected.path, "repaired": repaired })
+        });
         json!({
             "subject": damage.subject,
             "problem": damage.problem,
@@ -233,13 +249,15 @@ mod tests {
             affected: vec![Affected { snapshot, path: "src/a".into() }, Affected { snapshot, path: String::new() }],
             affected_more: 1234,
         };
-        let report = VerifyReport { damage: vec![damage], ..VerifyReport::default() };
+        let repaired = [(snapshot, SessionId::new([0xcd; 32]))].into();
+        let report = VerifyReport { damage: vec![damage], repaired, ..VerifyReport::default() };
         let text = text(&report, ReadData::All);
         assert!(text.contains("packs/aa/1: its bytes hash to another name"), "{text}");
-        assert!(text.contains("touches snapshot abababab: src/a"), "{text}");
+        assert!(text.contains("touches snapshot abababab: src/a (a repaired snapshot cdcdcdcd exists)"), "{text}");
         assert!(text.contains("touches snapshot abababab: all of it"), "{text}");
         assert!(text.contains("and 1,234 more paths"), "{text}");
         assert!(text.contains("DAMAGE was found: 1 thing, told above"), "{text}");
+        assert!(text.contains("`lakebed repair --read-data` shows"), "{text}");
     }
 
     #[test]

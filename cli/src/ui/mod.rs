@@ -199,7 +199,7 @@ mod tests {
             "Error: The object `lakebed.json` is damaged\n\
              Caused by:\n\
              1: it cannot be decompressed: bad magic\n\
-             Hint: run `lakebed verify --read-data`; other snapshots are not affected unless it says so\n"
+             Hint: `lakebed verify --read-data` tells what is affected, `lakebed repair --read-data` what can be put right\n"
         );
         assert_eq!(error_text(&CliError::usage("Give a path")), "Error: Give a path\n");
     }

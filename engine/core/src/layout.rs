@@ -25,9 +25,11 @@ pub const RUNS: &str = "runs/";
 pub const GC: &str = "gc/";
 /// Prefix of verification ledgers.
 pub const LEDGER: &str = "ledger/";
+/// Prefix of damaged objects that were moved aside.
+pub const QUARANTINE: &str = "quarantine/";
 
 fn key(name: String) -> ObjectKey {
-    // every name here is made of a constant prefix and of hexadecimal digits, so it is always valid
+    // every name here is made of a constant prefix and of hexadecimal digits, or of another key, so it is always valid
     #[expect(clippy::expect_used)]
     ObjectKey::new(name).expect("a valid object key")
 }
@@ -139,6 +141,14 @@ pub fn parse_gc(key: &ObjectKey) -> Option<(u64, GcObject)> {
         GcObject::Done => done(generation),
     };
     (same == *key).then_some((generation, object))
+}
+
+/// Returns the key that a damaged object is moved to; `number` tells several of one name apart.
+pub fn quarantine(object: &ObjectKey, number: u32) -> ObjectKey {
+    match number {
+        0 => key(format!("{QUARANTINE}{object}")),
+        _ => key(format!("{QUARANTINE}{object}.{number}")),
+    }
 }
 
 /// Returns the last part of a key: the id that an object is named by.

@@ -34,12 +34,13 @@ pub enum PruneStep {
     ChoosePacks,
     /// Put the lists of condemned packs. They are never taken back.
     PublishCondemned,
-    /// Only now list the sessions, and put the list of those to wait for.
+    /// Only now list the sessions, and put the list of those to wait for, which also names the condemned lists that it is
+    /// good for and the snapshots that are condemned by then. Only packs of those lists are deleted.
     ListSessions,
     /// Wait until each of those has committed or was expired.
     AwaitSessions,
     /// List the snapshots again, until two listings are equal, and mark again from all of them but those that were
-    /// condemned before the packs were chosen.
+    /// condemned before the sessions were listed.
     ListSnapshotsAgain,
     /// Copy what is live and lies only in condemned packs, and publish the segments of the copies.
     CopyLive,
@@ -47,7 +48,8 @@ pub enum PruneStep {
     PublishRemovals,
     /// Delete those packs.
     DeletePacks,
-    /// Delete the records of condemned snapshots: the snapshot itself first, then what says that it is forgotten.
+    /// Delete the records of condemned snapshots: the snapshot itself first, then what says that it is forgotten. They
+    /// stay while another generation has condemned packs: its prune may be listing the snapshots.
     DeleteSnapshots,
     /// Put the done mark, then delete what the generation needed.
     MarkDone,

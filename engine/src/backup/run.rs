@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lakebed_core::chunker::Chunker;
 use lakebed_core::codec::compress::FrameContent;
-use lakebed_core::id::{PackId, SessionId, TreeId};
+use lakebed_core::id::{SessionId, TreeId};
 use lakebed_core::monitor::{Monitor, Phase};
 use lakebed_core::protocol::WriterStep;
 use lakebed_core::record::RECORD_VERSION;
@@ -21,8 +21,8 @@ use super::directory::{DirNode, Work};
 use super::parent::{Base, Comparison, choose};
 use super::queue::{Next, Queue};
 use super::{BackupOptions, BackupReport, Request};
+use crate::check::segments_are_lost;
 use crate::error::{Error, Result};
-use crate::index::Index;
 use crate::repository::{BlobReader, ChunkStore, FrameBuilder, RateLimit, Repository, SessionHandle, SnapshotInfo};
 use crate::source::Mount;
 
@@ -59,7 +59,7 @@ pub(super) struct Run<'a> {
     pub(super) chunker: Chunker,
     pub(super) queue: Queue<Work>,
     pub(super) comparisons: Vec<Comparison>,
-    /// A pack or a segment is missing: no chunk counts as present before it was looked up.
+    /// A pack or a segment is missing, or was damaged once: no chunk counts as present before it was looked up.
     pub(super) distrust: bool,
     pub(super) counts: Counts,
     pub(super) failures: Mutex<Vec<Failure>>,
@@ -390,7 +390,8 @@ fn run_session(
         distrust: request.distrust
             || missing > 0
             || index.lacks_segments()
-            || segments_are_lost(repository, &index, &listed)?,
+            || segments_are_lost(repository, &index, &listed)?
+            || repository.has_lost_packs()?,
         counts: Counts::default(),
         failures: Mutex::default(),
         failed: Mutex::default(),
@@ -438,27 +439,6 @@ fn run_session(
         monitor.warn(&format!("the local index was not kept: {}", crate::error_chain(&error)));
     }
     Ok(Finished { report, dead, ended })
-}
-
-/// Tells whether a pack that no segment describes was written by a session that committed: then its segment is lost. What
-/// a killed or a running session has written is in no segment either, and no snapshot needs it.
-fn segments_are_lost(repository: &Repository, index: &Index, listed: &HashMap<PackId, u64>) -> Result<bool> {
-    let mut sessions = BTreeSet::new();
-    for pack in index.unknown_packs(listed) {
-        match crate::index_rebuild::read_trailer(repository.store(), pack, listed[&pack]) {
-            Ok(trailer) => sessions.insert(trailer.session),
-            // it went meanwhile, or nobody can read it
-            Err(_) => continue,
-        };
-    }
-    for session in sessions {
-        match repository.read_snapshot(session) {
-            Ok(None) => {}
-            Err(Error::Storage(error)) if error.is_not_found() => {}
-            Ok(Some(_)) | Err(_) => return Ok(true),
-        }
-    }
-    Ok(false)
 }
 
 fn snapshot(

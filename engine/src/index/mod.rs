@@ -19,7 +19,7 @@ use lakebed_core::codec::frame::{FrameKind, FrameScratch};
 use lakebed_core::id::{PackId, SegmentId};
 use lakebed_core::layout;
 use lakebed_core::monitor::{Monitor, Phase, Progress};
-use lakebed_core::pack::{BlobId, PackInfo, PackKind, Removal, decode_removal, decode_segment};
+use lakebed_core::pack::{BlobId, FrameInfo, PackInfo, PackKind, Removal, decode_removal, decode_segment};
 
 use crate::error::{Error, Result};
 use crate::repository::Store;
@@ -79,19 +79,17 @@ impl Place {
 /// Calls `each` for everything that a pack holds.
 fn places(number: PackNumber, pack: &PackInfo, mut each: impl FnMut(BlobId, Place)) {
     for (frame_offset, frame) in pack.directory.frames_at() {
-        let mut offset = 0;
-        for blob in &frame.blobs {
-            // a pack is smaller than 4 GiB: its decoder and its writer see to it
-            let place = Place {
-                pack: number,
-                frame_offset: frame_offset as u32,
-                frame_len: frame.frame_len,
-                offset,
-                length: blob.length,
-            };
-            each(blob.id, place);
-            offset += blob.length;
-        }
+        // a pack is smaller than 4 GiB: its decoder and its writer see to it
+        places_in(number, frame_offset as u32, frame, &mut each);
+    }
+}
+
+/// Calls `each` for everything that a frame holds.
+fn places_in(pack: PackNumber, frame_offset: u32, frame: &FrameInfo, mut each: impl FnMut(BlobId, Place)) {
+    let mut offset = 0;
+    for blob in &frame.blobs {
+        each(blob.id, Place { pack, frame_offset, frame_len: frame.frame_len, offset, length: blob.length });
+        offset += blob.length;
     }
 }
 
@@ -392,7 +390,6 @@ impl Index {
                 id: pack.id,
                 kind: pack.directory.kind,
                 size_bytes: pack.size_bytes,
-                session: pack.directory.session,
                 usable: !unusable.contains(&pack.id),
             };
             numbered.push((state.packs.add(entry), pack));
@@ -450,15 +447,38 @@ impl Index {
         Ok(all)
     }
 
+    /// Returns the packs that a chunk or node lies in, also those that cannot be used.
+    pub(crate) fn packs_with(&self, id: &BlobId) -> Result<Vec<PackId>> {
+        let mut packs = Vec::new();
+        self.with_places_in(
+            id,
+            |_| true,
+            |places| {
+                packs.extend(places.map(|place| place.pack));
+                None
+            },
+        )?;
+        Ok(packs)
+    }
+
     /// Passes the places of a chunk to `take`: first those in memory, then, unless it took one, those in RocksDB.
     fn with_places(
         &self,
         id: &BlobId,
+        take: impl FnMut(&mut dyn Iterator<Item = Location>) -> Option<Location>,
+    ) -> Result<Option<Location>> {
+        self.with_places_in(id, |entry| entry.usable, take)
+    }
+
+    fn with_places_in(
+        &self,
+        id: &BlobId,
+        counts: impl Fn(&PackEntry) -> bool,
         mut take: impl FnMut(&mut dyn Iterator<Item = Location>) -> Option<Location>,
     ) -> Result<Option<Location>> {
         let state = self.read_state();
         let locate = |place: Place| {
-            let entry = state.packs.get(place.pack).filter(|entry| entry.usable)?;
+            let entry = state.packs.get(place.pack).filter(|entry| counts(entry))?;
             Some(Location {
                 pack: entry.id,
                 frame_offset: place.frame_offset,
@@ -504,10 +524,34 @@ impl Index {
         self.read_state().passed_over
     }
 
-    /// Returns those of the listed packs that no segment describes.
+    /// Returns those of the listed packs that no segment describes and none removes.
     pub fn unknown_packs(&self, listed: &HashMap<PackId, u64>) -> Vec<PackId> {
         let state = self.read_state();
-        listed.keys().copied().filter(|id| state.packs.number_of(id).is_none()).collect()
+        let is_unknown = |id: &PackId| state.packs.number_of(id).is_none() && !state.removed.contains(id);
+        listed.keys().copied().filter(is_unknown).collect()
+    }
+
+    /// Tells whether a removal segment names a pack.
+    pub(crate) fn is_removed(&self, pack: &PackId) -> bool {
+        self.read_state().removed.contains(pack)
+    }
+
+    /// Takes what was found in a pack for what is in it, whatever segments say. Only this process knows of it, so that it
+    /// can be asked what would be there; nothing may be folded afterwards.
+    pub(crate) fn assume<'a>(
+        &self,
+        pack: PackId,
+        size_bytes: u64,
+        kind: PackKind,
+        frames: impl Iterator<Item = (u64, &'a FrameInfo)>,
+    ) {
+        let mut state = self.write_state();
+        let number = state.packs.put_beside(PackEntry { id: pack, kind, size_bytes, usable: true });
+        for (offset, frame) in frames {
+            // what lies further back no writer of ours has put there
+            let Ok(offset) = u32::try_from(offset) else { continue };
+            places_in(number, offset, frame, |id, place| state.overlay.entry(id).or_default().push(place));
+        }
     }
 
     /// Makes what was folded durable, so that the next open need not fold it again.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use lakebed_core::id::{PackId, SessionId};
+use lakebed_core::id::PackId;
 use lakebed_core::pack::PackKind;
 
 /// A pack's number in the local index. Numbers are never used again.
@@ -17,8 +17,6 @@ pub struct PackEntry {
     pub kind: PackKind,
     /// Size of the whole object in bytes.
     pub size_bytes: u64,
-    /// The session that wrote it.
-    pub session: SessionId,
     /// It is in storage at its size, as far as that was looked at, and not condemned.
     pub usable: bool,
 }
@@ -45,6 +43,17 @@ impl PackTable {
     pub(super) fn add(&mut self, entry: PackEntry) -> PackNumber {
         let number = self.next;
         self.insert(number, entry);
+        number
+    }
+
+    /// Enters what else is known of a pack that may be there already: that is not used then.
+    pub(super) fn put_beside(&mut self, entry: PackEntry) -> PackNumber {
+        if let Some(known) = self.numbers.get(&entry.id).and_then(|number| self.by_number.get_mut(number)) {
+            known.usable = false;
+        }
+        let number = self.next;
+        self.by_number.insert(number, entry);
+        self.skip(number);
         number
     }
 

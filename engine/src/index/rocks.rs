@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use lakebed_core::id::{PackId, RepositoryId, SegmentId, SessionId};
+use lakebed_core::id::{PackId, RepositoryId, SegmentId};
 use lakebed_core::pack::{BlobId, PackInfo, PackKind, Removal};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, FlushOptions, IteratorMode,
@@ -227,7 +227,6 @@ impl Rocks {
             let mut value = pack.id.as_bytes().to_vec();
             value.push(kind_code(pack.directory.kind));
             value.extend_from_slice(&pack.size_bytes.to_le_bytes());
-            value.extend_from_slice(pack.directory.session.as_bytes());
             batch.put_cf(families, number.to_be_bytes(), value);
             places(number, pack, |id, place| batch.merge_cf(chunks, id.as_bytes(), place.encode()));
         }
@@ -311,13 +310,11 @@ impl Rocks {
                 return Some(());
             }
             let (id, rest) = value.split_at_checked(32)?;
-            let (kind, rest) = rest.split_first()?;
-            let (size, session) = rest.split_at_checked(8)?;
+            let (kind, size) = rest.split_first()?;
             let entry = PackEntry {
                 id: PackId::from_slice(id)?,
                 kind: if *kind == kind_code(PackKind::Tree) { PackKind::Tree } else { PackKind::Data },
                 size_bytes: u64::from_le_bytes(size.try_into().ok()?),
-                session: SessionId::from_slice(session)?,
                 usable: true,
             };
             all.push((number, Some(entry)));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lakebed_core::codec::compress::{Compression, FrameContent};
-use lakebed_core::id::{ChunkId, SessionId, TreeId};
+use lakebed_core::id::{ChunkId, PackId, SessionId, TreeId};
 use lakebed_core::pack::{BlobId, PackInfo, PackKind};
 use lakebed_core::record::tree::NodeSink;
 
@@ -52,6 +52,8 @@ pub(crate) struct ChunkStore {
     repository: Repository,
     index: Arc<Index>,
     in_flight: InFlight,
+    /// Packs that the index knows and nothing counts as present in.
+    without: HashSet<PackId>,
     writers: Option<(PackWriter, PackWriter)>,
     nodes: Mutex<FrameBuilder>,
     compression: Compression,
@@ -81,6 +83,7 @@ impl ChunkStore {
             repository: repository.clone(),
             index,
             in_flight: InFlight::default(),
+            without: HashSet::new(),
             writers,
             nodes: Mutex::new(FrameBuilder::new(FrameContent::Metadata)),
             compression,
@@ -91,13 +94,20 @@ impl ChunkStore {
         })
     }
 
+    /// Counts nothing as present that lies in these packs only, however well they can be read: they are condemned, and
+    /// the index was not told so, since what is in them is still needed for reading.
+    pub(crate) fn without(mut self, packs: HashSet<PackId>) -> Self {
+        self.without = packs;
+        self
+    }
+
     pub(crate) fn chunk_id(&self, plain: &[u8]) -> ChunkId {
         self.store.keys().chunk_id(plain)
     }
 
     /// Tells whether the caller has to store a chunk: nobody has it and nobody is at it.
     pub(crate) fn claim(&self, id: ChunkId, length: u64) -> Result<bool> {
-        let new = self.index.lookup(&id.into())?.is_none() && self.in_flight.claim(id.into());
+        let new = !self.is_present(&id.into())? && self.in_flight.claim(id.into());
         let count = if new { &self.counts.new } else { &self.counts.deduplicated };
         count.fetch_add(length, Ordering::Relaxed);
         Ok(new)
@@ -105,7 +115,19 @@ impl ChunkStore {
 
     /// Tells whether the repository has a chunk, in a pack that can be used.
     pub(crate) fn has(&self, id: ChunkId) -> Result<bool> {
-        Ok(self.index.lookup(&id.into())?.is_some())
+        self.is_present(&id.into())
+    }
+
+    fn is_present(&self, id: &BlobId) -> Result<bool> {
+        match self.without.is_empty() {
+            true => Ok(self.index.lookup(id)?.is_some()),
+            false => Ok(self.index.lookup_all(id)?.iter().any(|place| !self.without.contains(&place.pack))),
+        }
+    }
+
+    /// Stores a frame of chunks or nodes, whoever has them already.
+    pub(crate) fn store_again(&self, kind: PackKind, frame: &FrameBuilder) -> Result<()> {
+        self.write(kind, frame)
     }
 
     /// Stores a full frame of chunks.
@@ -129,7 +151,7 @@ impl ChunkStore {
 
     fn put_node(&self, plain: &[u8]) -> Result<TreeId> {
         let id = self.store.keys().tree_id(plain);
-        if self.index.lookup(&id.into())?.is_some() || !self.in_flight.claim(id.into()) {
+        if self.is_present(&id.into())? || !self.in_flight.claim(id.into()) {
             return Ok(id);
         }
         let full = {
@@ -161,6 +183,11 @@ impl ChunkStore {
     /// Makes everything stored so far durable and publishes it: packs, then segments, then the local index. Nobody may
     /// store frames meanwhile.
     pub(crate) fn publish(&self) -> Result<()> {
+        self.publish_checked(&|_| Ok(()))
+    }
+
+    /// The same, after `check` has found each new pack good, as it lies in storage.
+    pub(crate) fn publish_checked(&self, check: &dyn Fn(&PackInfo) -> Result<()>) -> Result<()> {
         let nodes = {
             let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *nodes, FrameBuilder::new(FrameContent::Metadata))
@@ -175,6 +202,7 @@ impl ChunkStore {
             return Ok(());
         }
         self.store.storage().sync()?;
+        packs.iter().try_for_each(check)?;
         self.publish_segments(&packs)?;
         self.in_flight.clear();
         Ok(())

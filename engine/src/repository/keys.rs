@@ -91,7 +91,7 @@ impl Repository {
     }
 
     /// Tells whether another slot than this one is there and whole.
-    fn has_other_slot(&self, id: KeySlotId) -> Result<bool> {
+    pub(crate) fn has_other_slot(&self, id: KeySlotId) -> Result<bool> {
         for other in self.store.list_ids::<KeySlotId>(layout::KEYS)?.into_iter().filter(|other| *other != id) {
             let slot = match self.store.storage().get(&layout::key_slot(other)) {
                 Ok(bytes) => KeySlot::decode(other, &bytes),

@@ -5,6 +5,7 @@ mod generations;
 mod keys;
 mod limit;
 mod open;
+mod quarantine;
 mod reader;
 mod segments;
 mod session_state;
@@ -32,6 +33,7 @@ pub(crate) use structure::{Step, is_whole};
 pub(crate) use tombstones::TombstoneState;
 pub(crate) use writer::{FrameBuilder, PackWriter, measure_frame};
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -117,7 +119,7 @@ impl Repository {
     /// Storage, a damaged object, or another process holds the index.
     pub fn rebuild_index(&self, read_packs: bool, monitor: &dyn Monitor) -> Result<Index> {
         if read_packs {
-            crate::index_rebuild::publish_unknown_packs(self, monitor)?;
+            crate::index_rebuild::publish_unknown_packs(self, &HashSet::new(), monitor)?;
         }
         Index::rebuild(&self.store, &self.index_options(), monitor)
     }

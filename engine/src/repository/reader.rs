@@ -2,7 +2,7 @@
 //!
 //! Every byte that is read is checked: the seal of its frame, then the hash that names it.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -71,6 +71,11 @@ impl BlobReader {
     /// Returns the index.
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// Returns the index, to be kept.
+    pub(crate) fn shared_index(&self) -> Arc<Index> {
+        self.index.clone()
     }
 
     /// Returns the objects.
@@ -192,6 +197,13 @@ impl BlobReader {
             return Err(wrong());
         }
         Ok(read(plain))
+    }
+
+    /// Tells whether a chunk or node can be read from a pack that is not one of these.
+    pub(crate) fn is_readable_outside(&self, id: BlobId, kind: PackKind, packs: &HashSet<PackId>) -> Result<bool> {
+        let places = self.index.lookup_all(&id)?;
+        let mut others = places.iter().filter(|place| !packs.contains(&place.pack));
+        Ok(others.any(|place| self.with_blob_at(id, kind, place, &mut |_| ()).is_ok()))
     }
 
     /// Passes the bytes of a chunk to `read`.

@@ -154,7 +154,11 @@ impl Repository {
                 Err(error) => catalogue.damaged.push((layout::snapshot(id), error)),
             }
         }
-        catalogue.snapshots.sort_by_key(|info| (info.snapshot.time, info.id));
+        catalogue.snapshots.sort_by_key(|info| {
+            // a snapshot made of another one stands for the same moment, and in its place
+            let Snapshot { time, original, summary, .. } = &info.snapshot;
+            (*time, original.is_some(), summary.finished, info.id)
+        });
         Ok(catalogue)
     }
 

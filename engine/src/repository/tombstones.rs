@@ -118,6 +118,21 @@ impl Repository {
         }
     }
 
+    /// Forgets a snapshot, unless it is forgotten already. Its data stay until a prune has freed them.
+    ///
+    /// # Errors
+    /// Storage.
+    pub(crate) fn forget_one(&self, id: SnapshotId, reason: &str) -> Result<()> {
+        let number = match self.tombstones()?.get(&id) {
+            Some(newest) if newest.hides() => return Ok(()),
+            Some(newest) => newest.number + 1,
+            None => 0,
+        };
+        // whoever has forgotten it at the same time has done so too
+        self.put_tombstone(id, number, reason)?;
+        Ok(self.store.storage().sync()?)
+    }
+
     /// Resolves a tombstone one way, unless it was resolved before; returns which way it went. It is durable after a sync.
     ///
     /// # Errors

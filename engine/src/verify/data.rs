@@ -1,28 +1,22 @@
 //! The data: packs read from front to back, hashed, opened, and compared with what is said of them.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
-use lakebed_core::codec::frame::{
-    DIRECTORY_NUMBER, FRAME_HEADER_LEN, FrameHeader, FrameKind, FrameName, OpenFrame, open_frame,
-};
-use lakebed_core::hash::{ObjectHasher, object_hash};
+use lakebed_core::codec::frame::{FrameKind, FrameName, OpenFrame, open_frame};
+use lakebed_core::hash::object_hash;
 use lakebed_core::id::{ContentId, PackId, SegmentId};
 use lakebed_core::layout;
 use lakebed_core::monitor::{Monitor, Phase, Progress};
-use lakebed_core::pack::{BlobId, BlobInfo, FrameInfo, PackDirectory, PackKind, TRAILER_LEN, Trailer, decode_segment};
+use lakebed_core::pack::{BlobId, PackDirectory, decode_segment};
 use lakebed_core::record::tree::Content;
 use rayon::prelude::*;
 
 use super::structure::{Checked, problem};
 use super::{ReadData, VerifyOptions};
+use crate::check::{PacksRead, read_packs};
 use crate::error::{Error, Result};
 use crate::query::join;
 use crate::repository::{BlobReader, Repository};
-
-/// Bytes read at once. A pack is never held whole.
-const READ_BYTES: usize = 2 << 20;
 
 pub(super) fn check(
     repository: &Repository,
@@ -40,40 +34,17 @@ pub(super) fn check(
         }
         _ => u64::MAX,
     };
-    let good = Mutex::new(Vec::new());
-    let bad = Mutex::new(Vec::new());
-    let read = AtomicU64::new(0);
-    let next = AtomicUsize::new(0);
-    let results = checked.pool.broadcast(|_| {
-        // strictly in order, the oldest first; the clock is looked at before each pack
-        while let Some(&(id, size)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if monitor.is_cancelled() {
-                return Err(Error::Interrupted);
-            }
-            if repository.clock().monotonic_ns() >= deadline_ns {
-                break;
-            }
-            let expected = checked.described.get(&id);
-            match check_pack(&checked.reader, id, size, expected) {
-                Ok(()) => good.lock().unwrap_or_else(PoisonError::into_inner).push(id),
-                Err(Error::Storage(error)) if error.is_not_found() => continue,
-                Err(error) => bad.lock().unwrap_or_else(PoisonError::into_inner).push((id, size, error)),
-            }
-            read.fetch_add(size, Ordering::Relaxed);
-            monitor.advance(Progress { entries: 1, bytes: size });
-        }
-        Ok(())
-    });
-    results.into_iter().collect::<Result<()>>()?;
-    let good = good.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // strictly in order, the oldest first; the clock is looked at before each pack
+    let goes_on = || repository.clock().monotonic_ns() < deadline_ns;
+    let (reader, described) = (&checked.reader, &checked.records.described);
+    let PacksRead { good, bad, bytes } = read_packs(reader, &checked.pool, &chosen, described, &goes_on, monitor)?;
     checked.report.packs_read = good.len() as u64;
-    checked.report.bytes_read = read.load(Ordering::Relaxed);
-    let bad = bad.into_inner().unwrap_or_else(PoisonError::into_inner);
+    checked.report.bytes_read = bytes;
     let mut unreadable = None;
     let bad_packs: HashSet<PackId> = bad.iter().map(|(id, _, _)| *id).collect();
     for (id, size, error) in bad {
         // what was good once is not good any more
-        checked.ledger.packs.remove(&id);
+        checked.records.ledger.packs.remove(&id);
         let problem = match problem(error) {
             Ok(problem) => problem,
             // one pack that we may not look at does not hide what was found of the others
@@ -113,7 +84,7 @@ fn choose(repository: &Repository, options: &VerifyOptions, checked: &Checked) -
         ReadData::Budget { bytes, .. } => {
             // a clock that was ahead must not keep a pack from being read until the others have caught up
             let now = checked.report.started;
-            packs.sort_by_key(|(id, _)| checked.ledger.packs.get(id).copied().filter(|time| *time <= now));
+            packs.sort_by_key(|(id, _)| checked.records.ledger.packs.get(id).copied().filter(|time| *time <= now));
             Ok(first_bytes(packs, bytes.unwrap_or(u64::MAX)))
         }
     }
@@ -134,129 +105,6 @@ fn shuffle(packs: &mut [(PackId, u64)], repository: &Repository) -> Result<()> {
     let seed = crate::repository::draw(repository.random())?;
     packs.sort_by_cached_key(|(id, _)| *object_hash(&[&seed[..], id.as_bytes()].concat()).as_bytes());
     Ok(())
-}
-
-/// Reads a pack from front to back in bounded pieces.
-struct PackReader<'a> {
-    reader: &'a BlobReader,
-    id: PackId,
-    size: u64,
-    /// Where the buffer begins in the pack.
-    offset: u64,
-    buffer: Vec<u8>,
-    next: Vec<u8>,
-    hasher: ObjectHasher,
-}
-
-impl PackReader<'_> {
-    /// Makes `length` bytes from the current place on available, as far as the pack reaches.
-    fn fill(&mut self, length: usize) -> Result<()> {
-        while self.buffer.len() < length {
-            let at = self.offset + self.buffer.len() as u64;
-            let left = self.size - at;
-            if left == 0 {
-                return Ok(());
-            }
-            let piece = left.min(READ_BYTES.max(length - self.buffer.len()) as u64) as usize;
-            let storage = self.reader.store().storage();
-            storage.get_range(&layout::pack(self.id), at, piece, &mut self.next)?;
-            self.hasher.update(&self.next);
-            self.buffer.extend_from_slice(&self.next);
-        }
-        Ok(())
-    }
-
-    fn consume(&mut self, length: usize) {
-        self.buffer.drain(..length);
-        self.offset += length as u64;
-    }
-}
-
-/// Checks a whole pack: its name, its frames, its directory, and that the segments say the same of it.
-fn check_pack(reader: &BlobReader, id: PackId, size: u64, described: Option<&[u8; 32]>) -> Result<()> {
-    let key = layout::pack(id);
-    let invalid =
-        |why: &str| Error::Record { key: key.clone(), source: lakebed_core::wire::DecodeError::invalid("pack", why) };
-    let buffer = Vec::with_capacity(2 * READ_BYTES);
-    let mut pack =
-        PackReader { reader, id, size, offset: 0, buffer, next: Vec::new(), hasher: ObjectHasher::default() };
-    let mut frames: Vec<FrameInfo> = Vec::new();
-    let mut frame = OpenFrame::default();
-    let mut first_problem = None;
-    loop {
-        pack.fill(FRAME_HEADER_LEN)?;
-        let header = match FrameHeader::decode(&pack.buffer) {
-            Ok(header) => header,
-            Err(error) => {
-                first_problem.get_or_insert(Error::DamagedFrame {
-                    pack: id,
-                    offset: pack.offset,
-                    source: error.into(),
-                });
-                break;
-            }
-        };
-        if header.number == DIRECTORY_NUMBER && header.kind == FrameKind::PackDirectory {
-            break;
-        }
-        let kind = if header.kind == FrameKind::Nodes { PackKind::Tree } else { PackKind::Data };
-        let frame_len = header.frame_len();
-        pack.fill(frame_len)?;
-        let opened = match pack.buffer.get(..frame_len) {
-            Some(bytes) => reader.open_bytes(id, pack.offset, kind, bytes, &mut frame),
-            None => Err(invalid("it ends within a frame")),
-        };
-        if let Err(error) = opened {
-            first_problem.get_or_insert(error);
-            break;
-        }
-        let keys = reader.store().keys();
-        let blobs = frame.chunks().map(|plain| BlobInfo { id: kind.blob_id(keys, plain), length: plain.len() as u32 });
-        frames.push(FrameInfo { number: header.number, frame_len: frame_len as u32, blobs: blobs.collect() });
-        pack.consume(frame_len);
-    }
-    // the rest is read in any case, so that the hash of the whole can be told
-    let rest = usize::try_from(size - pack.offset).unwrap_or(usize::MAX);
-    if first_problem.is_none() {
-        pack.fill(rest)?;
-    } else {
-        while pack.offset + (pack.buffer.len() as u64) < size {
-            pack.consume(pack.buffer.len());
-            pack.fill(1)?;
-        }
-    }
-    let found = pack.hasher.finish();
-    if found.as_bytes() != id.as_bytes() {
-        let found = lakebed_core::id::to_hex(&found.as_bytes()[..4]);
-        return Err(first_problem.unwrap_or(Error::WrongHash { key, found }));
-    }
-    if let Some(error) = first_problem {
-        return Err(error);
-    }
-    let directory = open_tail(reader, &pack.buffer).ok_or_else(|| invalid("its directory cannot be read"))??;
-    if directory.frames != frames {
-        return Err(invalid("its directory names other chunks than its frames hold"));
-    }
-    let hash = *object_hash(&directory.encode()).as_bytes();
-    match described {
-        Some(expected) if *expected != hash => Err(invalid("an index segment says other things of it than it does")),
-        _ => Ok(()),
-    }
-}
-
-/// Opens the directory in the last bytes of a pack.
-fn open_tail(reader: &BlobReader, tail: &[u8]) -> Option<Result<PackDirectory>> {
-    let (sealed, trailer) = tail.split_at_checked(tail.len().checked_sub(TRAILER_LEN)?)?;
-    let failed = |source: lakebed_core::codec::frame::FrameError| Error::FrameCheck { source };
-    let trailer = match Trailer::decode(trailer) {
-        Ok(trailer) => trailer,
-        Err(error) => return Some(Err(failed(error.into()))),
-    };
-    if trailer.directory_len as usize != sealed.len() {
-        return None;
-    }
-    let store = reader.store();
-    Some(store.with_scratch(|scratch| trailer.open_directory(store.keys(), sealed, scratch).map_err(failed)))
 }
 
 /// Returns what cannot be read of a damaged pack, by trying each frame that it should have.
@@ -323,7 +171,7 @@ fn described_directory(reader: &BlobReader, id: PackId) -> Result<Option<PackDir
 pub(super) fn check_whole_files(checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
     let mut contents: HashMap<ContentId, (lakebed_core::record::tree::Entry, Vec<u8>)> = HashMap::new();
     let mut roots = HashSet::new();
-    for (_, snapshot) in &checked.snapshots {
+    for (_, snapshot) in &checked.records.snapshots {
         if !roots.insert(snapshot.root) {
             continue;
         }

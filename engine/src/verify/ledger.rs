@@ -42,10 +42,10 @@ pub(super) fn enter(
 ) -> Result<()> {
     let now = checked.report.started.max(repository.clock().now());
     for id in good {
-        checked.ledger.packs.insert(*id, now);
+        checked.records.ledger.packs.insert(*id, now);
     }
     let packs = &checked.packs;
-    checked.ledger.packs.retain(|id, _| packs.contains_key(id));
+    checked.records.ledger.packs.retain(|id, _| packs.contains_key(id));
     checked.report.coverage = Some(coverage(checked, now));
     if good.is_empty() && !found_bad {
         return Ok(());
@@ -68,9 +68,9 @@ pub(super) fn enter(
 
 fn write(repository: &Repository, checked: &Checked) -> Result<()> {
     let store = repository.store();
-    store.put_hashed(FrameKind::Ledger, layout::LEDGER, &checked.ledger.encode(), repository.random())?;
+    store.put_hashed(FrameKind::Ledger, layout::LEDGER, &checked.records.ledger.encode(), repository.random())?;
     store.storage().sync()?;
-    for key in &checked.ledger_objects {
+    for key in &checked.records.ledger_objects {
         match store.storage().delete(key) {
             // where nothing may be deleted they stay: joining them again changes nothing
             Err(error) if !error.is_not_found() && error.kind != StorageErrorKind::PermissionDenied => {
@@ -87,7 +87,7 @@ fn coverage(checked: &Checked, now: Timestamp) -> Coverage {
     let mut oldest = None;
     for (id, size) in &checked.packs {
         coverage.bytes += size;
-        if let Some(&time) = checked.ledger.packs.get(id) {
+        if let Some(&time) = checked.records.ledger.packs.get(id) {
             coverage.packs_verified += 1;
             coverage.bytes_verified += size;
             oldest = Some(oldest.map_or(time, |oldest: Timestamp| oldest.min(time)));

@@ -9,6 +9,7 @@ mod data;
 mod ledger;
 mod structure;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lakebed_core::id::SnapshotId;
@@ -18,6 +19,7 @@ use lakebed_core::time::Timestamp;
 use crate::error::Result;
 use crate::repository::Repository;
 
+pub use crate::check::{AFFECTED_MAX, Affected};
 pub use ledger::Coverage;
 
 /// How much data is read.
@@ -50,15 +52,6 @@ pub struct VerifyOptions {
     pub threads: usize,
 }
 
-/// A part of a snapshot that damage touches.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Affected {
-    /// The snapshot.
-    pub snapshot: SnapshotId,
-    /// The path in it, as escaped text; empty for the whole snapshot.
-    pub path: String,
-}
-
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
@@ -71,9 +64,6 @@ pub struct Damage {
     /// How many more it touches.
     pub affected_more: u64,
 }
-
-/// No more paths are listed for one damage.
-pub const AFFECTED_MAX: usize = 100;
 
 /// What a verification found.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -98,6 +88,8 @@ pub struct VerifyReport {
     pub unreferenced_packs: u64,
     /// What is wrong.
     pub damage: Vec<Damage>,
+    /// Of the snapshots that damage touches, those of which a repair has made another one that it does not touch.
+    pub repaired: BTreeMap<SnapshotId, SnapshotId>,
     /// How much was verified when, where data were read.
     pub coverage: Option<Coverage>,
     /// When the verification began.
@@ -127,6 +119,7 @@ impl Repository {
             data::check_whole_files(&mut checked, monitor)?;
         }
         structure::locate(&mut checked, monitor)?;
+        structure::find_repaired(self, &mut checked)?;
         Ok(checked.report)
     }
 }

@@ -1,24 +1,17 @@
 //! The structure: every record, every tree, and that every chunk a tree needs lies in a pack that is there.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use lakebed_core::codec::frame::FrameKind;
-use lakebed_core::id::{ContentId, KeySlotId, LedgerId, PackId, SegmentId, SnapshotId, TreeId};
+use lakebed_core::id::{ContentId, PackId, SnapshotId, TreeId};
 use lakebed_core::layout;
 use lakebed_core::monitor::{Monitor, Phase, Progress};
-use lakebed_core::pack::{BlobId, decode_removal, decode_segment};
-use lakebed_core::record::Record;
-use lakebed_core::record::gc::{Awaited, Claim, Condemnation, Done, Resolution, Tombstone};
-use lakebed_core::record::key_slot::KeySlot;
-use lakebed_core::record::ledger::Ledger;
-use lakebed_core::record::session::{Expiry, Run, Session};
-use lakebed_core::record::snapshot::{Annotation, Snapshot};
+use lakebed_core::pack::BlobId;
 use lakebed_core::record::tree::{Content, Entry, Extent};
-use lakebed_core::storage::ObjectKey;
 use rayon::prelude::*;
 
 use super::{AFFECTED_MAX, Affected, Damage, VerifyOptions, VerifyReport};
+use crate::check::{Records, compare_packs};
 use crate::error::{Error, Result};
 use crate::query::join;
 use crate::repository::{BlobReader, Repository, Step};
@@ -30,12 +23,8 @@ pub(super) struct Checked {
     pub(super) pool: rayon::ThreadPool,
     /// Packs in storage with their sizes.
     pub(super) packs: HashMap<PackId, u64>,
-    /// Hash of the directory of each pack as the segments have it.
-    pub(super) described: HashMap<PackId, [u8; 32]>,
-    pub(super) snapshots: Vec<(SnapshotId, Snapshot)>,
-    /// Joined from every ledger that can be read.
-    pub(super) ledger: Ledger,
-    pub(super) ledger_objects: Vec<ObjectKey>,
+    /// What the other objects say. Snapshots that were condemned are not among them.
+    pub(super) records: Records,
     /// Chunks and nodes that are missing or damaged, with the damage that it is.
     pub(super) bad_blobs: HashMap<BlobId, usize>,
     /// Contents whose whole hash is wrong, with the damage that it is.
@@ -59,175 +48,49 @@ pub(super) fn problem(error: Error) -> Result<String> {
 
 pub(super) fn check(repository: &Repository, options: &VerifyOptions, monitor: &dyn Monitor) -> Result<Checked> {
     monitor.phase(Phase::VerifyStructure, None);
-    let pool = crate::system::threads(options.threads, "verify")?;
     let index = Arc::new(repository.index(monitor)?);
     let mut checked = Checked {
         report: VerifyReport::default(),
         reader: BlobReader::new(repository.store().clone(), index.clone()),
-        pool,
-        described: HashMap::new(),
-        snapshots: Vec::new(),
-        ledger: Ledger {
-            version: lakebed_core::record::RECORD_VERSION,
-            packs: BTreeMap::new(),
-            unknown: Default::default(),
-        },
-        ledger_objects: Vec::new(),
+        pool: crate::system::threads(options.threads, "verify")?,
+        records: Records::read(repository, monitor)?,
         bad_blobs: HashMap::new(),
         bad_contents: HashMap::new(),
         packs: HashMap::new(),
     };
-    check_records(repository, &mut checked, monitor)?;
+    check_records(&mut checked)?;
     // in this order, beside a backup that goes on: whatever a snapshot that was seen needs was published before it, and
     // whatever a segment describes was stored before it
     index.fold_new(repository.store(), monitor)?;
     checked.packs = repository.store().list_packs()?;
-    check_packs_listed(repository, &mut checked, monitor)?;
+    check_packs(repository, &mut checked, monitor)?;
     check_trees(repository, &mut checked, monitor)?;
     Ok(checked)
 }
 
-/// Reads every object that is no pack.
-fn check_records(repository: &Repository, checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
-    let store = repository.store();
-    for object in store.storage().list("")? {
-        if monitor.is_cancelled() {
-            return Err(Error::Interrupted);
-        }
-        let key = &object.key;
-        let folder = key.as_str().split_inclusive('/').next().unwrap_or_default();
-        let result = match folder {
-            layout::KEYS => check_key_slot(repository, key, monitor),
-            layout::INDEX => check_segment(repository, key, checked),
-            layout::SNAPSHOTS => check_snapshot(repository, key, checked),
-            layout::ANNOTATIONS => store.read_record::<Annotation>(key).map(drop),
-            layout::SESSIONS => store.read_record::<Session>(key).map(drop),
-            layout::RUNS => store.read_record::<Run>(key).map(drop),
-            layout::FORGOTTEN => match layout::last_part(key) {
-                "tombstone" => store.read_record::<Tombstone>(key).map(drop),
-                _ => store.read_record::<Resolution>(key).map(drop),
-            },
-            layout::GC => match layout::last_part(key) {
-                "claim" => store.read_record::<Claim>(key).map(drop),
-                "done" => store.read_record::<Done>(key).map(drop),
-                "awaited" => store.read_record::<Awaited>(key).map(drop),
-                _ => store.read_record::<Condemnation>(key).map(drop),
-            },
-            layout::LEDGER => check_ledger(repository, key, checked),
-            _ if key.as_str() == layout::CONFIG => repository.check_config(),
-            // packs are looked at by themselves; what else lies here is none of ours
-            _ => continue,
-        };
-        match result {
-            Ok(()) => {}
-            // it went while we looked: a session ended, a snapshot was freed
-            Err(Error::Storage(error)) if error.is_not_found() => {}
-            Err(error) => {
-                let whole_snapshot =
-                    (folder == layout::SNAPSHOTS).then(|| layout::last_part(key).parse().ok()).flatten();
-                let number = checked.damage(key.to_string(), problem(error)?);
-                if let Some(snapshot) = whole_snapshot {
-                    checked.report.damage[number].affected.push(Affected { snapshot, path: String::new() });
-                }
-            }
-        }
-        monitor.advance(Progress { entries: 1, bytes: object.size_bytes });
-    }
-    Ok(())
-}
-
-fn check_key_slot(repository: &Repository, key: &ObjectKey, monitor: &dyn Monitor) -> Result<()> {
-    let invalid = |why: &str| lakebed_core::wire::DecodeError::invalid("key slot", why);
-    let record = |source| Error::Record { key: key.clone(), source };
-    let id: KeySlotId = layout::last_part(key).parse().map_err(|_| record(invalid("its name is no id")))?;
-    let slot = KeySlot::decode(id, &repository.store().storage().get(key)?).map_err(record)?;
-    if slot.open_label(repository.store().keys()).is_err() {
-        // its bytes are as they were written: it is whole, and of another key
-        monitor.warn(&format!(
-            "the key slot {} does not belong to this repository: an `init` that was cut off left it; \
-             `lakebed key remove {id}` takes it away",
-            id.short()
-        ));
-    }
-    Ok(())
-}
-
-fn check_segment(repository: &Repository, key: &ObjectKey, checked: &mut Checked) -> Result<()> {
-    let Ok(id) = layout::last_part(key).parse::<SegmentId>() else { return Ok(()) };
-    let store = repository.store();
-    let kinds = [FrameKind::Segment, FrameKind::RemovalSegment];
-    let (kind, plain) =
-        store.with_scratch(|scratch| store.read_hashed(key, id.as_bytes(), &kinds, layout::INDEX, scratch))?;
-    let record = |source| Error::Record { key: key.clone(), source };
-    if kind == FrameKind::RemovalSegment {
-        return decode_removal(&plain).map(drop).map_err(record);
-    }
-    for pack in decode_segment(&plain).map_err(record)? {
-        let hash = *lakebed_core::hash::object_hash(&pack.directory.encode()).as_bytes();
-        checked.described.insert(pack.id, hash);
-    }
-    Ok(())
-}
-
-fn check_snapshot(repository: &Repository, key: &ObjectKey, checked: &mut Checked) -> Result<()> {
-    let Ok(id) = layout::last_part(key).parse::<SnapshotId>() else { return Ok(()) };
-    match repository.store().read_kinds(key, &[FrameKind::Snapshot, FrameKind::Expiry])? {
-        (FrameKind::Snapshot, plain) => {
-            let snapshot = Snapshot::decode(&plain).map_err(|source| Error::Record { key: key.clone(), source })?;
-            if snapshot.session != id {
-                let source = lakebed_core::wire::DecodeError::invalid("snapshot", "it is another session's");
-                return Err(Error::Record { key: key.clone(), source });
-            }
-            checked.snapshots.push((id, snapshot));
-        }
-        (_, plain) => {
-            Expiry::decode(&plain).map_err(|source| Error::Record { key: key.clone(), source })?;
+/// Tells of the objects that are no packs and cannot be read.
+fn check_records(checked: &mut Checked) -> Result<()> {
+    for (key, error) in std::mem::take(&mut checked.records.damaged) {
+        let number = checked.damage(key.to_string(), problem(error)?);
+        if key.as_str().starts_with(layout::SNAPSHOTS)
+            && let Ok(snapshot) = layout::last_part(&key).parse()
+        {
+            checked.report.damage[number].affected.push(Affected { snapshot, path: String::new() });
         }
     }
-    Ok(())
-}
-
-fn check_ledger(repository: &Repository, key: &ObjectKey, checked: &mut Checked) -> Result<()> {
-    let Ok(id) = layout::last_part(key).parse::<LedgerId>() else { return Ok(()) };
-    // one that is damaged is replaced by the next ledger too
-    checked.ledger_objects.push(key.clone());
-    let store = repository.store();
-    let (_, plain) = store
-        .with_scratch(|scratch| store.read_hashed(key, id.as_bytes(), &[FrameKind::Ledger], layout::LEDGER, scratch))?;
-    checked.ledger.join(&Ledger::decode(&plain).map_err(|source| Error::Record { key: key.clone(), source })?);
     Ok(())
 }
 
 /// Compares the packs in storage with those that the index knows.
-fn check_packs_listed(repository: &Repository, checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
-    let index = checked.reader.index();
-    let known = index.packs();
+fn check_packs(repository: &Repository, checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
     checked.report.packs = checked.packs.len() as u64;
     checked.report.pack_bytes = checked.packs.values().sum();
+    for (pack, problem) in compare_packs(repository, checked.reader.index(), &checked.packs, monitor)? {
+        checked.damage(layout::pack(pack).to_string(), problem.to_string());
+    }
+    let index = checked.reader.index();
     index.check_packs(&checked.packs, &HashSet::new());
-    let mut problems = Vec::new();
-    for pack in &known {
-        let expected = pack.size_bytes;
-        match checked.packs.get(&pack.id) {
-            Some(&found) if found == expected => {}
-            Some(found) => problems.push((pack.id, format!("expected {expected} bytes, found {found}"))),
-            None => match repository.store().storage().size(&layout::pack(pack.id)) {
-                Ok(_) => {}
-                Err(error) if error.is_not_found() => problems.push((pack.id, "it is missing".into())),
-                Err(error) => return Err(error.into()),
-            },
-        }
-    }
-    if !problems.is_empty() {
-        // what a prune has removed since is not missed: it said so before it deleted anything
-        index.fold_new(repository.store(), monitor)?;
-        let known: HashSet<PackId> = index.packs().into_iter().map(|pack| pack.id).collect();
-        problems.retain(|(id, _)| known.contains(id));
-    }
-    for (id, problem) in problems {
-        checked.damage(layout::pack(id).to_string(), problem);
-    }
-    let known: HashSet<PackId> = known.into_iter().map(|pack| pack.id).collect();
+    let known: HashSet<PackId> = index.packs().into_iter().map(|pack| pack.id).collect();
     checked.report.unreferenced_packs = checked.packs.keys().filter(|id| !known.contains(id)).count() as u64;
     Ok(())
 }
@@ -236,9 +99,9 @@ fn check_packs_listed(repository: &Repository, checked: &mut Checked, monitor: &
 fn leave_out_condemned(repository: &Repository, checked: &mut Checked) -> Result<bool> {
     let forgotten = repository.forgotten()?;
     let listed: HashSet<SnapshotId> = repository.store().list_ids(layout::SNAPSHOTS)?.into_iter().collect();
-    let before = checked.snapshots.len();
-    checked.snapshots.retain(|(id, _)| forgotten.get(id) != Some(&true) && listed.contains(id));
-    Ok(checked.snapshots.len() < before)
+    let before = checked.records.snapshots.len();
+    checked.records.snapshots.retain(|(id, _)| forgotten.get(id) != Some(&true) && listed.contains(id));
+    Ok(checked.records.snapshots.len() < before)
 }
 
 /// Walks every tree. Where something is missing and snapshots were freed meanwhile, it walks again without them.
@@ -257,11 +120,11 @@ fn check_trees(repository: &Repository, checked: &mut Checked, monitor: &dyn Mon
 
 /// Walks every tree, each node once, and looks every chunk up.
 fn walk_trees(checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
-    checked.report.snapshots = checked.snapshots.len() as u64;
+    checked.report.snapshots = checked.records.snapshots.len() as u64;
     (checked.report.nodes, checked.report.chunks) = (0, 0);
     let mut seen: HashSet<TreeId> = HashSet::new();
     let mut frontier: Vec<TreeId> = Vec::new();
-    for (_, snapshot) in &checked.snapshots {
+    for (_, snapshot) in &checked.records.snapshots {
         if seen.insert(snapshot.root) {
             frontier.push(snapshot.root);
         }
@@ -301,7 +164,7 @@ pub(super) fn locate(checked: &mut Checked, monitor: &dyn Monitor) -> Result<()>
         return Ok(());
     }
     let mut touched: Vec<(usize, Affected)> = Vec::new();
-    for (snapshot, record) in &checked.snapshots {
+    for (snapshot, record) in &checked.records.snapshots {
         if monitor.is_cancelled() {
             return Err(Error::Interrupted);
         }
@@ -316,6 +179,27 @@ pub(super) fn locate(checked: &mut Checked, monitor: &dyn Monitor) -> Result<()>
             damage.affected.push(affected);
         } else {
             damage.affected_more += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Finds live snapshots that were made of those that damage touches and that it does not touch.
+pub(super) fn find_repaired(repository: &Repository, checked: &mut Checked) -> Result<()> {
+    let affected = checked.report.damage.iter().flat_map(|damage| &damage.affected);
+    let touched: BTreeSet<SnapshotId> = affected.map(|affected| affected.snapshot).collect();
+    if touched.is_empty() {
+        return Ok(());
+    }
+    let forgotten = repository.forgotten()?;
+    for (id, snapshot) in &checked.records.snapshots {
+        if let Some(original) = snapshot.original
+            && original.repository == repository.info().id
+            && touched.contains(&original.snapshot)
+            && !touched.contains(id)
+            && !forgotten.contains_key(id)
+        {
+            checked.report.repaired.insert(original.snapshot, *id);
         }
     }
     Ok(())

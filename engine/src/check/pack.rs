@@ -1,0 +1,287 @@
+//! One pack, read from front to back: is it what its name says, and if not, which frames of it can be read?
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use lakebed_core::codec::frame::{
+    DIRECTORY_NUMBER, FRAME_HEADER_LEN, FRAME_MAGIC, FrameError, FrameHeader, FrameKind, OpenFrame,
+};
+use lakebed_core::hash::{ObjectHasher, object_hash};
+use lakebed_core::id::PackId;
+use lakebed_core::layout;
+use lakebed_core::monitor::{Monitor, Progress};
+use lakebed_core::pack::{BlobInfo, FrameInfo, PackDirectory, PackKind, TRAILER_LEN, Trailer};
+use lakebed_core::wire::DecodeError;
+
+use crate::error::{Error, Result};
+use crate::repository::BlobReader;
+
+/// Bytes read at once. A pack is never held whole.
+const READ_BYTES: usize = 2 << 20;
+
+/// Where frames are looked for in a damaged pack, so many bytes are tried in vain before it is given up, beside four times
+/// its length: one that was made to look like the beginning of a frame everywhere must not keep us for days.
+const TRIED_BYTES_MIN: u64 = 64 << 20;
+
+/// What reading packs came to.
+#[derive(Default)]
+pub(crate) struct PacksRead {
+    pub(crate) good: Vec<PackId>,
+    /// Packs that are not what they should be, with their sizes.
+    pub(crate) bad: Vec<(PackId, u64, Error)>,
+    /// Bytes of all that were read.
+    pub(crate) bytes: u64,
+}
+
+/// Reads packs whole, the first first, on as many threads as the pool has, as long as `goes_on` says so. `described` has
+/// the hash of each pack's directory as segments have it. A pack that is gone is passed over.
+pub(crate) fn read_packs(
+    reader: &BlobReader,
+    pool: &rayon::ThreadPool,
+    chosen: &[(PackId, u64)],
+    described: &HashMap<PackId, [u8; 32]>,
+    goes_on: &(dyn Fn() -> bool + Sync),
+    monitor: &dyn Monitor,
+) -> Result<PacksRead> {
+    let all = Mutex::new(PacksRead::default());
+    let next = AtomicUsize::new(0);
+    let results = pool.broadcast(|_| {
+        while let Some(&(id, size)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if monitor.is_cancelled() {
+                return Err(Error::Interrupted);
+            }
+            if !goes_on() {
+                break;
+            }
+            let result = check_pack(reader, id, size, described.get(&id));
+            {
+                let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                match result {
+                    Ok(()) => all.good.push(id),
+                    Err(Error::Storage(error)) if error.is_not_found() => continue,
+                    Err(error) => all.bad.push((id, size, error)),
+                }
+                all.bytes += size;
+            }
+            monitor.advance(Progress { entries: 1, bytes: size });
+        }
+        Ok(())
+    });
+    results.into_iter().collect::<Result<()>>()?;
+    Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Reads a pack from front to back in bounded pieces.
+struct PackReader<'a> {
+    reader: &'a BlobReader,
+    id: PackId,
+    size: u64,
+    /// Where the buffer begins in the pack.
+    offset: u64,
+    buffer: Vec<u8>,
+    next: Vec<u8>,
+    hasher: ObjectHasher,
+    /// Zeros stand for what cannot be read.
+    takes_anything: bool,
+}
+
+impl<'a> PackReader<'a> {
+    fn new(reader: &'a BlobReader, id: PackId, size: u64) -> Self {
+        let buffer = Vec::with_capacity(2 * READ_BYTES);
+        let hasher = ObjectHasher::default();
+        Self { reader, id, size, offset: 0, buffer, next: Vec::new(), hasher, takes_anything: false }
+    }
+
+    /// Makes `length` bytes from the current place on available, as far as the pack reaches.
+    fn fill(&mut self, length: usize) -> Result<()> {
+        while self.buffer.len() < length {
+            let at = self.offset + self.buffer.len() as u64;
+            let left = self.size - at;
+            if left == 0 {
+                return Ok(());
+            }
+            let piece = left.min(READ_BYTES.max(length - self.buffer.len()) as u64) as usize;
+            let (store, key) = (self.reader.store(), layout::pack(self.id));
+            match self.takes_anything {
+                true => store.read_what_can_be(&key, at, piece, &mut self.next)?,
+                false => store.storage().get_range(&key, at, piece, &mut self.next)?,
+            }
+            self.hasher.update(&self.next);
+            self.buffer.extend_from_slice(&self.next);
+        }
+        Ok(())
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.buffer.drain(..length);
+        self.offset += length as u64;
+    }
+
+    /// Goes on to the next place where a frame may begin, behind the current one. Returns whether there is one.
+    fn find_next(&mut self) -> Result<bool> {
+        let mut from = 1;
+        loop {
+            let magics = self.buffer.get(from..).unwrap_or_default().windows(FRAME_MAGIC.len());
+            if let Some(at) = magics.enumerate().find(|(_, bytes)| *bytes == FRAME_MAGIC).map(|(at, _)| at) {
+                self.consume(from + at);
+                return Ok(true);
+            }
+            // its first bytes may be the last ones here
+            let kept = (FRAME_MAGIC.len() - 1).min(self.buffer.len());
+            self.consume(self.buffer.len() - kept);
+            self.fill(kept + 1)?;
+            if self.buffer.len() == kept {
+                return Ok(false);
+            }
+            from = 0;
+        }
+    }
+}
+
+/// Checks a whole pack: its name, its frames, its directory, and that the segments say the same of it.
+///
+/// # Errors
+/// It is damaged; a newer version than ours is found only in what its writer wrote.
+pub(crate) fn check_pack(reader: &BlobReader, id: PackId, size: u64, described: Option<&[u8; 32]>) -> Result<()> {
+    let key = layout::pack(id);
+    let invalid = |why: &str| Error::Record { key: key.clone(), source: DecodeError::invalid("pack", why) };
+    let mut pack = PackReader::new(reader, id, size);
+    let mut frames: Vec<FrameInfo> = Vec::new();
+    let mut frame = OpenFrame::default();
+    let mut first_problem = None;
+    loop {
+        pack.fill(FRAME_HEADER_LEN)?;
+        let header = match FrameHeader::decode(&pack.buffer) {
+            Ok(header) => header,
+            Err(error) => {
+                first_problem.get_or_insert(Error::DamagedFrame {
+                    pack: id,
+                    offset: pack.offset,
+                    source: error.into(),
+                });
+                break;
+            }
+        };
+        if header.number == DIRECTORY_NUMBER && header.kind == FrameKind::PackDirectory {
+            break;
+        }
+        let kind = if header.kind == FrameKind::Nodes { PackKind::Tree } else { PackKind::Data };
+        let frame_len = header.frame_len();
+        pack.fill(frame_len)?;
+        let opened = match pack.buffer.get(..frame_len) {
+            Some(bytes) => reader.open_bytes(id, pack.offset, kind, bytes, &mut frame),
+            None => Err(invalid("it ends within a frame")),
+        };
+        if let Err(error) = opened {
+            first_problem.get_or_insert(error);
+            break;
+        }
+        frames.push(frame_info(reader, kind, &header, &frame));
+        pack.consume(frame_len);
+    }
+    // the rest is read in any case, so that the hash of the whole can be told
+    let rest = usize::try_from(size - pack.offset).unwrap_or(usize::MAX);
+    if first_problem.is_none() {
+        pack.fill(rest)?;
+    } else {
+        while pack.offset + (pack.buffer.len() as u64) < size {
+            pack.consume(pack.buffer.len());
+            pack.fill(1)?;
+        }
+    }
+    let found = pack.hasher.finish();
+    if found.as_bytes() != id.as_bytes() {
+        let found = lakebed_core::id::to_hex(&found.as_bytes()[..4]);
+        // what looks like a newer version is damage too: its writer did not write it
+        let problem = first_problem.filter(|error| !error.is_newer());
+        return Err(problem.unwrap_or(Error::WrongHash { key, found }));
+    }
+    if let Some(error) = first_problem {
+        return Err(error);
+    }
+    let directory = open_tail(reader, &pack.buffer).ok_or_else(|| invalid("its directory cannot be read"))??;
+    if directory.frames != frames {
+        return Err(invalid("its directory names other chunks than its frames hold"));
+    }
+    let hash = *object_hash(&directory.encode()).as_bytes();
+    match described {
+        Some(expected) if *expected != hash => Err(invalid("an index segment says other things of it than it does")),
+        _ => Ok(()),
+    }
+}
+
+fn frame_info(reader: &BlobReader, kind: PackKind, header: &FrameHeader, frame: &OpenFrame) -> FrameInfo {
+    let keys = reader.store().keys();
+    let blobs = frame.chunks().map(|plain| BlobInfo { id: kind.blob_id(keys, plain), length: plain.len() as u32 });
+    // a header says less than 4 GiB
+    FrameInfo { number: header.number, frame_len: header.frame_len() as u32, blobs: blobs.collect() }
+}
+
+/// Opens the directory in the last bytes of a pack.
+fn open_tail(reader: &BlobReader, tail: &[u8]) -> Option<Result<PackDirectory>> {
+    let (sealed, trailer) = tail.split_at_checked(tail.len().checked_sub(TRAILER_LEN)?)?;
+    let failed = |source: FrameError| Error::FrameCheck { source };
+    let trailer = match Trailer::decode(trailer) {
+        Ok(trailer) => trailer,
+        Err(error) => return Some(Err(failed(error.into()))),
+    };
+    if trailer.directory_len as usize != sealed.len() {
+        return None;
+    }
+    let store = reader.store();
+    Some(store.with_scratch(|scratch| trailer.open_directory(store.keys(), sealed, scratch).map_err(failed)))
+}
+
+/// A frame that can be read, wherever it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FoundFrame {
+    pub(crate) kind: PackKind,
+    /// Where it begins, in bytes.
+    pub(crate) offset: u64,
+    /// What it holds, by the hashes of what was found there.
+    pub(crate) info: FrameInfo,
+}
+
+/// Looks for every frame of a pack that can be read, whatever lies before, between and behind them, and passes each, opened
+/// and hashed, to `each`. The pack's own directory is not asked.
+///
+/// # Errors
+/// The pack is gone or cannot be looked at; what `each` says.
+pub(crate) fn scan(
+    reader: &BlobReader,
+    id: PackId,
+    size: u64,
+    each: &mut dyn FnMut(FoundFrame, &OpenFrame) -> Result<()>,
+) -> Result<()> {
+    let mut pack = PackReader::new(reader, id, size);
+    pack.takes_anything = true;
+    let mut frame = OpenFrame::default();
+    let mut tries = size.saturating_mul(4).saturating_add(TRIED_BYTES_MIN);
+    loop {
+        pack.fill(FRAME_HEADER_LEN)?;
+        let header = FrameHeader::decode(&pack.buffer).ok();
+        let kind = header.and_then(|header| match header.kind {
+            FrameKind::Chunks => Some(PackKind::Data),
+            FrameKind::Nodes => Some(PackKind::Tree),
+            _ => None,
+        });
+        if let (Some(header), Some(kind)) = (header, kind)
+            && header.frame_len() as u64 <= (size - pack.offset).min(tries)
+        {
+            let frame_len = header.frame_len();
+            pack.fill(frame_len)?;
+            let bytes = pack.buffer.get(..frame_len).unwrap_or_default();
+            if reader.open_bytes(id, pack.offset, kind, bytes, &mut frame).is_ok() {
+                let info = frame_info(reader, kind, &header, &frame);
+                each(FoundFrame { kind, offset: pack.offset, info }, &frame)?;
+                pack.consume(frame_len);
+                continue;
+            }
+            tries -= frame_len as u64;
+        }
+        if !pack.find_next()? {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The packs as a whole: does storage have those that the index knows, and does the index know those that count?
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+
+use lakebed_core::id::PackId;
+use lakebed_core::layout;
+use lakebed_core::monitor::Monitor;
+
+use crate::error::{Error, Result};
+use crate::index::Index;
+use crate::repository::Repository;
+
+/// Why a pack that the index knows cannot be as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PackProblem {
+    /// It is not there.
+    Missing,
+    /// It is of another size.
+    Size {
+        /// In bytes, as the index has it.
+        expected: u64,
+        /// In bytes.
+        found: u64,
+    },
+}
+
+impl fmt::Display for PackProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("it is missing"),
+            Self::Size { expected, found } => write!(f, "expected {expected} bytes, found {found}"),
+        }
+    }
+}
+
+/// Compares the packs that the index knows with those that storage lists. A pack that a prune deletes meanwhile is no
+/// problem: the index is told first that it goes.
+pub(crate) fn compare_packs(
+    repository: &Repository,
+    index: &Index,
+    listed: &HashMap<PackId, u64>,
+    monitor: &dyn Monitor,
+) -> Result<Vec<(PackId, PackProblem)>> {
+    let mut problems = Vec::new();
+    for pack in index.packs() {
+        let expected = pack.size_bytes;
+        let problem = match listed.get(&pack.id) {
+            Some(&found) if found == expected => continue,
+            Some(&found) => PackProblem::Size { expected, found },
+            // it may have been put since it was listed
+            None => match repository.store().storage().size(&layout::pack(pack.id)) {
+                Ok(_) => continue,
+                Err(error) if error.is_not_found() => PackProblem::Missing,
+                Err(error) => return Err(error.into()),
+            },
+        };
+        problems.push((pack.id, problem));
+    }
+    if !problems.is_empty() {
+        index.fold_new(repository.store(), monitor).map_err(Error::from)?;
+        problems.retain(|(id, _)| !index.is_removed(id));
+    }
+    problems.sort_by_key(|(id, _)| *id);
+    Ok(problems)
+}
+
+/// Tells whether a pack that no segment describes was written by a session that committed: then its segment is lost. What
+/// a killed or a running session has written is in no segment either, and no snapshot needs it.
+pub(crate) fn segments_are_lost(repository: &Repository, index: &Index, listed: &HashMap<PackId, u64>) -> Result<bool> {
+    let mut sessions = BTreeSet::new();
+    for pack in index.unknown_packs(listed) {
+        match crate::index_rebuild::read_trailer(repository.store(), pack, listed[&pack]) {
+            Ok(trailer) => sessions.insert(trailer.session),
+            // it went meanwhile, or nobody can read it
+            Err(_) => continue,
+        };
+    }
+    for session in sessions {
+        match repository.read_snapshot(session) {
+            Ok(None) => {}
+            Err(Error::Storage(error)) if error.is_not_found() => {}
+            Ok(Some(_)) | Err(_) => return Ok(true),
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,170 @@
+//! Every object that is no pack: can it be read, and what do those that can say?
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use lakebed_core::codec::frame::FrameKind;
+use lakebed_core::id::{KeySlotId, LedgerId, PackId, SegmentId, SessionId, SnapshotId};
+use lakebed_core::layout;
+use lakebed_core::monitor::{Monitor, Progress};
+use lakebed_core::pack::{decode_removal, decode_segment};
+use lakebed_core::record::gc::{Claim, Condemnation, Done, Resolution, Tombstone};
+use lakebed_core::record::key_slot::KeySlot;
+use lakebed_core::record::ledger::Ledger;
+use lakebed_core::record::session::{Expiry, Run, Session};
+use lakebed_core::record::snapshot::{Annotation, Snapshot};
+use lakebed_core::record::{RECORD_VERSION, Record};
+use lakebed_core::storage::ObjectKey;
+
+use crate::error::{Error, Result};
+use crate::repository::Repository;
+
+/// What the objects that are no packs say, and those that cannot be read.
+pub(crate) struct Records {
+    /// Every name in storage, packs and quarantine included.
+    pub(crate) listed: Vec<ObjectKey>,
+    /// What cannot be read, and why.
+    pub(crate) damaged: Vec<(ObjectKey, Error)>,
+    /// Every snapshot, forgotten or not.
+    pub(crate) snapshots: Vec<(SnapshotId, Snapshot)>,
+    /// Hash of the directory of each pack as the segments have it.
+    pub(crate) described: HashMap<PackId, [u8; 32]>,
+    /// Sessions of which a record can be read.
+    pub(crate) sessions: HashSet<SessionId>,
+    /// Joined from every ledger that can be read.
+    pub(crate) ledger: Ledger,
+    pub(crate) ledger_objects: Vec<ObjectKey>,
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self {
+            listed: Vec::new(),
+            damaged: Vec::new(),
+            snapshots: Vec::new(),
+            described: HashMap::new(),
+            sessions: HashSet::new(),
+            ledger: Ledger { version: RECORD_VERSION, packs: BTreeMap::new(), unknown: Default::default() },
+            ledger_objects: Vec::new(),
+        }
+    }
+}
+
+impl Records {
+    /// Reads every object that is no pack.
+    ///
+    /// # Errors
+    /// Something could not be looked at: that says nothing about what is there.
+    pub(crate) fn read(repository: &Repository, monitor: &dyn Monitor) -> Result<Self> {
+        let mut records = Self::default();
+        for object in repository.store().storage().list("")? {
+            if monitor.is_cancelled() {
+                return Err(Error::Interrupted);
+            }
+            match records.read_one(repository, &object.key) {
+                Ok(()) => {}
+                // it went while we looked: a session ended, a snapshot was freed
+                Err(Error::Storage(error)) if error.is_not_found() => {}
+                Err(error) if error.keeps_from_looking() => return Err(error),
+                Err(error) => records.damaged.push((object.key.clone(), error)),
+            }
+            records.listed.push(object.key);
+            monitor.advance(Progress { entries: 1, bytes: object.size_bytes });
+        }
+        Ok(records)
+    }
+
+    /// Tells whether one object can be read. Packs, and what else is none of ours, are passed over.
+    ///
+    /// # Errors
+    /// It is damaged, gone, or cannot be looked at.
+    pub(crate) fn check_one(repository: &Repository, key: &ObjectKey) -> Result<()> {
+        Self::default().read_one(repository, key)
+    }
+
+    fn read_one(&mut self, repository: &Repository, key: &ObjectKey) -> Result<()> {
+        let store = repository.store();
+        let folder = key.as_str().split_inclusive('/').next().unwrap_or_default();
+        match folder {
+            layout::KEYS => key_slot(repository, key),
+            layout::INDEX => self.segment(repository, key),
+            layout::SNAPSHOTS => self.snapshot(repository, key),
+            layout::ANNOTATIONS => store.read_record::<Annotation>(key).map(drop),
+            layout::SESSIONS => self.session(repository, key),
+            layout::RUNS => store.read_record::<Run>(key).map(drop),
+            layout::FORGOTTEN => match layout::last_part(key) {
+                "tombstone" => store.read_record::<Tombstone>(key).map(drop),
+                _ => store.read_record::<Resolution>(key).map(drop),
+            },
+            layout::GC => match layout::last_part(key) {
+                "claim" => store.read_record::<Claim>(key).map(drop),
+                "done" => store.read_record::<Done>(key).map(drop),
+                _ => store.read_record::<Condemnation>(key).map(drop),
+            },
+            layout::LEDGER => self.ledger(repository, key),
+            _ if key.as_str() == layout::CONFIG => repository.check_config(),
+            // packs are looked at by themselves; what else lies here is none of ours
+            _ => Ok(()),
+        }
+    }
+
+    fn segment(&mut self, repository: &Repository, key: &ObjectKey) -> Result<()> {
+        let Ok(id) = layout::last_part(key).parse::<SegmentId>() else { return Ok(()) };
+        let store = repository.store();
+        let kinds = [FrameKind::Segment, FrameKind::RemovalSegment];
+        let (kind, plain) =
+            store.with_scratch(|scratch| store.read_hashed(key, id.as_bytes(), &kinds, layout::INDEX, scratch))?;
+        let record = |source| Error::Record { key: key.clone(), source };
+        if kind == FrameKind::RemovalSegment {
+            return decode_removal(&plain).map(drop).map_err(record);
+        }
+        for pack in decode_segment(&plain).map_err(record)? {
+            let hash = *lakebed_core::hash::object_hash(&pack.directory.encode()).as_bytes();
+            self.described.insert(pack.id, hash);
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self, repository: &Repository, key: &ObjectKey) -> Result<()> {
+        let Ok(id) = layout::last_part(key).parse::<SnapshotId>() else { return Ok(()) };
+        match repository.store().read_kinds(key, &[FrameKind::Snapshot, FrameKind::Expiry])? {
+            (FrameKind::Snapshot, plain) => {
+                let snapshot = Snapshot::decode(&plain).map_err(|source| Error::Record { key: key.clone(), source })?;
+                if snapshot.session != id {
+                    let source = lakebed_core::wire::DecodeError::invalid("snapshot", "it is another session's");
+                    return Err(Error::Record { key: key.clone(), source });
+                }
+                self.snapshots.push((id, snapshot));
+            }
+            (_, plain) => {
+                Expiry::decode(&plain).map_err(|source| Error::Record { key: key.clone(), source })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn session(&mut self, repository: &Repository, key: &ObjectKey) -> Result<()> {
+        repository.store().read_record::<Session>(key)?;
+        self.sessions.extend(key.as_str().split('/').nth(1).and_then(|id| id.parse::<SessionId>().ok()));
+        Ok(())
+    }
+
+    fn ledger(&mut self, repository: &Repository, key: &ObjectKey) -> Result<()> {
+        let Ok(id) = layout::last_part(key).parse::<LedgerId>() else { return Ok(()) };
+        // one that is damaged is replaced by the next ledger too
+        self.ledger_objects.push(key.clone());
+        let store = repository.store();
+        let (_, plain) = store.with_scratch(|scratch| {
+            store.read_hashed(key, id.as_bytes(), &[FrameKind::Ledger], layout::LEDGER, scratch)
+        })?;
+        self.ledger.join(&Ledger::decode(&plain).map_err(|source| Error::Record { key: key.clone(), source })?);
+        Ok(())
+    }
+}
+
+fn key_slot(repository: &Repository, key: &ObjectKey) -> Result<()> {
+    let invalid = |why: &str| lakebed_core::wire::DecodeError::invalid("key slot", why);
+    let record = |source| Error::Record { key: key.clone(), source };
+    let id: KeySlotId = layout::last_part(key).parse().map_err(|_| record(invalid("its name is no id")))?;
+    let slot = KeySlot::decode(id, &repository.store().storage().get(key)?).map_err(record)?;
+    slot.open_label(repository.store().keys()).map(drop).map_err(record)
+}
