@@ -5,7 +5,7 @@
 //! * an object that was put, and a deletion, are certain once a [`Storage::sync`] has returned that began after them.
 //!   Until then each of them may have reached the medium or not, whatever became of the others;
 //! * an object that was put and not synced may also be there with half of its bytes. No implementation may do that. The
-//!   engine has not reported anything yet that needs such an object, so it has to get along with one all the same.
+//!   engine has not reported anything yet that needs such an object, so it must at least lose nothing by it.
 //!
 //! Of the many combinations of what reached the medium these are tried: all, none, all but one, only one, and all with
 //! one of them torn. A killed process leaves the first of them.
