@@ -8,6 +8,7 @@ mod errors;
 mod forget;
 mod kill;
 mod kit;
+mod prune;
 mod reachable;
 mod reading;
 mod repair;

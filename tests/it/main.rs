@@ -18,6 +18,7 @@ mod index;
 mod layering;
 mod listings;
 mod prune;
+mod reliability;
 mod repair;
 mod rewrite;
 mod round_trip;
