@@ -8,3 +8,4 @@ mod kit;
 mod reading;
 mod resources;
 mod restore;
+mod signals;

@@ -13,6 +13,7 @@ mod golden;
 mod index;
 mod layering;
 mod round_trip;
+mod space;
 
 /// A file of tests that nobody lists above would never run.
 #[test]
