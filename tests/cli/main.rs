@@ -16,3 +16,4 @@ mod resources;
 mod restore;
 mod rewrite;
 mod sessions;
+mod signals;

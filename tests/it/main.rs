@@ -23,6 +23,7 @@ mod repair;
 mod rewrite;
 mod round_trip;
 mod sessions;
+mod space;
 
 /// A file of tests that nobody lists above would never run.
 #[test]
