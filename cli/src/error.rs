@@ -264,7 +264,8 @@ fn engine_hint(error: &Error) -> Option<String> {
         Error::Index { .. } => "`lakebed index rebuild` makes the local index anew; no data are lost",
         Error::Storage(error) => match error.kind {
             StorageErrorKind::NoSpace => {
-                "free space where the repository lies; everything that was committed is still whole"
+                "free space where the repository lies, or with `lakebed forget` and `lakebed prune`, which work on a full disk; \
+                 everything that was committed is still whole"
             }
             StorageErrorKind::PermissionDenied => {
                 "check the owner and mode of the repository's folder, and who you are"

@@ -101,6 +101,7 @@ impl Storage for Liar {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "where it fails it is shown at which lie")]
 fn a_prune_that_is_lied_to_loses_nothing() {
     for prefix in ["snapshots/", "packs/", "index/", "forgotten/", "gc/", "runs/", "sessions/"] {
         for lie in LIES {
@@ -133,6 +134,7 @@ fn a_prune_that_is_lied_to_loses_nothing() {
             let liar = Arc::new(Liar { inner: place.storage.clone(), prefix, lie, old, told: Mutex::new(0) });
             let beside = Repository::open(liar.clone(), &secret(), &place.open).unwrap();
             let pruned = beside.prune(&prune_all(), &Silent);
+            println!("{prefix} {lie:?}: {pruned:?}");
             assert!(*liar.told.lock().unwrap() > 0 || prefix == "runs/", "{prefix} was not listed");
             if lie == Lie::Double {
                 pruned.unwrap();

@@ -18,10 +18,12 @@ mod index;
 mod layering;
 mod listings;
 mod prune;
+mod reliability;
 mod repair;
 mod rewrite;
 mod round_trip;
 mod sessions;
+mod space;
 
 /// A file of tests that nobody lists above would never run.
 #[test]

@@ -141,6 +141,9 @@ impl ForgetArgs {
 }
 
 pub(crate) fn run(ctx: &Context, args: &ForgetArgs) -> Result<Exit, CliError> {
+    if args.free.is_given() && !args.prune {
+        return Err(CliError::usage("How space is freed was said, but not that it should be: give --prune too"));
+    }
     if args.undo {
         return undo(ctx, &args.snapshots);
     }

@@ -78,6 +78,20 @@ fn parse_unused(text: &str) -> Result<Unused, String> {
 }
 
 impl FreeArgs {
+    /// Tells whether any of it was given.
+    pub(crate) fn is_given(&self) -> bool {
+        let Self { max_unused, repack_small, max_repack, max_time, wait, max_delete, accept_vanished, recompress } =
+            self;
+        max_unused.is_some()
+            || *repack_small
+            || max_repack.is_some()
+            || max_time.is_some()
+            || wait.is_some()
+            || max_delete.is_some()
+            || *accept_vanished
+            || *recompress != Compression::default()
+    }
+
     /// Prunes, or plans it: then as if these snapshots were forgotten.
     pub(crate) fn prune(
         &self,

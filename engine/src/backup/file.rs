@@ -153,7 +153,11 @@ impl Worker<'_, '_> {
                     other.kind == entry.kind && other.size == entry.size
                 }
                 ContentChange::Changed if comparison.protected => false,
-                _ => self.looks_untouched(entry, other, comparison.started),
+                ContentChange::Unknown => {
+                    self.looks_untouched(entry, other) && !stamped_too_late(other, comparison.started)
+                }
+                // a source that knows is at rest: what an earlier attempt took of it is what it still has
+                _ => self.looks_untouched(entry, other),
             };
             if same && ((comparison.protected && !self.run.distrust) || self.is_present(&other.content)?) {
                 return Ok(Some(other));
@@ -162,8 +166,8 @@ impl Worker<'_, '_> {
         Ok(None)
     }
 
-    /// Compares the fingerprints of an entry and of its counterpart in a tree that began to be read then.
-    fn looks_untouched(&self, entry: &Entry, other: &Entry, started: Timestamp) -> bool {
+    /// Compares the fingerprints of an entry and of its counterpart.
+    fn looks_untouched(&self, entry: &Entry, other: &Entry) -> bool {
         let options = self.run.options;
         // an empty stream looks like every other before it is read
         let is_stream = entry.kind == EntryKind::File && entry.size == 0 && entry.inode == 0;
@@ -175,7 +179,6 @@ impl Worker<'_, '_> {
             && (options.ignore_ctime || other.ctime == entry.ctime)
             && (options.ignore_inode || other.inode == entry.inode)
             && other.device == entry.device
-            && !stamped_too_late(other, started)
     }
 
     /// Looks up every chunk of a file's content.

@@ -20,6 +20,8 @@ use crate::repository::Repository;
 
 /// What the objects that are no packs say, and those that cannot be read.
 pub(crate) struct Records {
+    /// Key slots that are whole and of another key.
+    pub(crate) foreign_slots: Vec<KeySlotId>,
     /// Every name in storage, packs and quarantine included.
     pub(crate) listed: Vec<ObjectKey>,
     /// What cannot be read, and why.
@@ -38,6 +40,7 @@ pub(crate) struct Records {
 impl Default for Records {
     fn default() -> Self {
         Self {
+            foreign_slots: Vec::new(),
             listed: Vec::new(),
             damaged: Vec::new(),
             snapshots: Vec::new(),
@@ -70,6 +73,13 @@ impl Records {
             records.listed.push(object.key);
             monitor.advance(Progress { entries: 1, bytes: object.size_bytes });
         }
+        for id in &records.foreign_slots {
+            monitor.warn(&format!(
+                "the key slot {} does not belong to this repository: an `init` that was cut off left it; \
+                 `lakebed key remove {id}` takes it away",
+                id.short()
+            ));
+        }
         Ok(records)
     }
 
@@ -85,7 +95,10 @@ impl Records {
         let store = repository.store();
         let folder = key.as_str().split_inclusive('/').next().unwrap_or_default();
         match folder {
-            layout::KEYS => key_slot(repository, key),
+            layout::KEYS => {
+                self.foreign_slots.extend(key_slot(repository, key)?);
+                Ok(())
+            }
             layout::INDEX => self.segment(repository, key),
             layout::SNAPSHOTS => self.snapshot(repository, key),
             layout::ANNOTATIONS => store.read_record::<Annotation>(key).map(drop),
@@ -163,10 +176,11 @@ impl Records {
     }
 }
 
-fn key_slot(repository: &Repository, key: &ObjectKey) -> Result<()> {
+/// Returns the slot if it is whole and of another key.
+fn key_slot(repository: &Repository, key: &ObjectKey) -> Result<Option<KeySlotId>> {
     let invalid = |why: &str| lakebed_core::wire::DecodeError::invalid("key slot", why);
     let record = |source| Error::Record { key: key.clone(), source };
     let id: KeySlotId = layout::last_part(key).parse().map_err(|_| record(invalid("its name is no id")))?;
     let slot = KeySlot::decode(id, &repository.store().storage().get(key)?).map_err(record)?;
-    slot.open_label(repository.store().keys()).map(drop).map_err(record)
+    Ok(slot.open_label(repository.store().keys()).is_err().then_some(id))
 }

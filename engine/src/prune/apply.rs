@@ -69,7 +69,7 @@ impl Prune<'_> {
         }
         let left_behind = self.left_behind()?;
         if plan.condemn.is_empty() && forgotten.is_empty() && left_behind.is_empty() {
-            self.repository.store().storage().sweep()?;
+            self.sweep();
             return compact::if_worth_it(self.repository, 0);
         }
         let claim = self.claim_generation()?;
@@ -172,6 +172,13 @@ impl Prune<'_> {
             store.put_record(&layout::condemnation(generation, number), &list, self.repository.random())?;
         }
         Ok(store.storage().sync()?)
+    }
+
+    /// Removes what dead writers have left unfinished. Where that fails it stays, and is no reason to fail.
+    pub(super) fn sweep(&self) {
+        if let Err(error) = self.repository.store().storage().sweep() {
+            self.monitor.warn(&format!("what dead writers have left was not removed: {}", crate::error_chain(&error)));
+        }
     }
 
     /// Writes down how the prune ended. From then on others may go on with what it has left.

@@ -18,6 +18,7 @@ use crate::repository::Repository;
 pub(super) fn vanished(
     repository: &Repository,
     living: &Living,
+    gone: &BTreeSet<SnapshotId>,
     options: &PruneOptions,
     monitor: &dyn Monitor,
 ) -> Result<()> {
@@ -35,17 +36,18 @@ pub(super) fn vanished(
         None => made_by_runs(repository)?,
     };
     let forgotten = repository.forgotten()?;
-    let is_gone = |id: &SnapshotId| !living.snapshots.contains_key(id) && !forgotten.contains_key(id);
-    let mut gone: BTreeSet<SnapshotId> = expected.into_iter().filter(is_gone).collect();
-    if !gone.is_empty() {
+    let is_known =
+        |id: &SnapshotId| living.snapshots.contains_key(id) || gone.contains(id) || forgotten.contains_key(id);
+    let mut missing: BTreeSet<SnapshotId> = expected.into_iter().filter(|id| !is_known(id)).collect();
+    if !missing.is_empty() {
         // another prune may have freed them since its predecessor was done
         if let Some((_, Some(newest))) = newest_done(repository)? {
-            gone.retain(|id| newest.contains(id));
+            missing.retain(|id| newest.contains(id));
         }
     }
-    match gone.is_empty() {
+    match missing.is_empty() {
         true => Ok(()),
-        false => Err(Error::SnapshotsVanished { snapshots: gone.into_iter().collect() }),
+        false => Err(Error::SnapshotsVanished { snapshots: missing.into_iter().collect() }),
     }
 }
 

@@ -349,7 +349,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
             result => drop(result?),
         }
         repository.store().storage().sync()?;
-        repository.store().storage().sweep()?;
+        self.prune.sweep();
         for id in gone {
             self.delete_below(&format!("{}{id}/", layout::FORGOTTEN))?;
         }

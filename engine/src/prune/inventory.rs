@@ -1,7 +1,8 @@
 //! What there is: packs in storage, what segments say of them, which snapshots live.
 //!
 //! Listings are not taken at one moment: what is put or deleted meanwhile may be missed by one of them. So they are
-//! repeated until nothing changes, or until what was missed can do no harm.
+//! repeated until nothing changes, or until what was missed can do no harm. And a listing may lack what is there: it only
+//! adds to what is known, and whatever else is known to be possible is asked for by name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -115,7 +116,8 @@ impl Living {
                 // nobody can say what it needs, so nobody can say what may go
                 return Err(Error::UnreadableSnapshots { snapshots: unreadable });
             }
-            if !vanished && before.as_ref() == Some(&listed) {
+            let lacks = !vanished && lacks_some(repository, &listed)?;
+            if !vanished && !lacks && before.as_ref() == Some(&listed) {
                 known.retain(|id, _| listed.contains(id));
                 let snapshots = known.into_iter().filter_map(|(id, snapshot)| Some((id, snapshot?)));
                 return Ok(Self { snapshots: snapshots.collect() });
@@ -124,6 +126,16 @@ impl Living {
         }
         Err(Error::Busy { what: "the snapshots" })
     }
+}
+
+/// Tells whether there is a snapshot that a listing lacks. The records of runs say of which sessions there may be one.
+fn lacks_some(repository: &Repository, listed: &BTreeSet<SnapshotId>) -> Result<bool> {
+    for session in repository.store().list_ids::<SnapshotId>(layout::RUNS)? {
+        if !listed.contains(&session) && repository.has_outcome(session)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Packs in storage: name and size in bytes.

@@ -62,7 +62,7 @@ pub(super) fn plan(
     let listed = repository.store().list_packs()?;
     let (working, checkpoints) = at_work(repository)?;
     let living = Living::list(repository, scope.gone)?;
-    brakes::vanished(repository, &living, options, monitor)?;
+    brakes::vanished(repository, &living, scope.gone, options, monitor)?;
     let mut marks = Marks::default();
     marks.add_snapshots(&living.snapshots, reader, pool, monitor)?;
     marks.add_checkpoints(checkpoints.into_iter(), reader, pool, monitor)?;

@@ -17,7 +17,7 @@ use lakebed_core::hash::ObjectHasher;
 use lakebed_core::id::{PackId, SessionId};
 use lakebed_core::layout;
 use lakebed_core::pack::{BlobId, BlobInfo, FrameInfo, PackDirectory, PackInfo, PackKind, TRAILER_LEN, Trailer};
-use lakebed_core::storage::ObjectWriter;
+use lakebed_core::storage::{ObjectWriter, StorageError};
 use lakebed_core::time::Random;
 use lakebed_core::wire::DecodeError;
 
@@ -103,20 +103,23 @@ struct State {
     failed: Option<Failed>,
 }
 
-/// The first failure: given whole to whoever asks first, in words to everybody after.
-struct Failed {
-    error: Option<Error>,
-    message: String,
-}
+/// The first failure: given whole to whoever asks first, as a copy to everybody after.
+struct Failed(Error);
 
 impl Failed {
-    fn new(error: Error) -> Self {
-        Self { message: crate::error_chain(&error), error: Some(error) }
-    }
-
     fn take(&mut self) -> Error {
-        let in_words = Error::Poisoned { message: self.message.clone() };
-        self.error.take().unwrap_or(in_words)
+        let copy = match &self.0 {
+            // any of those who ask may be the one who is heard: the user is to learn what is wrong with the medium
+            Error::Storage(error) => Error::Storage(StorageError {
+                kind: error.kind,
+                operation: error.operation,
+                subject: error.subject.clone(),
+                source: std::io::Error::new(error.source.kind(), error.source.to_string()),
+            }),
+            Error::Poisoned { message } => Error::Poisoned { message: message.clone() },
+            error => Error::Poisoned { message: crate::error_chain(error) },
+        };
+        std::mem::replace(&mut self.0, copy)
     }
 }
 
@@ -168,7 +171,7 @@ impl PackWriter {
                     match result {
                         Ok(info) => state.written.packs.push(info),
                         Err(error) => {
-                            state.failed.get_or_insert(Failed::new(error));
+                            state.failed.get_or_insert(Failed(error));
                         }
                     }
                     for_thread.changed.notify_all();
@@ -225,7 +228,7 @@ impl PackWriter {
             }
             Err(error) => {
                 // a frame that failed leaves a number that was used: the pack is abandoned, and the session with it
-                let failed = state.failed.get_or_insert_with(|| Failed::new(error));
+                let failed = state.failed.get_or_insert(Failed(error));
                 let error = failed.take();
                 state.current = None;
                 Err(error)
@@ -346,4 +349,32 @@ fn close(store: &Store, filling: Filling) -> Result<PackInfo> {
     let id = PackId::new(*hasher.finish().as_bytes());
     writer.finish(&layout::pack(id))?;
     Ok(PackInfo { id, size_bytes: offset + tail.len() as u64, directory })
+}
+
+#[cfg(test)]
+mod tests {
+    use lakebed_core::storage::StorageErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn everybody_learns_what_failed() {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let mut failed = Failed(StorageError::new("write", "packs/aa/1", full).into());
+        for _ in 0..3 {
+            match failed.take() {
+                Error::Storage(error) => {
+                    assert_eq!(error.kind, StorageErrorKind::NoSpace);
+                    assert_eq!(error.to_string(), "Cannot write `packs/aa/1`");
+                    assert_eq!(error.source.kind(), std::io::ErrorKind::StorageFull);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let mut failed = Failed(Error::NothingRead);
+        assert!(matches!(failed.take(), Error::NothingRead));
+        let told = failed.take().to_string();
+        assert!(told.contains("None of the given paths"), "{told}");
+        assert_eq!(failed.take().to_string().matches("worker").count(), 1);
+    }
 }

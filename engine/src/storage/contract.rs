@@ -91,7 +91,8 @@ pub struct ContractViolation {
 
 /// Checks that a storage keeps the contract, below a prefix of its own in `contract/`.
 ///
-/// It writes some 16 MiB in about 25 objects and deletes them, also when a rule is broken.
+/// It writes some 16 MiB in about 25 objects and deletes them, also when a rule is broken. The reserve is given up for a
+/// moment and taken again.
 ///
 /// # Errors
 /// The first rule that was found broken.

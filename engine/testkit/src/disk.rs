@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
@@ -49,6 +50,21 @@ impl Mounts {
         Disk { at: at.to_owned() }
     }
 
+    /// Mounts an empty disk of so many bytes, of the file system that most Linux machines have, over a folder: there
+    /// names and folders take room too. The image lies beside the folder.
+    ///
+    /// Returns nothing where this machine cannot make one.
+    pub fn ext4_disk(&self, at: &Path, bytes: u64) -> Option<Disk> {
+        fs::create_dir_all(at).unwrap();
+        let image = at.with_extension("image");
+        File::create(&image).unwrap().set_len(bytes).unwrap();
+        let succeeds = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+        // without blocks that only root may use: these tests are root
+        let made = succeeds(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image));
+        (made && succeeds(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(at)))
+            .then(|| Disk { at: at.to_owned() })
+    }
+
     /// Makes a folder read-only, with all that is in it.
     ///
     /// # Panics
@@ -78,10 +94,18 @@ impl Disk {
     /// # Panics
     /// The disk fails in another way than by being full.
     pub fn fill(&self) {
+        self.fill_up_to(0);
+    }
+
+    /// Writes a file `filler` until so many bytes are left, about.
+    ///
+    /// # Panics
+    /// As [`Disk::fill`].
+    pub fn fill_up_to(&self, left_bytes: u64) {
         let mut filler = File::options().append(true).create(true).open(self.at.join("filler")).unwrap();
-        for length in [1 << 16, 1] {
+        for length in [1 << 16, 1 << 12, 1] {
             let bytes = vec![0; length];
-            loop {
+            while left_bytes == 0 || self.free_bytes() > left_bytes + length as u64 {
                 match filler.write(&bytes) {
                     Ok(_) => {}
                     Err(error) if error.kind() == ErrorKind::StorageFull => break,
@@ -89,7 +113,7 @@ impl Disk {
                 }
             }
         }
-        assert_eq!(self.free_bytes(), 0);
+        filler.sync_all().unwrap();
     }
 
     /// Removes what [`Disk::fill`] wrote.
@@ -123,6 +147,7 @@ mod tests {
             let disk = mounts.disk(&at, 1 << 20);
             fs::write(at.join("file"), b"content").unwrap();
             disk.fill();
+            assert_eq!(disk.free_bytes(), 0);
             assert_eq!(fs::write(at.join("more"), b"x").unwrap_err().kind(), ErrorKind::StorageFull);
             disk.empty();
             assert!(disk.free_bytes() > 900_000);

@@ -304,7 +304,8 @@ impl World {
     /// Takes an object away.
     fn lose(&mut self, nth: u8) {
         let objects = self.memory.list("").unwrap();
-        let key = &objects[usize::from(nth) % objects.len()].key;
+        let Some(lost) = usize::from(nth).checked_rem(objects.len()) else { return };
+        let key = &objects[lost].key;
         self.memory.delete(key).unwrap();
         let is_bounded = |prefix: &&str| key.as_str().starts_with(prefix);
         let bounded = [layout::PACKS, layout::INDEX, layout::LEDGER, layout::RUNS, layout::ANNOTATIONS];

@@ -1,0 +1,101 @@
+//! Signals: a run that is told to stop ends in good order, and the next one goes on from there.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use lakebed_testkit::compare::{CompareOptions, assert_same_tree};
+use lakebed_testkit::tree::Content;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::kit::{Kit, said};
+
+const FILES: u64 = 64;
+const FILE_BYTES: u64 = 256 << 10;
+
+fn start(mut command: Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// Waits for something that a run does. One that ends before it has done it fails the test.
+fn wait_until(child: &mut Child, is_so: impl Fn() -> bool) {
+    while !is_so() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was told to");
+        std::thread::yield_now();
+    }
+}
+
+/// Returns the bytes that are on their way into packs.
+fn bytes_in_progress(kit: &Kit) -> u64 {
+    let files = std::fs::read_dir(kit.path("repo/tmp")).unwrap();
+    files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum()
+}
+
+fn checkpoints(kit: &Kit) -> Vec<PathBuf> {
+    // the folder goes with the last session
+    if !kit.path("repo/sessions").exists() {
+        return Vec::new();
+    }
+    let mut records = lakebed_testkit::damage::object_files(&kit.path("repo/sessions"));
+    records.retain(|record| !record.ends_with("00000000"));
+    records
+}
+
+#[test]
+fn a_backup_that_is_told_to_stop_is_continued_by_the_next() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let kit = Kit::with_repo();
+        for number in 0..FILES {
+            let path = kit.path(&format!("src/large/{number}"));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, Content::random(number, FILE_BYTES).bytes()).unwrap();
+        }
+        // slow enough that it cannot end before it is told to
+        let mut child = start(kit.command(&["backup", "src", "--limit-read", "2MiB", "--threads", "2"]));
+        wait_until(&mut child, || bytes_in_progress(&kit) > 4 * FILE_BYTES);
+        send(&child, signal);
+        let stopped = said(child.wait_with_output().unwrap()).exits(130);
+        assert!(
+            stopped.err.contains("Interrupted") && stopped.err.contains("run the same command again"),
+            "{stopped:#?}"
+        );
+        assert_eq!(checkpoints(&kit).len(), 1);
+        assert_eq!(bytes_in_progress(&kit), 0);
+        assert!(kit.run(&["--json", "snapshots"]).exits(0).result()["snapshots"].as_array().unwrap().is_empty());
+        kit.run(&["verify", "--read-data"]).exits(0);
+
+        let next = kit.run(&["--json", "backup", "src"]).exits(0).result();
+        assert_eq!(next["resumed"], true, "{next:#}");
+        let read = next["summary"]["bytes_read"].as_u64().unwrap();
+        // what was stored before the signal came is in the checkpoint
+        assert!(read <= (FILES - 4) * FILE_BYTES, "{read} bytes were read again");
+        assert!(checkpoints(&kit).is_empty());
+        kit.run(&["restore", "latest", "--target", "out"]).exits(0);
+        assert_same_tree(&kit.path("src"), &kit.path("out/src"), &CompareOptions::default());
+        kit.run(&["verify", "--read-data"]).exits(0);
+    }
+}
+
+#[test]
+fn further_signals_end_a_run_that_cannot_come_to_an_end() {
+    let kit = Kit::with_repo();
+    let pipe = kit.path("never");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    // the program waits for what this test does not write
+    let program = ": > started; exec cat never";
+    let mut child = start(kit.command(&["backup", "--command", "dump", "--", "sh", "-c", program]));
+    let writer = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    wait_until(&mut child, || kit.path("started").exists());
+    // two that come at once may be taken for one
+    while child.try_wait().unwrap().is_none() {
+        send(&child, Signal::INT);
+        std::thread::yield_now();
+    }
+    drop(writer);
+    said(child.wait_with_output().unwrap()).exits(130);
+    kit.run(&["backup", "src"]).exits(0);
+    kit.run(&["verify", "--read-data"]).exits(0);
+}
