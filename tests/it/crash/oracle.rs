@@ -19,7 +19,7 @@ use lakebed_testkit::clock::{FakeClock, SeededRandom};
 use lakebed_testkit::compare::{CompareOptions, Observation, differences, snapshot_of};
 use lakebed_testkit::crash::{CrashState, Fate, History};
 
-use super::scenarios::Mend;
+use super::scenarios::{Mend, repair_in};
 use super::world::{Expected, KeyByte, World, key_file, one_thread, prune_options};
 use crate::common::{forget, try_backup};
 
@@ -41,7 +41,8 @@ fn require(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
 pub struct Aftermath<'a> {
     world: &'a World,
     state: &'a CrashState,
-    /// An object that has only half of its bytes. It may be reported as damaged, and must do no other harm.
+    /// An object that has only half of its bytes. Until it is repaired it may be reported as damaged, and must do no other
+    /// harm.
     torn: Option<&'a ObjectKey>,
     expected: Expected,
     storage: Arc<dyn Storage>,
@@ -97,7 +98,7 @@ impl<'a> Aftermath<'a> {
     }
 
     /// Checks all that must hold, and then that the next commands run as if there had been no crash.
-    pub fn check(&self) -> Verdict<Seen> {
+    pub fn check(mut self) -> Verdict<Seen> {
         let Some(repository) = self.repository()? else {
             // its configuration is torn: there is no repository yet that anything was put into
             return Ok(Seen::default());
@@ -108,14 +109,19 @@ impl<'a> Aftermath<'a> {
         let mut known = self.expected.snapshots.clone();
         let mut restored = self.check_snapshots(&repository, &known, None)?;
         self.verify(&repository)?;
-        let Some(report) = self.back_up_again(&repository)? else {
-            return Ok(Seen { restored, resumed: false });
-        };
+        let mut report = self.back_up_again(&repository)?;
+        if self.torn.is_some() {
+            told("repair", repair_in(&repository))?;
+            // from here on nothing is damaged any more
+            self.torn = None;
+            report = report.map_or_else(|| self.back_up_again(&repository), |report| Ok(Some(report)))?;
+        }
+        let report = report.ok_or("the backup was refused")?;
         let newest = report.snapshot.as_ref().ok_or("the backup made no snapshot")?;
         known.push(newest.id);
         self.run_further_commands(&repository, newest)?;
         let gone = self.free_space(&repository)?;
-        known.retain(|id| Some(*id) != gone);
+        known.retain(|id| gone.as_ref().is_none_or(|gone| !stands_for(gone, *id)));
         restored += self.check_snapshots(&repository, &known, Some(newest.id))?;
         self.verify(&repository)?;
         Ok(Seen { restored, resumed: report.resumed })
@@ -144,7 +150,7 @@ impl<'a> Aftermath<'a> {
         }
     }
 
-    /// What was reported is listed, and what is listed can be restored.
+    /// What was reported is listed, or one that was made of it, and what is listed can be restored.
     fn check_snapshots(
         &self,
         repository: &Repository,
@@ -155,13 +161,13 @@ impl<'a> Aftermath<'a> {
         for (key, error) in &catalogue.damaged {
             require(Some(key) == self.torn, || format!("{key} is damaged: {error}"))?;
         }
-        let listed = |id: &SnapshotId| catalogue.snapshots.iter().any(|info| info.id == *id);
+        let listed = |id: &SnapshotId| catalogue.snapshots.iter().any(|info| stands_for(info, *id));
         for id in reported {
             require(listed(id), || format!("snapshot {} was reported and is gone", id.short()))?;
         }
         for info in &catalogue.snapshots {
             match self.world.tree_of(info) {
-                Some(tree) => self.check_restore(repository, info, tree)?,
+                Some(tree) => self.check_restore(repository, info, &tree)?,
                 None if made_since == Some(info.id) => {
                     self.check_restore(repository, info, &snapshot_of(&self.world.source()))?;
                 }
@@ -197,23 +203,14 @@ impl<'a> Aftermath<'a> {
         Ok(())
     }
 
-    /// Tells whether a command refuses to go on because of the torn object, as it may where only prunes and the commands
-    /// that they wait for are concerned.
-    fn refuses_torn(&self, error: &Error) -> bool {
-        match error {
-            Error::Damaged { key, .. } => Some(key) == self.torn && key.as_str().starts_with(layout::GC),
-            Error::UnreadableSnapshots { snapshots } => {
-                snapshots.len() == 1 && self.torn == Some(&layout::snapshot(snapshots[0]))
-            }
-            _ => false,
-        }
-    }
-
+    /// Makes a backup; `None` where it is refused because nobody can tell any more which packs are condemned.
     fn back_up_again(&self, repository: &Repository) -> Verdict<Option<BackupReport>> {
         let source = self.world.source();
         let filter = FilterOptions::default();
         let report = match try_backup(repository, std::slice::from_ref(&source), &one_thread(), &filter) {
-            Err(error) if self.refuses_torn(&error) => return Ok(None),
+            Err(Error::Damaged { key, .. }) if Some(&key) == self.torn && key.as_str().contains("/condemned/") => {
+                return Ok(None);
+            }
             result => told("back up", result)?,
         };
         require(report.failures.is_empty(), || format!("the backup lacks {:?}", report.failures))?;
@@ -226,9 +223,7 @@ impl<'a> Aftermath<'a> {
     fn run_further_commands(&self, repository: &Repository, newest: &SnapshotInfo) -> Verdict {
         told("tag", repository.annotate(newest, vec!["after".into()], "after the crash".into()))?;
         told("rebuild the index", repository.rebuild_index(true, &Silent))?;
-        if self.torn.is_none_or(|torn| !torn.as_str().starts_with(layout::KEYS)) {
-            told("list keys", repository.list_keys())?;
-        }
+        told("list keys", repository.list_keys())?;
         let key = told("add a key", repository.add_key(Unlock::KeyFile, &key_file(99), "after the crash"))?;
         told("open with it", Repository::open(self.storage.clone(), &key_file(99), &self.open))?;
         told("remove it", repository.remove_key(&key.to_string()))?;
@@ -238,30 +233,30 @@ impl<'a> Aftermath<'a> {
     }
 
     /// Forgets the oldest snapshot, unless it is the only one, and frees whatever nobody needs.
-    fn free_space(&self, repository: &Repository) -> Verdict<Option<SnapshotId>> {
+    fn free_space(&self, repository: &Repository) -> Verdict<Option<SnapshotInfo>> {
         let catalogue = told("list snapshots", repository.catalogue())?;
         let oldest = match &catalogue.snapshots[..] {
-            [oldest, _, ..] => Some(oldest.id),
+            [oldest, _, ..] => Some(oldest.clone()),
             _ => None,
         };
-        forget(repository, oldest.into_iter().collect());
+        forget(repository, oldest.iter().map(|info| info.id).collect());
         let mut unused = 0;
         for _ in 0..PRUNES {
-            match repository.prune(&prune_options(), &Silent) {
-                Err(error) if self.refuses_torn(&error) => return Ok(oldest),
-                result => {
-                    let report = told("prune", result)?;
-                    let unfinished = &report.unfinished;
-                    require(unfinished.is_none(), || format!("the prune did not finish: {unfinished:?}"))?;
-                    unused = report.plan.unused_bytes;
-                }
-            }
+            let report = told("prune", repository.prune(&prune_options(), &Silent))?;
+            let unfinished = &report.unfinished;
+            require(unfinished.is_none(), || format!("the prune did not finish: {unfinished:?}"))?;
+            unused = report.plan.unused_bytes;
         }
         // packs of a session whose process may still live somewhere stay
         let may_stay = self.state.fate != Fate::AllKept;
         require(unused == 0 || may_stay, || format!("{unused} bytes stay unused"))?;
         Ok(oldest)
     }
+}
+
+/// Tells whether it is that snapshot, or was made of it.
+fn stands_for(info: &SnapshotInfo, id: SnapshotId) -> bool {
+    info.id == id || info.snapshot.original.as_ref().is_some_and(|original| original.snapshot == id)
 }
 
 fn below_root(path: &Path) -> &Path {

@@ -12,7 +12,10 @@ use lakebed_engine::core::record::RECORD_VERSION;
 use lakebed_engine::core::record::key_slot::Unlock;
 use lakebed_engine::core::record::session::{Process, Session};
 use lakebed_engine::core::time::Timestamp;
+use lakebed_engine::repair::{self, RepairOptions};
 use lakebed_engine::repository::SessionHandle;
+use lakebed_engine::rewrite::{RewriteOptions, RewriteReport};
+use lakebed_engine::source::{Filter, FilterOptions};
 use lakebed_engine::{Error, Repository, Silent};
 use lakebed_testkit::tree::{Content, TreeSpec};
 
@@ -59,6 +62,10 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("key passwd", one_night, change_secret),
     scenario("key remove", second_key, remove_key),
     scenario("verify", verified_night, verify),
+    mended(scenario("rewrite", to_be_rewritten, rewrite), |_, repository| rewrite_in(repository).map(drop)),
+    mended(scenario("repair", short_packs, |world| repair_in(&world.open()).unwrap()), |_, repository| {
+        repair_in(repository)
+    }),
     mended(scenario("index rebuild", lost_segments, rebuild), |_, repository| rebuild_in(repository)),
 ];
 
@@ -238,6 +245,46 @@ fn copy_from(world: &World, to: &Repository) -> lakebed_engine::Result<CopyRepor
     let report = copy(world.from.as_ref().unwrap(), to, &options, &|_| {}, &Silent)?;
     assert!(report.is_complete(), "{report:?}");
     Ok(report)
+}
+
+/// What is taken out of the snapshots.
+const PURGED: &str = "notebooks/b.py";
+
+fn to_be_rewritten(world: &mut World) {
+    two_nights(world);
+    world.purged = Some(PURGED);
+}
+
+fn rewrite(world: &mut World) {
+    let repository = world.open();
+    for rewritten in rewrite_in(&repository).unwrap().rewritten {
+        world.keeps_again(rewritten.snapshot.unwrap().id);
+    }
+}
+
+fn rewrite_in(repository: &Repository) -> lakebed_engine::Result<RewriteReport> {
+    let filter = Filter::new(&FilterOptions { exclude: vec!["b.py".into()], ..FilterOptions::default() }).unwrap();
+    let options = RewriteOptions { host: "host".into(), ..RewriteOptions::default() };
+    repository.rewrite(&repository.catalogue()?.snapshots, &filter, &options, &Silent)
+}
+
+/// Packs that lost their ends: all that they held can be read, and must be stored again.
+fn short_packs(world: &mut World) {
+    two_nights(world);
+    for pack in world.storage().list(layout::PACKS).unwrap() {
+        let bytes = world.storage().get(&pack.key).unwrap();
+        world.storage().delete(&pack.key).unwrap();
+        world.storage().put(&pack.key, &bytes[..bytes.len() - 1]).unwrap();
+    }
+}
+
+pub fn repair_in(repository: &Repository) -> lakebed_engine::Result<()> {
+    let options =
+        RepairOptions { read_data: true, force: true, threads: 1, host: "host".into(), ..RepairOptions::default() };
+    let plan = repair::plan(repository, &options, &Silent)?;
+    let report = repair::apply(repository, &plan, &options, &Silent)?;
+    assert!(report.remaining.is_good(), "{:?}", report.remaining);
+    Ok(())
 }
 
 const OTHER_KEY: u8 = 8;

@@ -1,5 +1,6 @@
 //! A repository on which commands run while each of their writes is recorded, together with what they have promised.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -72,6 +73,8 @@ pub struct World {
     clock: FakeClock,
     random: SeededRandom,
     processes: FakeProcesses,
+    /// The path that a rewrite takes out of the snapshots.
+    pub purged: Option<&'static str>,
     /// The repository that snapshots are copied from.
     pub from: Option<Repository>,
     /// Where the commands keep what this machine remembers; `None`: in memory.
@@ -108,6 +111,7 @@ impl World {
             clock,
             random: SeededRandom::new(1),
             processes: FakeProcesses::default(),
+            purged: None,
             from: None,
             cache: None,
             key: FIRST_KEY,
@@ -141,6 +145,7 @@ impl World {
             clock: self.clock.clone(),
             random: self.random.clone(),
             processes: self.processes_after(state.fate),
+            purged: self.purged,
             from: self.from.clone(),
             cache: None,
             key: self.key,
@@ -281,11 +286,17 @@ impl World {
         self.promise(Promise::MayClose(key));
     }
 
-    /// Returns what a snapshot holds, or the one that it is a copy of.
-    pub fn tree_of(&self, info: &SnapshotInfo) -> Option<&Observation> {
-        let original = info.snapshot.original.as_ref().map(|original| original.snapshot);
-        let is_it = |id: &SnapshotId| *id == info.id || Some(*id) == original;
-        self.trees.iter().find(|(id, _)| is_it(id)).map(|(_, tree)| &**tree)
+    /// Returns what a snapshot holds: if it was made of another one, what that holds, but for what was purged.
+    pub fn tree_of(&self, info: &SnapshotInfo) -> Option<Cow<'_, Observation>> {
+        let find = |id: SnapshotId| self.trees.iter().find(|(known, _)| *known == id).map(|(_, tree)| &**tree);
+        if let Some(tree) = find(info.id) {
+            return Some(Cow::Borrowed(tree));
+        }
+        let original = find(info.snapshot.original.as_ref()?.snapshot)?;
+        let Some(purged) = self.purged else { return Some(Cow::Borrowed(original)) };
+        let mut tree = original.clone();
+        tree.remove(purged.as_bytes());
+        Some(Cow::Owned(tree))
     }
 
     /// Returns every key that the repository ever had.
