@@ -111,7 +111,7 @@ impl World {
         let id = kept.info.id;
         self.update(id, |kept| kept.fate = Fate::Unsure);
         match repository.undo_forget(&[id]) {
-            Err(Error::Condemned { .. }) if kept.may_be_condemned => {
+            Err(Error::Condemned { .. } | Error::NoSnapshot { .. }) if kept.may_be_condemned => {
                 self.update(id, |kept| kept.fate = Fate::Forgotten);
                 Ok(())
             }
