@@ -368,14 +368,20 @@ impl Repository {
     /// Brings forgotten snapshots back. Those that are not forgotten stay as they are. When it returns, it is durable.
     ///
     /// # Errors
-    /// `Condemned` where a prune was first: if that is known at the beginning, nothing is changed. Storage; the repository
-    /// needs a newer lakebed to be written.
+    /// `Condemned` where a prune was first, `NoSnapshot` where nothing is left of it by now: if that is known at the
+    /// beginning, nothing is changed. Storage; the repository needs a newer lakebed to be written.
     pub fn undo_forget(&self, ids: &[SnapshotId]) -> Result<()> {
         self.config().check_writable().map_err(Error::Config)?;
         let standing = self.tombstones()?;
         let mut open = Vec::new();
         for &id in ids {
-            let Some(tombstone) = standing.get(&id).filter(|tombstone| tombstone.hides()) else { continue };
+            let Some(tombstone) = standing.get(&id).filter(|tombstone| tombstone.hides()) else {
+                // a prune that is through with it has left nothing of it, not even a tombstone
+                match self.has_snapshot(id)? {
+                    true => continue,
+                    false => return Err(Error::NoSnapshot { selector: id.to_string() }),
+                }
+            };
             // what a prune leaves when it is cut off may be a tombstone alone
             if tombstone.state == TombstoneState::Condemned || !self.has_snapshot(id)? {
                 return Err(Error::Condemned { snapshot: id });

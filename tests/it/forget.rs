@@ -416,6 +416,9 @@ fn an_undo_that_comes_after_everything_was_freed_says_so() {
     let error = slow.undo_forget(&[id]).unwrap_err();
     assert!(matches!(error, Error::Condemned { snapshot } if snapshot == id), "{error:?}");
     assert!(nights.place.storage.list(layout::FORGOTTEN).unwrap().is_empty(), "nothing is left of it");
+    // and one that begins after that does not say that the snapshot is back
+    let error = nights.repository.undo_forget(&[id]).unwrap_err();
+    assert!(matches!(&error, Error::NoSnapshot { selector } if *selector == id.to_string()), "{error:?}");
 }
 
 #[test]

@@ -128,23 +128,33 @@ fn an_index_in_memory_and_one_on_disk_say_the_same() {
     assert_eq!(logical(&memory), logical(&repository));
 }
 
-/// Whichever segment is lost, the next backup stores again what nobody can find, and its snapshot comes back.
+/// Whichever segment is lost, the next backup stores again what nobody can find, and its snapshot comes back: also if what
+/// the segment described was written by a prune, or for a snapshot that was freed.
 #[test]
 fn a_lost_segment_costs_time_and_no_data() {
-    let (place, repository, source) = with_snapshot();
-    std::fs::write(source.join("d0/second"), "second night").unwrap();
-    backup(&repository, std::slice::from_ref(&source));
-    drop(repository);
-    for (round, segment) in object_files(&place.path("repo").join("index")).into_iter().enumerate() {
-        let undo = damage(&segment, Damage::Delete);
-        std::fs::remove_dir_all(place.path("cache")).unwrap();
-        let repository = place.reopen();
+    for is_pruned in [false, true] {
+        let (place, repository, source) = with_snapshot();
+        let first = latest(&repository).id;
+        std::fs::remove_dir_all(source.join("d1")).unwrap();
+        std::fs::write(source.join("d0/second"), "second night").unwrap();
         backup(&repository, std::slice::from_ref(&source));
-        let target = place.path(&format!("out{round}"));
-        let restored = restore_to(&repository, &latest(&repository), &target, &source);
-        lakebed_testkit::compare::assert_same_tree(&source, &restored, &Default::default());
+        if is_pruned {
+            forget(&repository, vec![first]);
+            let report = repository.prune(&prune_all(), &Silent).unwrap();
+            assert!(report.written.packs > 0, "{report:?}");
+        }
         drop(repository);
-        undo.restore();
+        for (round, segment) in object_files(&place.path("repo").join("index")).into_iter().enumerate() {
+            let undo = damage(&segment, Damage::Delete);
+            std::fs::remove_dir_all(place.path("cache")).unwrap();
+            let repository = place.reopen();
+            backup(&repository, std::slice::from_ref(&source));
+            let target = place.path(&format!("out{round}"));
+            let restored = restore_to(&repository, &latest(&repository), &target, &source);
+            lakebed_testkit::compare::assert_same_tree(&source, &restored, &Default::default());
+            drop(repository);
+            undo.restore();
+        }
+        assert_good(&place.reopen());
     }
-    assert_good(&place.reopen());
 }

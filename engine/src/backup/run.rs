@@ -21,7 +21,7 @@ use super::directory::{DirNode, Work};
 use super::parent::{Base, Comparison, choose};
 use super::queue::{Next, Queue};
 use super::{BackupOptions, BackupReport, Request};
-use crate::check::segments_are_lost;
+use crate::check::segments_may_be_lost;
 use crate::error::{Error, Result};
 use crate::repository::{BlobReader, ChunkStore, FrameBuilder, RateLimit, Repository, SessionHandle, SnapshotInfo};
 use crate::source::Mount;
@@ -390,7 +390,7 @@ fn run_session(
         distrust: request.distrust
             || missing > 0
             || index.lacks_segments()
-            || segments_are_lost(repository, &index, &listed)?
+            || segments_may_be_lost(repository, &index, &listed)?
             || repository.has_lost_packs()?,
         counts: Counts::default(),
         failures: Mutex::default(),

@@ -9,7 +9,7 @@ mod records;
 use lakebed_core::id::SnapshotId;
 
 pub(crate) use pack::{PacksRead, check_pack, read_packs, scan};
-pub(crate) use packs::{compare_packs, segments_are_lost};
+pub(crate) use packs::{compare_packs, segments_are_lost, segments_may_be_lost};
 pub(crate) use records::Records;
 
 /// A part of a snapshot that damage touches.

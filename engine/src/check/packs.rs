@@ -85,3 +85,37 @@ pub(crate) fn segments_are_lost(repository: &Repository, index: &Index, listed: 
     }
     Ok(false)
 }
+
+/// Tells whether a pack that no segment describes may have been described once: then its segment is lost, and snapshots
+/// may need what it said. Only what somebody has written who is still at work is in no segment yet. Of those who are not,
+/// nobody can tell any more: a prune leaves nothing that says that it was there, nor does a snapshot that was freed, and
+/// a session that was expired may have come as far as publishing what others rely on since.
+pub(crate) fn segments_may_be_lost(
+    repository: &Repository,
+    index: &Index,
+    listed: &HashMap<PackId, u64>,
+) -> Result<bool> {
+    let mut sessions = BTreeSet::new();
+    for pack in index.unknown_packs(listed) {
+        match crate::index_rebuild::read_trailer(repository.store(), pack, listed[&pack]) {
+            Ok(trailer) => sessions.insert(trailer.session),
+            // it went meanwhile
+            Err(Error::Storage(error)) if error.is_not_found() => continue,
+            Err(_) => return Ok(true),
+        };
+    }
+    if sessions.is_empty() {
+        return Ok(false);
+    }
+    for session in repository.sessions()? {
+        sessions.remove(&session.id);
+    }
+    for (number, generation) in repository.generations()? {
+        if generation.claimed
+            && let Some(claim) = repository.read_claim(number)?
+        {
+            sessions.remove(&claim.session);
+        }
+    }
+    Ok(!sessions.is_empty())
+}

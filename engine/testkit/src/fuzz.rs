@@ -98,7 +98,7 @@ decoders! {
     escaped_path = check_escaped_path;
     /// Ids and names of objects as text.
     identifier = check_identifier;
-    /// What a policy is made of as text, and what it decides; see [`Rules`] for the lines.
+    /// What a policy is made of as text, and what it decides; see `Rules` for the lines.
     retention_rules = check_retention_rules;
 }
 

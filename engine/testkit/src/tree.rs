@@ -121,7 +121,7 @@ impl Content {
     /// Returns where there are data, in order; the rest was never written.
     pub fn data_ranges(&self) -> Vec<Range<u64>> {
         let Self::Sparse { length, data, .. } = self else {
-            return if self.is_empty() { Vec::new() } else { vec![0..self.len()] };
+            return if self.is_empty() { Vec::new() } else { std::iter::once(0..self.len()).collect() };
         };
         let mut given: Vec<_> = data.iter().map(|range| range.start..range.end.min(*length)).collect();
         given.retain(|range| !range.is_empty());

@@ -67,7 +67,7 @@ impl World {
             Calm::Crowded => {
                 matches!(error, Error::SessionExpired { .. } | Error::Condemned { .. } | Error::CondemnationLost { .. })
             }
-            Calm::Calm => false,
+            Calm::Undisturbed => false,
         };
         assert!(is_expected || self.is_damaged(), "{verb:?}, {calm:?}: {error:?}");
     }
@@ -111,7 +111,7 @@ impl World {
         let id = kept.info.id;
         self.update(id, |kept| kept.fate = Fate::Unsure);
         match repository.undo_forget(&[id]) {
-            Err(Error::Condemned { .. }) if kept.may_be_condemned => {
+            Err(Error::Condemned { .. } | Error::NoSnapshot { .. }) if kept.may_be_condemned => {
                 self.update(id, |kept| kept.fate = Fate::Forgotten);
                 Ok(())
             }
@@ -147,8 +147,8 @@ impl World {
         }
         let before = self.objects();
         let report = repository.prune(&options, monitor)?;
-        assert!(!dry_run || calm != Calm::Calm || before == self.objects(), "a dry run has written");
-        assert!(calm != Calm::Calm || report.unfinished.is_none() || !patient, "{report:?}");
+        assert!(!dry_run || calm != Calm::Undisturbed || before == self.objects(), "a dry run has written");
+        assert!(calm != Calm::Undisturbed || report.unfinished.is_none() || !patient, "{report:?}");
         Ok(())
     }
 
