@@ -210,7 +210,10 @@ mod tests {
     use proptest::prelude::*;
 
     /// Reads everything through the source, as a backup does.
-    fn read_all(source: &MemorySource, path: Vec<Vec<u8>>, found: &mut Vec<(Vec<u8>, Entry, Option<Vec<u8>>)>) {
+    /// A path, its entry, and the content of a file.
+    type Found = (Vec<u8>, Entry, Option<Vec<u8>>);
+
+    fn read_all(source: &MemorySource, path: Vec<Vec<u8>>, found: &mut Vec<Found>) {
         let mut dir = source.open_dir(&path, &source.root().unwrap()).unwrap();
         for mut entry in dir.list(&mut |error| panic!("{error}")).unwrap() {
             dir.complete(&mut entry).unwrap();
