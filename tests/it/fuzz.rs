@@ -98,6 +98,7 @@ fn arb_input(corpus: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// Runs a target over what is kept and over `cases` inputs made of it. What fails is made small, and shown by `show`.
+#[expect(clippy::print_stdout, reason = "where a target fails it is shown at which input")]
 fn run_target<T: fmt::Debug>(target: &str, check: Check, cases: u32, show: fn(&[u8]) -> T) {
     let kept = corpus(target);
     assert!(!kept.is_empty(), "nothing is kept of {target}");

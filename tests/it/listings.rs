@@ -101,7 +101,6 @@ impl Storage for Liar {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "where it fails it is shown at which lie")]
 fn a_prune_that_is_lied_to_loses_nothing() {
     for prefix in ["snapshots/", "packs/", "index/", "forgotten/", "gc/", "runs/", "sessions/"] {
         for lie in LIES {
