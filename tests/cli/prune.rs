@@ -30,6 +30,7 @@ fn what_was_forgotten_is_freed_and_it_is_said_what() {
     kit.run(&["forget", "--keep-last", "1", "--prune"]).exits(0).says("3 snapshots gone for ever").says("freed 6.0");
     assert_newest_comes_back(&kit, "out");
     kit.run(&["forget", "--undo", "all"]).exits(0).says("no forgotten snapshots");
+    kit.run(&["prune", "--max-unused", "0"]).exits(0).says("written anew");
     let again = kit.run(&["prune", "--max-unused", "0", "--json"]).exits(0).result();
     assert!(again["generation"].is_null(), "{again:#}");
     assert_eq!(again["plan"]["unused_bytes"], 0);

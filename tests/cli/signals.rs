@@ -1,5 +1,6 @@
 //! Signals: a run that is told to stop ends in good order, and the next one goes on from there.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -44,6 +45,21 @@ fn checkpoints(kit: &Kit) -> Vec<PathBuf> {
     records
 }
 
+/// A file that changed within the clock tick of a run is read again by the next one, on purpose: waits until the clock of
+/// the file system has gone well past everything that was written so far.
+fn wait_for_the_tick(kit: &Kit) {
+    let probe = kit.path("probe");
+    let stamp = || {
+        std::fs::write(&probe, "").unwrap();
+        let metadata = std::fs::metadata(&probe).unwrap();
+        i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec())
+    };
+    let written = stamp();
+    while stamp() < written + 100_000_000 {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_backup_that_is_told_to_stop_is_continued_by_the_next() {
     for signal in [Signal::INT, Signal::TERM] {
@@ -53,6 +69,7 @@ fn a_backup_that_is_told_to_stop_is_continued_by_the_next() {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, Content::random(number, FILE_BYTES).bytes()).unwrap();
         }
+        wait_for_the_tick(&kit);
         // slow enough that it cannot end before it is told to
         let mut child = start(kit.command(&["backup", "src", "--limit-read", "2MiB", "--threads", "2"]));
         wait_until(&mut child, || bytes_in_progress(&kit) > 4 * FILE_BYTES);
@@ -85,7 +102,7 @@ fn further_signals_end_a_run_that_cannot_come_to_an_end() {
     let pipe = kit.path("never");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
     // the program waits for what this test does not write
-    let program = ": > started; exec cat never";
+    let program = "exec < never; : > started; exec cat";
     let mut child = start(kit.command(&["backup", "--command", "dump", "--", "sh", "-c", program]));
     let writer = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
     wait_until(&mut child, || kit.path("started").exists());
