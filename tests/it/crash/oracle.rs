@@ -104,7 +104,13 @@ impl<'a> Aftermath<'a> {
             return Ok(Seen::default());
         };
         if let Some(mend) = self.mend {
-            told("mend it", mend(self.world, &repository))?;
+            match mend(self.world, &repository) {
+                Err(error) if self.refuses_torn(&error) => {
+                    told("repair", repair_in(&repository))?;
+                    told("mend it", mend(self.world, &repository))?;
+                }
+                result => told("mend it", result)?,
+            }
         }
         let mut known = self.expected.snapshots.clone();
         let mut restored = self.check_snapshots(&repository, &known, None)?;
