@@ -105,7 +105,8 @@ impl<'a> Aftermath<'a> {
         };
         if let Some(mend) = self.mend {
             match mend(self.world, &repository) {
-                Err(error) if self.refuses_torn(&error) => {
+                // a list of condemned packs that is torn keeps every writer from going on
+                Err(Error::Damaged { key, .. }) if Some(&key) == self.torn => {
                     told("repair", repair_in(&repository))?;
                     told("mend it", mend(self.world, &repository))?;
                 }
