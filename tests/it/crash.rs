@@ -16,25 +16,31 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lakebed_engine::Silent;
 use lakebed_testkit::chance::{Chance, is_soak};
-use lakebed_testkit::crash::{CrashState, Fate, History};
+use lakebed_testkit::crash::History;
 
 use mutant::Flaw;
 use oracle::{Aftermath, Seen, Verdict};
 use scenarios::{Mend, SCENARIOS, Scenario};
-use world::{World, prune_options};
+use world::{Crash, World, prune_options};
 
-/// No more states of one scenario are checked, unless there is time.
-const STATES_MAX: usize = 200;
+/// No more crashes of one scenario are tried, unless there is time.
+const CRASHES_MAX: usize = 250;
 
-/// No more crashes of one scenario are followed by a second one, unless there is time.
-const SECOND_CRASHES_MAX: usize = 1;
+/// No more of them are followed by a second crash, ...
+const FOLLOWED_MAX: usize = 3;
+
+/// ... by no more of those.
+const SECOND_CRASHES_MAX: usize = 60;
+
+/// No more of them are tried with an index that is ahead of storage.
+const AHEAD_MAX: usize = 20;
 
 /// What came of a scenario.
 #[derive(Default)]
 struct Outcome {
     changes: usize,
-    states: usize,
-    checked: usize,
+    crashes: usize,
+    tried: usize,
     restored: usize,
     resumed: usize,
     /// In words, the first state first.
@@ -44,8 +50,8 @@ struct Outcome {
 impl Outcome {
     fn add(&mut self, other: Self) {
         self.changes += other.changes;
-        self.states += other.states;
-        self.checked += other.checked;
+        self.crashes += other.crashes;
+        self.tried += other.tried;
         self.restored += other.restored;
         self.resumed += other.resumed;
         self.failures.extend(other.failures);
@@ -59,17 +65,14 @@ impl Outcome {
 
     fn assert_survived(&self) {
         let failures = &self.failures;
-        assert!(failures.is_empty(), "{} states were not survived:\n{}", failures.len(), failures.join("\n"));
+        assert!(failures.is_empty(), "{} crashes were not survived:\n{}", failures.len(), failures.join("\n"));
     }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { changes, states, checked, restored, resumed, failures } = self;
-        write!(
-            f,
-            "{changes:>4} changes, {states:>4} states, {checked:>4} checked, {restored:>4} snapshots restored, "
-        )?;
+        let Self { changes, crashes, tried, restored, resumed, failures } = self;
+        write!(f, "{changes:>4} changes, {crashes:>4} crashes, {tried:>4} tried, {restored:>5} snapshots restored, ")?;
         write!(f, "{resumed:>3} runs resumed, {} failed", failures.len())
     }
 }
@@ -87,19 +90,19 @@ fn carry_out(scenario: &Scenario, mut world: World, flaw: Option<Flaw>) -> (Worl
     (world, history)
 }
 
-/// Checks the states that a crash may leave of a run, or a part of them.
-fn check_states(world: &World, history: &History, mend: Option<Mend>, chance: &Chance) -> Outcome {
-    let states = history.states();
-    let mut outcome = Outcome { changes: history.changes(), states: states.len(), ..Outcome::default() };
-    let chosen = sample(chance, states, STATES_MAX);
-    outcome.checked = chosen.len();
-    for (state, seen) in chosen.iter().zip(check_all(world, history, mend, &chosen)) {
+/// Tries the crashes that may happen to a run, or a part of them.
+fn try_crashes(world: &World, history: &History, mend: Option<Mend>, chance: &Chance, most: usize) -> Outcome {
+    let crashes = Crash::all(history);
+    let mut outcome = Outcome { changes: history.changes(), crashes: crashes.len(), ..Outcome::default() };
+    let chosen = sample(chance, crashes, most);
+    outcome.tried = chosen.len();
+    for (crash, seen) in chosen.iter().zip(check_all(world, history, mend, &chosen)) {
         match seen {
             Ok(Seen { restored, resumed }) => {
                 outcome.restored += restored;
                 outcome.resumed += usize::from(resumed);
             }
-            Err(what) => outcome.failures.push(format!("{}\n    {what}", history.describe(state))),
+            Err(what) => outcome.failures.push(format!("{}\n    {what}", crash.describe(history))),
         }
     }
     outcome
@@ -109,16 +112,16 @@ fn sample<T>(chance: &Chance, items: Vec<T>, count: usize) -> Vec<T> {
     if is_soak() { items } else { chance.sample(items, count) }
 }
 
-/// Checks states with all processors and returns what was seen in each.
-fn check_all(world: &World, history: &History, mend: Option<Mend>, states: &[CrashState]) -> Vec<Verdict<Seen>> {
+/// Checks what crashes leave, with all processors, and returns what was seen after each.
+fn check_all(world: &World, history: &History, mend: Option<Mend>, crashes: &[Crash]) -> Vec<Verdict<Seen>> {
     let next = AtomicUsize::new(0);
     let checked = Mutex::new(BTreeMap::new());
     let check = || {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(state) = states.get(at) else { break };
-            let folder = world.path(&format!("state-{at}"));
-            let seen = Aftermath::new(world, history, state, mend, folder).check();
+            let Some(crash) = crashes.get(at) else { break };
+            let folder = world.path(&format!("crash-{at}"));
+            let seen = Aftermath::new(world, history, crash, mend, folder).check();
             checked.lock().unwrap().insert(at, seen);
         }
     };
@@ -131,14 +134,8 @@ fn check_all(world: &World, history: &History, mend: Option<Mend>, states: &[Cra
 }
 
 /// Lets the backup and the prune that come after a crash be cut off as well.
-fn check_second_crash(
-    world: &World,
-    history: &History,
-    state: &CrashState,
-    mend: Option<Mend>,
-    chance: &Chance,
-) -> Outcome {
-    let mut second = world.after(history, state);
+fn try_second_crashes(world: &World, history: &History, first: &Crash, mend: Option<Mend>, chance: &Chance) -> Outcome {
+    let mut second = world.after(history, first);
     let Some(key) = second.keys().into_iter().find(|&key| second.try_open(key).is_ok()) else {
         // it was not made yet
         return Outcome::default();
@@ -148,21 +145,21 @@ fn check_second_crash(
     mend.map_or(Ok(()), |mend| mend(&second, &second.open())).unwrap();
     second.backup();
     second.open().prune(&prune_options(), &Silent).unwrap();
-    let mut outcome = check_states(&second, &second.history(), mend, chance);
+    let mut outcome = try_crashes(&second, &second.history(), mend, chance, SECOND_CRASHES_MAX);
     for failure in &mut outcome.failures {
-        *failure = format!("{}, and once more {failure}", history.describe(state));
+        *failure = format!("{}, then {failure}", first.describe(history));
     }
     outcome
 }
 
 #[test]
-fn every_state_that_a_crash_leaves_is_survived() {
+fn every_crash_is_survived() {
     let chance = Chance::from_environment(|| 1);
     println!("seed {}", chance.seed());
     let mut total = Outcome::default();
     for scenario in SCENARIOS {
         let (world, history) = carry_out(scenario, World::new(), None);
-        let outcome = check_states(&world, &history, scenario.mend, &chance);
+        let outcome = try_crashes(&world, &history, scenario.mend, &chance, CRASHES_MAX);
         println!("{:<40}{outcome}", scenario.name);
         total.add(outcome.of(scenario));
     }
@@ -178,11 +175,11 @@ fn a_second_crash_is_survived() {
     let mut total = Outcome::default();
     for scenario in SCENARIOS {
         let (world, history) = carry_out(scenario, World::new(), None);
-        let mut states = history.states();
-        states.retain(|state| matches!(state.fate, Fate::AllKept | Fate::AllLost));
+        let mut crashes = Crash::all(&history);
+        crashes.retain(|crash| history.torn_key(&crash.state).is_none());
         let mut outcome = Outcome::default();
-        for state in sample(&chance, states, SECOND_CRASHES_MAX) {
-            outcome.add(check_second_crash(&world, &history, &state, scenario.mend, &chance));
+        for first in sample(&chance, crashes, FOLLOWED_MAX) {
+            outcome.add(try_second_crashes(&world, &history, &first, scenario.mend, &chance));
         }
         println!("{:<40}{outcome}", scenario.name);
         total.add(outcome.of(scenario));
@@ -190,22 +187,26 @@ fn a_second_crash_is_survived() {
     total.assert_survived();
 }
 
-/// The cache folder may lie on a disk of its own, which lost nothing: its index knows segments that storage has lost.
+/// The cache folder may lie on a disk of its own, which lost nothing: its index knows segments that storage has lost, and
+/// lacks others that came back.
 #[test]
 fn an_index_that_is_ahead_of_storage_is_made_anew() {
+    let chance = Chance::from_environment(|| 1);
     for name in ["first backup", "second backup", "index rebuild", "prune", "prune of nearly everything"] {
         let scenario = named(name);
         let mut world = World::new();
         world.cache = Some(world.path("cache"));
         let (world, history) = carry_out(scenario, world, None);
-        let states = history.states();
-        for (at, state) in states.iter().filter(|state| state.fate == Fate::AllLost).enumerate() {
+        let crashes = sample(&chance, Crash::all(&history), AHEAD_MAX);
+        assert!(!crashes.is_empty());
+        for (at, crash) in crashes.iter().enumerate() {
             let cache = world.path(&format!("cache-{at}"));
             copy_folder(&world.path("cache"), &cache);
-            let aftermath = Aftermath::new(&world, &history, state, scenario.mend, world.path("out"));
-            if let Err(what) = aftermath.with_cache(cache).check() {
-                panic!("{name}: {}\n    {what}", history.describe(state));
+            let aftermath = Aftermath::new(&world, &history, crash, scenario.mend, world.path("out"));
+            if let Err(what) = aftermath.with_cache(cache.clone()).check() {
+                panic!("{name}: {}\n    {what}", crash.describe(&history));
             }
+            lakebed_testkit::remove_all(&cache);
         }
     }
 }
@@ -239,7 +240,7 @@ fn an_engine_that_makes_things_durable_too_late_is_found_out() {
     for (flaw, name) in flawed {
         let scenario = named(name);
         let (world, history) = carry_out(scenario, World::new(), Some(flaw));
-        let outcome = check_states(&world, &history, scenario.mend, &Chance::new(1));
+        let outcome = try_crashes(&world, &history, scenario.mend, &Chance::new(1), CRASHES_MAX);
         println!("{flaw:?}, {name}: {outcome}");
         assert!(!outcome.failures.is_empty(), "{flaw:?} in `{name}` was survived");
     }

@@ -17,10 +17,10 @@ use lakebed_engine::verify::{ReadData, VerifyOptions};
 use lakebed_engine::{Error, OpenOptions, Repository, Silent};
 use lakebed_testkit::clock::{FakeClock, SeededRandom};
 use lakebed_testkit::compare::{CompareOptions, Observation, differences, snapshot_of};
-use lakebed_testkit::crash::{CrashState, Fate, History};
+use lakebed_testkit::crash::History;
 
 use super::scenarios::{Mend, repair_in};
-use super::world::{Expected, KeyByte, World, key_file, one_thread, prune_options};
+use super::world::{Cause, Crash, Expected, KeyByte, World, key_file, one_thread, prune_options};
 use crate::common::{forget, try_backup};
 
 /// What is wrong, in words.
@@ -40,7 +40,7 @@ fn require(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
 /// A repository after a crash.
 pub struct Aftermath<'a> {
     world: &'a World,
-    state: &'a CrashState,
+    cause: Cause,
     /// An object that has only half of its bytes. Until it is repaired it may be reported as damaged, and must do no other
     /// harm.
     torn: Option<&'a ObjectKey>,
@@ -65,25 +65,20 @@ pub struct Seen {
 }
 
 impl<'a> Aftermath<'a> {
-    pub fn new(
-        world: &'a World,
-        history: &'a History,
-        state: &'a CrashState,
-        mend: Option<Mend>,
-        folder: PathBuf,
-    ) -> Self {
+    pub fn new(world: &'a World, history: &'a History, crash: &Crash, mend: Option<Mend>, folder: PathBuf) -> Self {
+        let Crash { state, cause } = crash;
         let now = world.now();
         let clock = FakeClock::new(Timestamp { secs: now.secs + 3600, nanos: 0 });
         Self {
             world,
-            state,
+            cause: *cause,
             torn: history.torn_key(state),
             expected: world.expected(&state.windows),
             storage: Arc::new(MemoryStorage::from(history.objects(state))),
             open: OpenOptions {
                 clock: Arc::new(clock.with_step(std::time::Duration::from_millis(1))),
                 random: Arc::new(SeededRandom::new(2)),
-                processes: Arc::new(world.processes_after(state.fate)),
+                processes: Arc::new(world.processes_after(*cause)),
                 ..OpenOptions::default()
             },
             mend,
@@ -105,9 +100,8 @@ impl<'a> Aftermath<'a> {
         };
         if let Some(mend) = self.mend {
             match mend(self.world, &repository) {
-                // a list of condemned packs that is torn keeps every writer from going on
-                Err(Error::Damaged { key, .. }) if Some(&key) == self.torn => {
-                    told("repair", repair_in(&repository))?;
+                Err(error) if self.is_refused(&error) => {
+                    self.repair(&repository)?;
                     told("mend it", mend(self.world, &repository))?;
                 }
                 result => told("mend it", result)?,
@@ -118,9 +112,7 @@ impl<'a> Aftermath<'a> {
         self.verify(&repository)?;
         let mut report = self.back_up_again(&repository)?;
         if self.torn.is_some() {
-            told("repair", repair_in(&repository))?;
-            // from here on nothing is damaged any more
-            self.torn = None;
+            self.repair(&repository)?;
             report = report.map_or_else(|| self.back_up_again(&repository), |report| Ok(Some(report)))?;
         }
         let report = report.ok_or("the backup was refused")?;
@@ -210,19 +202,33 @@ impl<'a> Aftermath<'a> {
         Ok(())
     }
 
-    /// Makes a backup; `None` where it is refused because nobody can tell any more which packs are condemned.
+    /// Tells whether there may be sessions of which nobody can tell whether their processes live.
+    fn others_may_live(&self) -> bool {
+        self.world.lost_power || self.cause == Cause::PowerLoss
+    }
+
+    /// Tells whether a writer refuses to go on because nobody can tell any more which packs are condemned.
+    fn is_refused(&self, error: &Error) -> bool {
+        matches!(error, Error::Damaged { key, .. } if Some(key) == self.torn && key.as_str().contains("/condemned/"))
+    }
+
+    /// Puts aside what is torn: from then on nothing is damaged.
+    fn repair(&mut self, repository: &Repository) -> Verdict {
+        self.torn = None;
+        told("repair", repair_in(repository))
+    }
+
+    /// Makes a backup; `None` where it is refused.
     fn back_up_again(&self, repository: &Repository) -> Verdict<Option<BackupReport>> {
         let source = self.world.source();
         let filter = FilterOptions::default();
         let report = match try_backup(repository, std::slice::from_ref(&source), &one_thread(), &filter) {
-            Err(Error::Damaged { key, .. }) if Some(&key) == self.torn && key.as_str().contains("/condemned/") => {
-                return Ok(None);
-            }
+            Err(error) if self.is_refused(&error) => return Ok(None),
             result => told("back up", result)?,
         };
         require(report.failures.is_empty(), || format!("the backup lacks {:?}", report.failures))?;
         let left = told("list sessions", repository.sessions())?;
-        let may_stay = self.state.fate != Fate::AllKept;
+        let may_stay = self.others_may_live();
         require(left.is_empty() || may_stay, || format!("{} dead sessions were not cleaned up", left.len()))?;
         Ok(Some(report))
     }
@@ -255,7 +261,7 @@ impl<'a> Aftermath<'a> {
             unused = report.plan.unused_bytes;
         }
         // packs of a session whose process may still live somewhere stay
-        let may_stay = self.state.fate != Fate::AllKept;
+        let may_stay = self.others_may_live();
         require(unused == 0 || may_stay, || format!("{unused} bytes stay unused"))?;
         Ok(oldest)
     }

@@ -40,6 +40,38 @@ pub fn key_file(byte: KeyByte) -> Secret {
     Secret::KeyFile(vec![byte; 32].into())
 }
 
+/// What ended a run. Whoever comes after a killed process knows that it is dead; after a loss of power nobody can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    Kill,
+    PowerLoss,
+}
+
+/// What a crash has left, and what it was.
+#[derive(Debug, Clone)]
+pub struct Crash {
+    pub state: CrashState,
+    pub cause: Cause,
+}
+
+impl Crash {
+    /// Returns all that may happen to a run: a killed process loses nothing, a loss of power may.
+    pub fn all(history: &History) -> Vec<Self> {
+        let mut crashes = Vec::new();
+        for state in history.states() {
+            if state.fate == Fate::AllKept {
+                crashes.push(Self { state: state.clone(), cause: Cause::Kill });
+            }
+            crashes.push(Self { state, cause: Cause::PowerLoss });
+        }
+        crashes
+    }
+
+    pub fn describe(&self, history: &History) -> String {
+        format!("{:?} {}", self.cause, history.describe(&self.state))
+    }
+}
+
 /// What holds from some moment of the run on.
 enum Promise {
     /// There is a repository.
@@ -73,6 +105,8 @@ pub struct World {
     clock: FakeClock,
     random: SeededRandom,
     processes: FakeProcesses,
+    /// The power went before: there may be sessions of which nobody can tell whether they live.
+    pub lost_power: bool,
     /// The path that a rewrite takes out of the snapshots.
     pub purged: Option<&'static str>,
     /// The repository that snapshots are copied from.
@@ -95,7 +129,9 @@ impl World {
         // two moments are the same, so that snapshots have an order.
         let now = SystemClock::default().now();
         let clock = FakeClock::new(Timestamp { secs: now.secs + 3600, nanos: 0 }).with_step(Duration::from_millis(1));
-        let folder = Arc::new(Folder(TempDir::new().unwrap()));
+        // thousands of small trees are restored: where memory is a file system, no disk has to bear that
+        let folder = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
+        let folder = Arc::new(Folder(folder));
         TreeSpec::new()
             .file("notebooks/a.py", "print('a')\n")
             .file("notebooks/b.py", "print('b')\n")
@@ -111,6 +147,7 @@ impl World {
             clock,
             random: SeededRandom::new(1),
             processes: FakeProcesses::default(),
+            lost_power: false,
             purged: None,
             from: None,
             cache: None,
@@ -130,7 +167,8 @@ impl World {
     }
 
     /// The world after a crash, from which commands go on.
-    pub fn after(&self, history: &History, state: &CrashState) -> Self {
+    pub fn after(&self, history: &History, crash: &Crash) -> Self {
+        let state = &crash.state;
         let objects = Arc::new(MemoryStorage::from(history.objects(state)));
         let recording = RecordingStorage::keeping_content(objects);
         let Expected { made, snapshots, keys } = self.expected(&state.windows);
@@ -144,7 +182,8 @@ impl World {
             recording,
             clock: self.clock.clone(),
             random: self.random.clone(),
-            processes: self.processes_after(state.fate),
+            processes: self.processes_after(crash.cause),
+            lost_power: self.lost_power || crash.cause == Cause::PowerLoss,
             purged: self.purged,
             from: self.from.clone(),
             cache: None,
@@ -170,11 +209,11 @@ impl World {
         self.promises.clear();
     }
 
-    /// Returns the process that goes on after a crash: the one before it was killed, or went with the power.
-    pub fn processes_after(&self, crash: Fate) -> FakeProcesses {
-        match crash {
-            Fate::AllKept => self.processes.after_kill(),
-            _ => self.processes.after_reboot(),
+    /// Returns the process that goes on after a crash.
+    pub fn processes_after(&self, cause: Cause) -> FakeProcesses {
+        match cause {
+            Cause::Kill => self.processes.after_kill(),
+            Cause::PowerLoss => self.processes.after_reboot(),
         }
     }
 
