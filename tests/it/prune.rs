@@ -6,14 +6,16 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::layout;
 use lakebed_engine::core::monitor::Monitor;
 use lakebed_engine::core::protocol::{PruneStep, Step};
-use lakebed_engine::core::storage::Storage;
+use lakebed_engine::core::storage::{Storage, StorageError};
 use lakebed_engine::prune::{PruneOptions, PruneReport, Unfinished, Unused};
 use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::{Error, OpenOptions, Repository, Silent};
 use lakebed_testkit::compare::{CompareOptions, Observation, assert_tree_is, snapshot_of};
 use lakebed_testkit::damage::{Damage, damage, object_files, plant};
+use lakebed_testkit::storage::{Call, Hook, Hooked, Operation};
 use lakebed_testkit::tree::{Content, TreeSpec};
 
 use crate::common::*;
@@ -249,6 +251,58 @@ fn a_backup_between_any_two_steps_keeps_what_it_found() {
         prune(&nights.place.reopen());
         nights.check();
     }
+}
+
+/// Does something once, right after packs were listed.
+struct AfterPacks(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl std::fmt::Debug for AfterPacks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AfterPacks")
+    }
+}
+
+impl Hook for AfterPacks {
+    type Ticket = ();
+
+    fn before(&self, _: &Call<'_>) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn after(&self, call: &Call<'_>, (): (), _: Option<u64>) -> Result<(), StorageError> {
+        if (call.operation, call.key) == (Operation::List, layout::PACKS)
+            && let Some(act) = self.0.lock().unwrap().take()
+        {
+            act();
+        }
+        Ok(())
+    }
+}
+
+/// What is committed after packs were listed, and before snapshots are, lies in packs that this listing lacks: that is no
+/// damage.
+#[test]
+fn a_backup_that_commits_between_two_listings_is_not_taken_for_damage() {
+    let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
+    for _ in 0..3 {
+        nights.night();
+    }
+    nights.forget(&[0]);
+    nights.change(7);
+    let (beside, source) = (nights.place.reopen(), nights.source.clone());
+    let made = Arc::new(Mutex::new(None));
+    let committed = made.clone();
+    let act = move || {
+        let report = backup(&beside, std::slice::from_ref(&source));
+        *committed.lock().unwrap() = Some((report.snapshot.unwrap(), snapshot_of(&source)));
+    };
+    let hook = AfterPacks(Mutex::new(Some(Box::new(act))));
+    let storage = Arc::new(Hooked::with_hook(nights.place.storage.clone(), hook));
+    let pruning = Repository::open(storage, &secret(), &nights.place.open).unwrap();
+    let report = prune(&pruning);
+    assert!(report.deleted.packs > 0, "{report:?}");
+    nights.kept.push(made.lock().unwrap().take().unwrap());
+    nights.check();
 }
 
 /// A backup that began before anything was condemned ends at any later time; the prune must not delete what it counts on.

@@ -17,7 +17,7 @@ use crate::index::{Segment, read_segment};
 use crate::repository::Repository;
 
 /// How often listings are repeated while others change what is listed.
-const LISTINGS: usize = 100;
+pub(super) const LISTINGS: usize = 100;
 
 /// What the segments say, without what they say of single packs.
 #[derive(Debug, Default)]

@@ -1,5 +1,6 @@
 //! The plan: what is needed, and which packs are not worth keeping.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 
 use lakebed_core::id::{PackId, SessionId, SnapshotId, TreeId};
@@ -8,7 +9,7 @@ use lakebed_core::monitor::Monitor;
 use lakebed_core::pack::{PackInfo, PackKind};
 use lakebed_core::protocol::PruneStep;
 
-use super::inventory::{Listed, Living, Segments, Visitor};
+use super::inventory::{LISTINGS, Listed, Living, Segments, Visitor};
 use super::mark::{Home, Marks};
 use super::{PruneOptions, PruneSummary, Tally, Unused, brakes};
 use crate::error::{Error, Result};
@@ -71,6 +72,7 @@ pub(super) fn plan(
         Uses { listed: &listed, working: &working, condemned: scope.condemned, marks: &mut marks, uses: Vec::new() };
     Segments::stream(repository, &mut visitor)?;
     let uses = visitor.uses;
+    find_late(repository, &listed, scope, &mut marks)?;
     let missing = marks.nowhere();
     if missing > 0 {
         return Err(Error::NeededMissing { count: missing });
@@ -142,6 +144,43 @@ impl Visitor for Uses<'_> {
         }
         Ok(())
     }
+}
+
+/// Finds what lies in packs that came after they were listed.
+struct Late<'a> {
+    listed: &'a Listed,
+    condemned: &'a HashSet<PackId>,
+    marks: &'a mut Marks,
+}
+
+impl Visitor for Late<'_> {
+    fn restart(&mut self) {}
+
+    fn pack(&mut self, pack: PackInfo) -> Result<()> {
+        if self.listed.get(&pack.id) == Some(&pack.size_bytes) {
+            let is_condemned = self.condemned.contains(&pack.id);
+            self.marks.found_all(&pack.directory, if is_condemned { Home::Condemned } else { Home::Found });
+        }
+        Ok(())
+    }
+}
+
+/// Looks once more for what was found nowhere. Packs were listed before snapshots: what has committed in between lies in
+/// packs that came later, and another prune may have moved what lay in those that were listed.
+fn find_late(repository: &Repository, listed: &Listed, scope: &Scope<'_>, marks: &mut Marks) -> Result<()> {
+    let mut before = Cow::Borrowed(listed);
+    for _ in 0..LISTINGS {
+        if marks.nowhere() == 0 {
+            break;
+        }
+        let now = repository.store().list_packs()?;
+        if now == *before {
+            break;
+        }
+        Segments::stream(repository, &mut Late { listed: &now, condemned: scope.condemned, marks })?;
+        before = Cow::Owned(now);
+    }
+    Ok(())
 }
 
 fn use_of(pack: &PackInfo, in_work: bool, marks: &mut Marks) -> Use {
