@@ -241,7 +241,7 @@ impl Soak {
         let ended = self.run_and_kill(running);
         let listed = self.listed();
         for (job, output) in ended {
-            let reported = output.map(|output| self.check_output(job, output));
+            let reported = output.map(|output| self.check_output(job, &jobs, output));
             if let Job::Backup(writer) = job {
                 self.learn(writer, &listed, reported.as_ref());
             }
@@ -249,9 +249,12 @@ impl Soak {
         self.check(&listed);
     }
 
-    fn check_output(&self, job: Job, output: Output) -> Value {
+    fn check_output(&self, job: Job, beside: &[Job], output: Output) -> Value {
         let said = said(output);
-        assert_eq!(said.code, 0, "round {}: {job:?}: {said:#?}", self.rounds);
+        let frees = |job: &&Job| matches!(job, Job::ForgetAndPrune | Job::Prune);
+        // of two prunes that finish what a third one left, the slower one ends when there is nothing left to do
+        let overtaken = beside.iter().filter(frees).count() > 1 && said.err.contains("so nothing more is deleted");
+        assert!(said.code == 0 || overtaken, "round {}: {job:?} of {beside:?}: {said:#?}", self.rounds);
         if matches!(job, Job::Backup(_)) { said.result()["snapshot"].clone() } else { Value::Null }
     }
 
