@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use lakebed_engine::core::codec::frame::FrameKind;
+use lakebed_engine::core::codec::frame::{FrameKind, FrameScratch};
 use lakebed_engine::core::codec::seal::Encryption;
-use lakebed_engine::core::id::{PackId, SessionId, SnapshotId};
+use lakebed_engine::core::id::{PackId, SegmentId, SessionId, SnapshotId};
 use lakebed_engine::core::layout;
 use lakebed_engine::core::monitor::Monitor;
-use lakebed_engine::core::pack::{Removal, encode_removal};
+use lakebed_engine::core::pack::{Removal, decode_segment, encode_removal};
 use lakebed_engine::core::process::Processes;
 use lakebed_engine::core::protocol::{Step, WriterStep};
 use lakebed_engine::core::record::RECORD_VERSION;
@@ -122,6 +122,16 @@ fn packs(repository: &Repository, kind: FrameKind) -> Vec<ObjectKey> {
     let storage = repository.store().storage();
     let holds = |key: &ObjectKey| storage.get(key).unwrap()[4] == kind.code();
     keys_under(storage, layout::PACKS).into_iter().filter(holds).collect()
+}
+
+/// Tells whether an object of the index describes a pack.
+fn describes(repository: &Repository, segment: &ObjectKey, pack: &ObjectKey) -> bool {
+    let store = repository.store();
+    let id: SegmentId = layout::last_part(segment).parse().unwrap();
+    let kinds = [FrameKind::Segment, FrameKind::RemovalSegment];
+    let mut scratch = FrameScratch::new().unwrap();
+    let (kind, plain) = store.read_hashed(segment, id.as_bytes(), &kinds, layout::INDEX, &mut scratch).unwrap();
+    kind == FrameKind::Segment && decode_segment(&plain).unwrap().iter().any(|info| layout::pack(info.id) == *pack)
 }
 
 /// A repository with every kind of object, and a source.
@@ -600,9 +610,11 @@ fn harm_much(base: &Base, storage: &dyn Storage) {
     data.sort_by_key(|pack| std::cmp::Reverse(storage.size(pack).unwrap()));
     flip(storage, &data[0], 1000);
     storage.delete(&data[1]).unwrap();
-    let segment = keys_under(storage, layout::INDEX).into_iter();
-    let segment = segment.max_by_key(|segment| storage.size(segment).unwrap()).unwrap();
-    flip(storage, &segment, 80);
+    // what is stored by now nobody knows any more: a backup does not build upon the damaged pack
+    let segments = keys_under(storage, layout::INDEX);
+    let describing: Vec<_> = segments.iter().filter(|segment| describes(&repository, segment, &data[0])).collect();
+    assert!(!describing.is_empty());
+    describing.into_iter().for_each(|segment| flip(storage, segment, 80));
     for (kind, object) in base.one_of_each() {
         if ["snapshot", "expiry", "resolution", "session", "run", "condemnation", "annotation"].contains(&kind) {
             flip(storage, &object, 70);
