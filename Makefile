@@ -1,7 +1,7 @@
 # What can be done with a checkout of lakebed. Each target is a script in scripts/, which says what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint soak demo bench
+.PHONY: help setup build test lint soak fuzz mutants demo bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -20,6 +20,12 @@ lint: ## the part of `test` that runs no tests
 
 soak: ## the long tests: every loss of power, and processes killed at random (SEED=n)
 	@SEED='$(SEED)' scripts/soak
+
+fuzz: ## fuzz each decoder, and sequences of commands, for ten minutes (TARGETS='a b', FOR=seconds)
+	@TARGETS='$(TARGETS)' FOR='$(FOR)' scripts/fuzz
+
+mutants: ## change the code in small ways and see whether a test notices (PART=core or engine, SHARD=k/n)
+	@PART='$(PART)' SHARD='$(SHARD)' scripts/mutants
 
 demo: ## two nights of backups of real files, a restore, a comparison (SOURCE=folder, KEEP=1)
 	@SOURCE='$(SOURCE)' KEEP='$(KEEP)' scripts/demo

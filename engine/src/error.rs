@@ -299,7 +299,7 @@ pub enum Error {
         /// How many.
         count: u64,
     },
-    /// The lists of what a prune has condemned are gone: somebody else has taken its place.
+    /// A list of what a prune has condemned is gone, and no prune has finished that generation.
     #[error("The list `{key}` of condemned packs is gone, so nothing more is deleted")]
     CondemnationLost {
         /// The list.

@@ -16,7 +16,7 @@ use lakebed_engine::core::pack::{Removal, decode_segment, encode_removal};
 use lakebed_engine::core::process::Processes;
 use lakebed_engine::core::protocol::{Step, WriterStep};
 use lakebed_engine::core::record::RECORD_VERSION;
-use lakebed_engine::core::record::gc::{Claim, Condemnation, Done, Resolution, Tombstone, Verdict};
+use lakebed_engine::core::record::gc::{Awaited, Claim, Condemnation, Done, Resolution, Tombstone, Verdict};
 use lakebed_engine::core::record::key_slot::{Secret, Unlock};
 use lakebed_engine::core::record::session::{Expiry, Process, Session};
 use lakebed_engine::core::record::snapshot::Original;
@@ -205,6 +205,16 @@ impl Base {
             unknown: unknown.clone(),
         };
         store.put_record(&layout::done(1), &done, &random).unwrap();
+        let awaited = Awaited {
+            version,
+            generation: 1,
+            time,
+            lists: vec![0],
+            sessions: Vec::new(),
+            snapshots: Vec::new(),
+            unknown: unknown.clone(),
+        };
+        store.put_record(&layout::awaited(1), &awaited, &random).unwrap();
         store
             .put_hashed(
                 FrameKind::RemovalSegment,
@@ -244,6 +254,7 @@ impl Base {
             ("claim", layout::claim(1)),
             ("condemnation", layout::condemnation(1, 0)),
             ("done mark", layout::done(1)),
+            ("awaited", layout::awaited(1)),
             ("expiry", layout::snapshot(SessionId::new([0xcc; 32]))),
             ("session", layout::session(SessionId::new([0xbb; 32]), 0)),
             ("snapshot", layout::snapshot(live(&repository)[0].id)),

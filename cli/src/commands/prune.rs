@@ -148,6 +148,9 @@ pub(crate) fn print(out: Text<'_>, report: &PruneReport, dry_run: bool) -> std::
     if !report.taken_over.is_empty() {
         writeln!(out, "finished what {} had left", ui::counted(report.taken_over.len() as u64, "prune", "prunes"))?;
     }
+    if !report.finished_by_others.is_empty() {
+        writeln!(out, "another prune finished the work of this one first")?;
+    }
     if !report.sessions_expired.is_empty() {
         let sessions = ui::counted(report.sessions_expired.len() as u64, "session", "sessions");
         writeln!(out, "expired {sessions} that nobody was at any more")?;
@@ -196,6 +199,7 @@ pub(crate) fn report_json(report: &PruneReport, dry_run: bool) -> Value {
         },
         "generation": report.generation,
         "taken_over": report.taken_over,
+        "finished_by_others": report.finished_by_others,
         "deleted": tally(report.deleted),
         "written": tally(report.written),
         "snapshots_deleted": report.snapshots_deleted,

@@ -155,6 +155,9 @@ pub struct Index {
 /// So many listings are looked at before a segment that is not there counts as lost.
 const LISTINGS: usize = 4;
 
+/// Rows of fewer removed packs are no reason to make the index anew.
+const REMOVED_MIN: usize = 16;
+
 /// Applying a segment of this many packs at once bounds the memory of a batch.
 const PACKS_PER_BATCH: usize = 8;
 
@@ -352,6 +355,13 @@ impl Index {
         let state = self.read_state();
         // what is forgotten was replaced, and that is noted
         state.segments.len() + state.replaced.len()
+    }
+
+    /// Tells whether RocksDB holds more of packs that are gone than of those that are there, so that it is worth making
+    /// anew: nothing else takes the rows out.
+    pub(crate) fn is_mostly_removed(&self) -> bool {
+        let state = self.read_state();
+        self.mode == Mode::Primary && state.packs.removed() > state.packs.len() + REMOVED_MIN
     }
 
     /// Enters a segment that was found in storage. Once packs were compared with storage, those that come later are too.

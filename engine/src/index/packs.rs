@@ -71,6 +71,15 @@ impl PackTable {
         self.numbers.get(id).copied()
     }
 
+    /// Returns how many numbers are taken by packs that were removed.
+    pub(super) fn removed(&self) -> usize {
+        self.next as usize - self.by_number.len()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.by_number.is_empty()
     }

@@ -1,6 +1,7 @@
 //! Carrying a plan out: claim a generation, condemn, and finish that generation and those that others have left.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use lakebed_core::id::{SessionId, SnapshotId};
 use lakebed_core::layout;
@@ -37,7 +38,8 @@ pub(super) struct Prune<'a> {
 pub(super) fn run(repository: &Repository, options: &PruneOptions, monitor: &dyn Monitor) -> Result<PruneReport> {
     repository.config().check_prunable().map_err(Error::Config)?;
     let pool = crate::system::threads(options.threads, "prune")?;
-    let reader = repository.reader(monitor)?;
+    let index = repository.lean_index(monitor)?;
+    let reader = BlobReader::new(repository.store().clone(), Arc::new(index));
     let mut prune = Prune { repository, options, monitor, reader, pool, report: PruneReport::default(), claim: None };
     let result = prune.run();
     if let Err(error) = prune.record_end(&result) {

@@ -86,8 +86,27 @@ impl<'p, 'a> Finisher<'p, 'a> {
         self.prune.monitor
     }
 
-    /// Finishes a generation as far as it can be done now.
+    /// Finishes a generation as far as it can be done now, unless somebody else finishes it first.
     pub(super) fn finish(&mut self, generation: u64) -> Result<()> {
+        match self.work_off(generation) {
+            Err(Error::CondemnationLost { .. }) if self.is_finished(generation)? => {
+                self.prune.report.finished_by_others.push(generation);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Tells whether somebody has put the done mark of a generation. It goes only when a later one has its own.
+    fn is_finished(&self, generation: u64) -> Result<bool> {
+        let generations = self.repository().generations()?;
+        Ok(match generations.get(&generation) {
+            Some(it) => it.done,
+            None => generations.range(generation..).any(|(_, later)| later.done),
+        })
+    }
+
+    fn work_off(&mut self, generation: u64) -> Result<()> {
         let awaited = self.list_sessions(generation)?;
         self.monitor().step(PruneStep::AwaitSessions.into());
         let running = self.waiting.wait_for(awaited.sessions)?;

@@ -160,6 +160,8 @@ pub struct PruneReport {
     pub generation: Option<u64>,
     /// Earlier generations that it finished.
     pub taken_over: Vec<u64>,
+    /// Generations that another prune finished before this one was through with them.
+    pub finished_by_others: Vec<u64>,
     /// Packs deleted.
     pub deleted: Tally,
     /// Packs written in their stead.

@@ -124,6 +124,17 @@ impl Repository {
         Index::rebuild(&self.store, &self.index_options(), monitor)
     }
 
+    /// Opens the index as [`Repository::index`] does, but first makes one anew that is mostly about packs that are gone.
+    pub(crate) fn lean_index(&self, monitor: &dyn Monitor) -> Result<Index> {
+        let index = self.index(monitor)?;
+        if !index.is_mostly_removed() {
+            return Ok(index);
+        }
+        drop(index);
+        // where that does not work (another process has taken it just now, the disk is full) the old one is as right
+        self.rebuild_index(false, monitor).or_else(|_| self.index(monitor))
+    }
+
     /// Begins to read chunks and trees.
     ///
     /// # Errors

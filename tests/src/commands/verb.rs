@@ -63,10 +63,8 @@ impl World {
         let is_expected = match calm {
             Calm::Killed => true,
             Calm::Interrupted => matches!(error, Error::Interrupted),
-            // another process expired the session, condemned the snapshot, or took the prune over
-            Calm::Crowded => {
-                matches!(error, Error::SessionExpired { .. } | Error::Condemned { .. } | Error::CondemnationLost { .. })
-            }
+            // another process expired the session, or condemned the snapshot
+            Calm::Crowded => matches!(error, Error::SessionExpired { .. } | Error::Condemned { .. }),
             Calm::Undisturbed => false,
         };
         assert!(is_expected || self.is_damaged(), "{verb:?}, {calm:?}: {error:?}");
