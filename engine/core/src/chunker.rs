@@ -154,6 +154,26 @@ mod tests {
         all
     }
 
+    /// Cuts of format 1 before and after the average length, where the hash is compared with different masks.
+    #[test]
+    fn golden_cuts_early_and_late() {
+        let parameters = ChunkerParameters { min_bytes: 256, average_bytes: 1024, max_bytes: 2048, ..small() };
+        let chunker = Chunker::new(&parameters, &[42; 32]).unwrap();
+        assert_eq!(chunker.parameters(), &parameters);
+        let cuts = lengths(&chunker, &noise(32 << 10));
+        let early = cuts.iter().filter(|length| **length < 1024).count();
+        assert!(early > 5 && early < cuts.len() - 5, "{early} of {}", cuts.len());
+        assert_eq!(cuts, GOLDEN_SMALL);
+    }
+    const GOLDEN_SMALL: &[usize] = &[
+        1286, 683, 1154, 1280, 1141, 1560, 1368, 816, 1105, 1509, 472, 1437, 1229, 689, 2014, 920, 1317, 1529, 1333,
+        1937, 1033, 1070, 1205, 1142, 1143, 1189, 262, 945,
+    ];
+
+    fn small() -> ChunkerParameters {
+        ChunkerParameters { small_file_bytes: 512, ..ChunkerParameters::default() }
+    }
+
     /// The cuts of format 1. They must never change.
     #[test]
     fn golden_cuts() {
@@ -198,9 +218,14 @@ mod tests {
             ChunkerParameters { average_bytes: 300_000, ..good.clone() },
             ChunkerParameters { max_bytes: 1000, ..good.clone() },
             ChunkerParameters { normalization: 9, ..good.clone() },
-            ChunkerParameters { average_bytes: 1 << 24, max_bytes: 1 << 26, ..good },
+            ChunkerParameters { average_bytes: 1 << 24, max_bytes: 1 << 26, ..good.clone() },
+            ChunkerParameters { min_bytes: good.average_bytes, ..good.clone() },
+            ChunkerParameters { max_bytes: good.average_bytes, ..good.clone() },
+            ChunkerParameters { small_file_bytes: good.max_bytes + 1, ..good.clone() },
         ] {
             assert!(Chunker::new(&bad, &[0; 32]).is_err(), "{bad:?}");
         }
+        let edge = ChunkerParameters { small_file_bytes: good.max_bytes, ..good };
+        assert_eq!(edge.check(), Ok(()));
     }
 }

@@ -23,3 +23,17 @@ impl ObjectHasher {
         self.0.finalize()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_of_parts_is_that_of_the_whole() {
+        let mut hasher = ObjectHasher::default();
+        assert_eq!(hasher.finish(), object_hash(b""));
+        hasher.update(b"one ");
+        hasher.update(b"two");
+        assert_eq!(hasher.finish(), object_hash(b"one two"));
+    }
+}

@@ -155,3 +155,46 @@ pub fn quarantine(object: &ObjectKey, number: u32) -> ObjectKey {
 pub fn last_part(key: &ObjectKey) -> &str {
     key.as_str().rsplit('/').next().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_generations_are_read_as_they_are_written() {
+        for (key, object) in [
+            (claim(7), GcObject::Claim),
+            (condemnation(7, 300), GcObject::Condemnation(300)),
+            (awaited(7), GcObject::Awaited),
+            (done(7), GcObject::Done),
+        ] {
+            assert_eq!(parse_gc(&key), Some((7, object)), "{key}");
+        }
+        for other in [
+            "gc/7/claim",
+            "gc/0000000000000007",
+            "gc/0000000000000007/condemned",
+            "gc/0000000000000007/condemned/1",
+            "gc/0000000000000007/other",
+            "gc/0000000000000007/claim/1",
+            "runs/0000000000000007/claim",
+        ] {
+            assert_eq!(parse_gc(&key(other.into())), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_quarantine_tells_what_it_was() {
+        let name = |number| quarantine(&key("runs/ab".into()), number).to_string();
+        assert_eq!(name(0), "quarantine/runs/ab");
+        assert_eq!(name(1), "quarantine/runs/ab.1");
+        assert_eq!(name(12), "quarantine/runs/ab.12");
+    }
+
+    #[test]
+    fn the_last_part_of_a_name_is_an_id() {
+        let id = SessionId::new([0xab; 32]);
+        assert_eq!(last_part(&snapshot(id)), "ab".repeat(32));
+        assert_eq!(last_part(&key("lakebed.json".into())), "lakebed.json");
+    }
+}

@@ -70,3 +70,13 @@ pub trait Monitor: Send + Sync {
 pub struct Silent;
 
 impl Monitor for Silent {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_monitor_that_says_nothing_does_not_cancel() {
+        assert!(!Silent.is_cancelled());
+    }
+}

@@ -418,6 +418,25 @@ mod tests {
         RepositoryKeys::derive(RepositoryId::new([1; 32]), Encryption::Aes256Gcm, DataKey::new([2; 32]))
     }
 
+    #[test]
+    fn frames_lie_one_after_the_other() {
+        let frame = |number, frame_len| FrameInfo { number, frame_len, blobs: Vec::new() };
+        let directory = PackDirectory {
+            kind: PackKind::Tree,
+            session: SessionId::new([1; 32]),
+            salt: [2; SALT_LEN],
+            frames: vec![frame(0, 100), frame(1, 48), frame(5, 70)],
+        };
+        let at: Vec<_> = directory.frames_at().map(|(at, frame)| (at, frame.number)).collect();
+        assert_eq!(at, [(0, 0), (100, 1), (148, 5)]);
+        assert_eq!(directory.frames_len(), 218);
+    }
+
+    #[test]
+    fn a_blob_is_shown_as_its_digits() {
+        assert_eq!(BlobId::new([0x1f; 32]).to_string(), "1f".repeat(32));
+    }
+
     proptest! {
         #[test]
         fn directories_and_segments_come_back(directory in arb_directory(), id in prop::array::uniform32(1u8..)) {
