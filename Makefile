@@ -21,8 +21,8 @@ lint: ## the part of `test` that runs no tests
 soak: ## the long tests: every loss of power, and processes killed at random (SEED=n)
 	@SEED='$(SEED)' scripts/soak
 
-fuzz: ## fuzz each decoder, and sequences of commands, for ten minutes (TARGETS='a b', FOR=seconds)
-	@TARGETS='$(TARGETS)' FOR='$(FOR)' scripts/fuzz
+fuzz: ## fuzz each decoder, and sequences of commands, for ten minutes (TARGETS='a b', FOR=seconds, KEEP=1)
+	@TARGETS='$(TARGETS)' FOR='$(FOR)' KEEP='$(KEEP)' scripts/fuzz
 
 mutants: ## change the code in small ways and see whether a test notices (PART=core or engine, SHARD=k/n)
 	@PART='$(PART)' SHARD='$(SHARD)' scripts/mutants

@@ -1,6 +1,6 @@
 //! Does once more what made a fuzz target fail: `replay TARGET FILE...`. For `commands` it first shows what the bytes mean.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a tool for developers")]
+#![allow(clippy::print_stdout, reason = "a tool for developers")]
 
 use lakebed_testkit::fuzz::DECODERS;
 use lakebed_tests::commands;

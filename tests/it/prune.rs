@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::id::SessionId;
 use lakebed_engine::core::layout;
 use lakebed_engine::core::monitor::Monitor;
 use lakebed_engine::core::protocol::{PruneStep, Step};
@@ -521,6 +522,25 @@ fn left_over_packs_go_and_checkpoints_stay() {
     assert_eq!(packs(), before + 1);
     let report = prune(&nights.repository);
     assert_eq!((report.deleted.packs, packs()), (1, before));
+
+    nights.change(7);
+    stop_after(&nights.repository, &nights.source, &options(), 15);
+    let with_checkpoint = packs();
+    assert!(with_checkpoint > before);
+    prune(&nights.repository);
+    assert_eq!(packs(), with_checkpoint);
+
+    // whoever ended its session was killed before the session's records were deleted
+    let storage = &nights.place.storage;
+    let records = storage.list(layout::SESSIONS).unwrap().into_iter();
+    let records: Vec<_> = records.map(|object| (storage.get(&object.key).unwrap(), object.key)).collect();
+    let session = nights.repository.sessions().unwrap().remove(0).id;
+    assert!(nights.repository.expire_session(session, SessionId::new([1; 32]), "by hand").unwrap());
+    for (bytes, key) in &records {
+        storage.put(key, bytes).unwrap();
+    }
+    prune(&nights.repository);
+    assert_eq!(packs(), before);
     nights.check();
 }
 

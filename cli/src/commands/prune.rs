@@ -149,7 +149,7 @@ pub(crate) fn print(out: Text<'_>, report: &PruneReport, dry_run: bool) -> std::
         writeln!(out, "finished what {} had left", ui::counted(report.taken_over.len() as u64, "prune", "prunes"))?;
     }
     if !report.finished_by_others.is_empty() {
-        writeln!(out, "another prune finished the work of this one first")?;
+        writeln!(out, "another prune was faster and finished what this one was at")?;
     }
     if !report.sessions_expired.is_empty() {
         let sessions = ui::counted(report.sessions_expired.len() as u64, "session", "sessions");

@@ -157,7 +157,8 @@ mod tests {
     /// Cuts of format 1 before and after the average length, where the hash is compared with different masks.
     #[test]
     fn golden_cuts_early_and_late() {
-        let parameters = ChunkerParameters { min_bytes: 256, average_bytes: 1024, max_bytes: 2048, ..small() };
+        let sizes = ChunkerParameters { small_file_bytes: 512, ..ChunkerParameters::default() };
+        let parameters = ChunkerParameters { min_bytes: 256, average_bytes: 1024, max_bytes: 2048, ..sizes };
         let chunker = Chunker::new(&parameters, &[42; 32]).unwrap();
         assert_eq!(chunker.parameters(), &parameters);
         let cuts = lengths(&chunker, &noise(32 << 10));
@@ -169,10 +170,6 @@ mod tests {
         1286, 683, 1154, 1280, 1141, 1560, 1368, 816, 1105, 1509, 472, 1437, 1229, 689, 2014, 920, 1317, 1529, 1333,
         1937, 1033, 1070, 1205, 1142, 1143, 1189, 262, 945,
     ];
-
-    fn small() -> ChunkerParameters {
-        ChunkerParameters { small_file_bytes: 512, ..ChunkerParameters::default() }
-    }
 
     /// The cuts of format 1. They must never change.
     #[test]

@@ -105,7 +105,8 @@ pub(super) fn plan(
 fn at_work(repository: &Repository) -> Result<(HashSet<SessionId>, Vec<TreeId>)> {
     let mut working: HashSet<SessionId> = repository.registered_sessions()?.into_iter().collect();
     let (sessions, ended) = repository.sessions_and_leftovers()?;
-    // what is left of a session that has ended says nothing: its snapshot, if it has one, is found by its name
+    // what is left of a session that has ended says nothing: its snapshot, if it has one, was there before snapshots are
+    // listed
     working.retain(|id| !ended.contains(id));
     let checkpoints = sessions.into_iter().filter_map(|session| Some(session.checkpoint?.root)).collect();
     for (number, generation) in repository.generations()? {
