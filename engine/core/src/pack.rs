@@ -433,6 +433,53 @@ mod tests {
     }
 
     #[test]
+    fn frames_that_no_pack_can_hold_are_refused() {
+        let decode = |lengths: &[u32]| {
+            let frame = |&frame_len: &u32| FrameInfo { number: 0, frame_len, blobs: Vec::new() };
+            let frames = lengths.iter().map(frame).collect();
+            let directory =
+                PackDirectory { kind: PackKind::Data, session: SessionId::new([1; 32]), salt: [2; SALT_LEN], frames };
+            PackDirectory::decode(&directory.encode())
+        };
+        let shortest = FRAME_HEADER_LEN as u32;
+        assert!(decode(&[shortest]).is_ok());
+        assert!(decode(&[shortest - 1]).is_err());
+        // a pack has at most 4 GiB
+        assert!(decode(&[u32::MAX]).is_ok());
+        assert!(decode(&[u32::MAX - shortest, shortest]).is_ok());
+        assert!(decode(&[u32::MAX - shortest, shortest, shortest]).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_is_not_the_one_of_its_trailer_is_refused() {
+        let (keys, mut scratch) = (keys(), FrameScratch::new().unwrap());
+        let right = PackDirectory {
+            kind: PackKind::Data,
+            session: SessionId::new([1; 32]),
+            salt: [2; SALT_LEN],
+            frames: Vec::new(),
+        };
+        let trailer = Trailer { kind: right.kind, salt: right.salt, session: right.session, directory_len: 0 };
+        // sealed for that trailer, as only whoever has the key can do
+        let mut open = |directory: &PackDirectory| {
+            let (plain, mut sealed) = (directory.encode(), Vec::new());
+            let packed = scratch.compress(&plain, None).unwrap();
+            let name = FrameName {
+                kind: FrameKind::PackDirectory,
+                salt: &trailer.salt,
+                number: DIRECTORY_NUMBER,
+                context: &trailer.bound(),
+            };
+            seal_frame(&keys.object_key(&trailer.salt), name, &[plain.len() as u32], packed, &mut sealed).unwrap();
+            trailer.open_directory(&keys, &sealed, &mut scratch)
+        };
+        assert_eq!(open(&right), Ok(right.clone()));
+        assert!(open(&PackDirectory { kind: PackKind::Tree, ..right.clone() }).is_err());
+        assert!(open(&PackDirectory { session: SessionId::new([9; 32]), ..right.clone() }).is_err());
+        assert!(open(&PackDirectory { salt: [9; SALT_LEN], ..right.clone() }).is_err());
+    }
+
+    #[test]
     fn a_blob_is_shown_as_its_digits() {
         assert_eq!(BlobId::new([0x1f; 32]).to_string(), "1f".repeat(32));
     }

@@ -646,8 +646,29 @@ mod tests {
         }
         let all = policy("last=3 daily=7 yearly=all within=30d tag=keep,safe tag=x");
         assert_eq!(all.to_string(), "last 3, daily 7, yearly all, within 30d, tag keep,safe, tag x");
-        assert!(!all.is_empty() && Policy::default().is_empty());
+        assert!(Policy::default().is_empty());
+        for one in ["last=1", "hourly=1", "yearly=all", "within=1d", "tag=x"] {
+            assert!(!policy(one).is_empty(), "{one}");
+        }
+        assert!(Policy { tags: vec![Vec::new()], ..Policy::default() }.is_empty());
         assert_eq!(Policy { tags: vec![Vec::new()], ..Policy::default() }.to_string(), "nothing");
+    }
+
+    #[test]
+    fn reasons_name_their_rules() {
+        let name = "2026-W47".to_owned();
+        let rules = [
+            (Reason::Last { number: 1, of: Count::AtMost(3) }, "last"),
+            (Reason::NewestOf { period: Period::Week, name }, "weekly"),
+            (Reason::Oldest { period: Period::Year }, "yearly"),
+            (Reason::Tags(vec!["keep".into()]), "tag"),
+            (Reason::Within("1d".parse().unwrap()), "within"),
+            (Reason::NewestComplete, "newest-complete"),
+            (Reason::NewestPast, "newest-past"),
+        ];
+        for (reason, rule) in rules {
+            assert_eq!(reason.rule(), rule);
+        }
     }
 
     mod naive {

@@ -243,6 +243,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_object_that_is_not_there_is_told_apart_from_every_other_failure() {
+        use std::io::ErrorKind as Io;
+        let error = |kind: Io| StorageError::new("read", "packs/00", kind.into());
+        assert!(error(Io::NotFound).is_not_found());
+        for other in [Io::AlreadyExists, Io::PermissionDenied, Io::UnexpectedEof, Io::StorageFull, Io::Other] {
+            assert!(!error(other).is_not_found(), "{other}");
+        }
+        assert_eq!(error(Io::NotFound).to_string(), "Cannot read `packs/00`");
+    }
+
+    #[test]
     fn keys_that_could_leave_the_place_are_refused() {
         for bad in ["", "/a", "a/", "a//b", "../a", "a/../b", ".hidden", "a/.b", "A", "a b", "a\0", "a\\b"] {
             assert!(ObjectKey::new(bad).is_none(), "{bad:?}");

@@ -109,6 +109,17 @@ mod tests {
     }
 
     #[test]
+    fn paths_in_records_are_escaped_text() {
+        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        struct Record(#[serde(with = "serde_path")] Vec<u8>);
+        let record = Record(b"a\xff\nb".to_vec());
+        let json = serde_json::to_string(&record).unwrap();
+        assert_eq!(json, r#""a\\xff\\x0ab""#);
+        assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), record);
+        assert!(serde_json::from_str::<Record>(r#""\\q""#).is_err());
+    }
+
+    #[test]
     fn what_people_see_is_readable() {
         assert_eq!(escape_path("Über/naïve.py".as_bytes()), "Über/naïve.py");
         assert_eq!(escape_path(b"a\nb\xff\\"), "a\\x0ab\\xff\\\\");

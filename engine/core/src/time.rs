@@ -105,5 +105,14 @@ mod tests {
     #[test]
     fn times_that_no_calendar_has_are_shown_as_the_nearest() {
         assert!(Timestamp { secs: i64::MAX, nanos: 0 }.to_string().starts_with("9999-"));
+        assert!(Timestamp { secs: i64::MIN, nanos: 0 }.to_string().starts_with("-009999-"));
+    }
+
+    #[test]
+    fn seconds_between_two_times_have_a_sign_and_never_overflow() {
+        let at = |secs| Timestamp { secs, nanos: 0 };
+        assert_eq!(at(100).seconds_since(at(40)), 60);
+        assert_eq!(at(40).seconds_since(at(100)), -60);
+        assert_eq!(at(i64::MAX).seconds_since(at(-1)), i64::MAX);
     }
 }

@@ -114,11 +114,6 @@ impl<'a> Reader<'a> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    /// Takes a little-endian 64-bit number.
-    pub fn u64(&mut self) -> Result<u64, DecodeError> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
     /// Takes a varint.
     #[inline]
     pub fn varint(&mut self) -> Result<u64, DecodeError> {
@@ -221,6 +216,29 @@ mod tests {
                 prop_assert_eq!(&again[..], &bytes[..bytes.len() - reader.remaining()]);
             }
         }
+    }
+
+    #[test]
+    fn numbers_have_at_most_64_bits_and_no_byte_too_many() {
+        let varint = |bytes: &[u8]| {
+            let mut reader = Reader::new(bytes, "test");
+            reader.varint().and_then(|value| reader.end().map(|()| value))
+        };
+        let nine = [0xff; 9];
+        assert_eq!(varint(&[&nine[..], &[1]].concat()), Ok(u64::MAX));
+        assert_eq!(varint(&[0x80, 1]), Ok(128));
+        for refused in [&[&nine[..], &[2]].concat()[..], &[&nine[..], &[0x81, 0]].concat(), &[0xff; 12], &[0x80, 0]] {
+            assert!(matches!(varint(refused), Err(DecodeError::Invalid { .. })), "{refused:x?}");
+        }
+        assert_eq!(varint(&nine), Err(DecodeError::Truncated { what: "test" }));
+        assert_eq!(varint(&[1, 2, 3]), Err(DecodeError::Trailing { what: "test", count: 2 }));
+    }
+
+    #[test]
+    fn a_count_needs_room_for_all_of_its_items() {
+        let count = |rest: usize| Reader::new(&[&[2][..], &vec![0; rest]].concat(), "test").count(32);
+        assert_eq!(count(64), Ok(2));
+        assert_eq!(count(63), Err(DecodeError::Truncated { what: "test" }));
     }
 
     #[test]

@@ -118,8 +118,13 @@ impl Compressor {
         out.clear();
         out.reserve(zstd::zstd_safe::compress_bound(plain.len()));
         self.context.compress_to_buffer(plain, out)?;
-        Ok(out.len() + plain.len() / 32 < plain.len())
+        Ok(is_worth_it(out.len(), plain.len()))
     }
+}
+
+/// Tells whether compressed bytes are smaller than the plain ones by enough to be kept: a 32nd.
+fn is_worth_it(compressed_len: usize, plain_len: usize) -> bool {
+    compressed_len + plain_len / 32 < plain_len
 }
 
 impl fmt::Debug for Compressor {
@@ -183,6 +188,44 @@ mod tests {
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
         assert!(!compressor.compress(3, &noise, &mut out).unwrap());
         assert!(!compressor.compress(1, b"", &mut out).unwrap());
+    }
+
+    #[test]
+    fn what_saves_less_than_a_32nd_is_stored_plain() {
+        assert!(is_worth_it(3099, 3200));
+        assert!(!is_worth_it(3100, 3200));
+        assert!(!is_worth_it(3101, 3200));
+        assert!(is_worth_it(0, 1));
+    }
+
+    #[test]
+    fn a_compressor_changes_its_level() {
+        // words in a changing order: a harder search finds more
+        let words = ["select", "from", "sales", "orders", "where", "join", "customer", "group by", "region", "limit"];
+        let hash = |at: u32| blake3::hash(&at.to_le_bytes()).as_bytes()[0] as usize;
+        let text: String = (0..20_000).map(|at| words[hash(at) % words.len()]).collect();
+        let mut compressor = Compressor::new().unwrap();
+        let mut length = |level| {
+            let mut out = Vec::new();
+            compressor.compress(level, text.as_bytes(), &mut out).unwrap();
+            out.len()
+        };
+        let (fast, hard) = (length(1), length(19));
+        assert!(hard < fast, "{hard} and {fast}");
+        assert_eq!(length(1), fast);
+    }
+
+    #[test]
+    fn strategies_are_levels() {
+        use FrameContent::{LargeFiles, Metadata, SmallFiles};
+        let levels = |strategy: Compression| [SmallFiles, LargeFiles, Metadata].map(|content| strategy.level(content));
+        assert_eq!(levels(Compression::Fastest), [Some(-1); 3]);
+        assert_eq!(levels(Compression::Fast), [Some(1); 3]);
+        assert_eq!(levels(Compression::Balanced), [Some(3), Some(1), Some(3)]);
+        assert_eq!(levels(Compression::Max), [Some(9); 3]);
+        assert_eq!(levels(Compression::Archival), [Some(19); 3]);
+        assert_eq!(levels(Compression::None), [None; 3]);
+        assert_eq!(levels(Compression::Level(-5)), [Some(-5); 3]);
     }
 
     #[test]

@@ -471,6 +471,52 @@ mod tests {
     }
 
     #[test]
+    fn a_header_says_how_long_the_frame_is() {
+        let header =
+            |sealed_len| FrameHeader { kind: FrameKind::Nodes, compressed: true, salt: [7; 32], number: 9, sealed_len };
+        let shortest = header(SEAL_LEN as u32);
+        assert_eq!(FrameHeader::decode(&shortest.encode()), Ok(shortest));
+        assert_eq!(shortest.frame_len(), 64);
+        assert_eq!(header(1000).frame_len(), 1048);
+        assert!(FrameHeader::decode(&header(SEAL_LEN as u32 - 1).encode()).is_err());
+    }
+
+    #[test]
+    fn frames_are_appended_to_what_is_there() {
+        let keys = keys(Encryption::Aes256Gcm);
+        let mut scratch = FrameScratch::new().unwrap();
+        let mut out = b"in front".to_vec();
+        for number in 0..2 {
+            let name = FrameName { number, ..NAME };
+            let packed = scratch.compress(b"some notebook", None).unwrap();
+            assert_eq!((packed.len(), packed.is_empty()), (13, false));
+            seal_frame(&keys.object_key(NAME.salt), name, &[13], packed, &mut out).unwrap();
+        }
+        assert!(scratch.compress(b"", None).unwrap().is_empty());
+        let mut rest = out.strip_prefix(b"in front").unwrap();
+        for number in 0..2 {
+            let (frame, after) = rest.split_at(FrameHeader::decode(rest).unwrap().frame_len());
+            assert_eq!(open(&keys, FrameName { number, ..NAME }, frame).unwrap().plain, b"some notebook");
+            rest = after;
+        }
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn a_frame_in_the_place_of_another_is_told_from_a_damaged_one() {
+        let keys = keys(Encryption::Aes256Gcm);
+        let bytes = frame(&keys, &[b"x".to_vec()], None);
+        for name in [
+            FrameName { number: 4, ..NAME },
+            FrameName { kind: FrameKind::Nodes, ..NAME },
+            FrameName { salt: &[8; 32], ..NAME },
+        ] {
+            let error = open(&keys, name, &bytes).unwrap_err();
+            assert!(matches!(error, FrameError::Other { .. }), "{name:?}: {error}");
+        }
+    }
+
+    #[test]
     fn a_frame_is_bound_to_kind_number_salt_context_and_repository() {
         let keys = keys(Encryption::Aes256Gcm);
         let bytes = frame(&keys, &[b"x".to_vec()], None);

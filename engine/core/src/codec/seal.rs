@@ -267,3 +267,29 @@ fn nonce(number: u32) -> Nonce {
     bytes[..4].copy_from_slice(&number.to_le_bytes());
     Nonce::assume_unique_for_key(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What format 1 derives, from another implementation of BLAKE3.
+    #[test]
+    fn golden_keys() {
+        let keys = RepositoryKeys::derive(RepositoryId::new([1; 32]), Encryption::None, DataKey::new([2; 32]));
+        let notebook = b"some notebook";
+        let chunk = keys.chunk_id(notebook);
+        assert_eq!(chunk.to_string(), "73bfb86da27c5dd3d2445a0902891a6c7659d4774367eb1c2113a53213b713b6");
+        let tree = keys.tree_id(notebook);
+        assert_eq!(tree.to_string(), "4aa85eefbfe76a4424178d40732258ebf0684f368f35e492ab870fd9efef2274");
+        let chunker = crate::id::to_hex(keys.chunker_key());
+        assert_eq!(chunker, "9605878201aa75c011b100a0496d28126722f4744868a50bd3da674e711acac3");
+        let mut content = keys.content_hasher();
+        notebook.chunks(5).for_each(|part| content.update(part));
+        // a file of one chunk and the chunk have one name
+        assert_eq!(content.finish(), chunk.into());
+
+        let ObjectSealer { cipher: Cipher::Checksum(object), .. } = keys.object_key(&[7; SALT_LEN]) else { panic!() };
+        let object = crate::id::to_hex(&*object);
+        assert_eq!(object, "767e5a8fff91a22fe2ffa9f9400cb460620d08f0313c879489a7ac0a8f4ec980");
+    }
+}

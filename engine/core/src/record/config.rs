@@ -116,3 +116,55 @@ fn check_features(needed: &[String]) -> Result<(), ConfigError> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config {
+            version: FORMAT_VERSION,
+            repository_id: RepositoryId::new([1; 32]),
+            created: Timestamp::default(),
+            encryption: Encryption::Aes256Gcm,
+            chunker: ChunkerParameters::default(),
+            features: Features::default(),
+        }
+    }
+
+    #[test]
+    fn a_configuration_comes_back_as_lines_that_people_can_read() {
+        let bytes = config().encode();
+        assert_eq!(Config::decode(&bytes), Ok(config()));
+        assert!(bytes.starts_with(b"{\n  \"version\": 1,\n") && bytes.ends_with(b"}\n"));
+        assert_eq!(Config::hash(&bytes), *blake3::hash(&bytes).as_bytes());
+    }
+
+    #[test]
+    fn a_configuration_that_is_not_known_in_full_is_refused() {
+        let newer = Config { version: FORMAT_VERSION + 1, ..config() };
+        let error = Config::decode(&newer.encode()).unwrap_err();
+        assert!(matches!(error, ConfigError::Decode(DecodeError::NewerVersion { found: 2, known: 1, .. })), "{error}");
+        let chunker = ChunkerParameters { min_bytes: 0, ..ChunkerParameters::default() };
+        let error = Config::decode(&Config { chunker, ..config() }.encode()).unwrap_err();
+        assert!(matches!(error, ConfigError::Chunker { .. }), "{error}");
+        let text = String::from_utf8(config().encode()).unwrap().replacen('{', "{\"extra\": 1,", 1);
+        assert!(Config::decode(text.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn an_unknown_feature_forbids_what_it_stands_in_the_way_of() {
+        let unknown = || vec!["unheard-of".to_owned()];
+        let refused = Err(ConfigError::UnknownFeature { feature: "unheard-of".into() });
+        let check = |features: Features| {
+            let config = Config { features, ..config() };
+            let read = Config::decode(&config.encode()).map(drop);
+            (read, config.check_writable(), config.check_prunable())
+        };
+        let none = Features::default();
+        assert_eq!(check(none.clone()), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(check(Features { read: unknown(), ..none.clone() }).0, refused);
+        assert_eq!(check(Features { write: unknown(), ..none.clone() }), (Ok(()), refused.clone(), refused.clone()));
+        assert_eq!(check(Features { gc: unknown(), ..none }), (Ok(()), Ok(()), refused));
+    }
+}

@@ -129,15 +129,17 @@ pub enum KeySlotError {
     },
 }
 
-/// The most memory that a slot may ask for, in KiB, so that a forged one cannot exhaust the machine.
-const MEMORY_MAX_KIB: u32 = 4 << 20;
+/// Tells whether a slot asks for more than 4 GiB or a thousand passes: a forged one must not exhaust the machine.
+fn costs_too_much(memory_kib: u32, passes: u32) -> bool {
+    memory_kib > 4 << 20 || passes > 1000
+}
 
 fn wrapping_key(unlock: &Unlock, salt: &Salt, secret: &Secret) -> Result<Zeroizing<[u8; 32]>, KeySlotError> {
     let mut key = Zeroizing::new([0; 32]);
     match (unlock, secret) {
         (Unlock::Passphrase { memory_kib, passes, lanes }, Secret::Passphrase(passphrase)) => {
             let derivation = |why: argon2::Error| KeySlotError::Derivation { why: why.to_string() };
-            if *memory_kib > MEMORY_MAX_KIB || *passes > 1000 {
+            if costs_too_much(*memory_kib, *passes) {
                 return Err(KeySlotError::Derivation { why: "it would cost too much memory or time".into() });
             }
             let params = Params::new(*memory_kib, *passes, *lanes, Some(32)).map_err(derivation)?;
@@ -306,6 +308,52 @@ mod tests {
 
     fn cheap() -> Unlock {
         Unlock::Passphrase { memory_kib: 8, passes: 1, lanes: 1 }
+    }
+
+    /// The data key as format 1 wraps it, from two other implementations of Argon2, BLAKE3 and AES.
+    #[test]
+    fn golden_wrapped_keys() {
+        let file = Secret::KeyFile(Zeroizing::new(vec![6; 32]));
+        let by_passphrase = slot(Encryption::Aes256Gcm, cheap(), &passphrase("right"));
+        assert_eq!(
+            by_passphrase.wrapped,
+            "2e66c7901f6d3034dc135a4d97a761549952ae156c64902a498a21f10b514076\
+             71367e9f1d136ab29a67a532fad89cc516d9eb7de908a423cae79f0fd819791e\
+             58b650ed0c3c368936568ffcd0fb5023"
+        );
+        let by_file = slot(Encryption::Aes256Gcm, Unlock::KeyFile, &file);
+        assert_eq!(
+            by_file.wrapped,
+            "5d4d0a47a3ba4228266dad3b3740b40f7390b8544488b4095a0284d41161ca5e\
+             7fa2ccd6d93496154e9652f9723101df57665cb789c1cce4f67b8c51802e1246\
+             a32156acb3fb60a0fe95acaee6ba9fc4"
+        );
+        let clear = slot(Encryption::None, Unlock::Clear, &Secret::None);
+        let plain = format!("{}{}", "09".repeat(32), "05".repeat(32));
+        assert_eq!(clear.wrapped, format!("{plain}c8513ee618e9ab381b702b3b3853e585"));
+    }
+
+    #[test]
+    fn costs_are_those_that_are_documented() {
+        assert_eq!(KdfCost::Standard.unlock(), Unlock::Passphrase { memory_kib: 19_456, passes: 2, lanes: 1 });
+        assert_eq!(KdfCost::Strong.unlock(), Unlock::Passphrase { memory_kib: 262_144, passes: 4, lanes: 1 });
+        assert_eq!([KdfCost::Standard, KdfCost::Strong].map(|cost| cost.unlock().cost()), [38_912, 1_048_576]);
+        assert_eq!([Unlock::KeyFile, Unlock::Clear].map(|unlock| unlock.cost()), [0, 0]);
+        assert!(!costs_too_much(4_194_304, 1000));
+        assert!(costs_too_much(4_194_305, 1));
+        assert!(costs_too_much(8, 1001));
+    }
+
+    #[test]
+    fn a_short_key_file_is_refused() {
+        let sealed = |length| {
+            let secret = Secret::KeyFile(Zeroizing::new(vec![6; length]));
+            let keys = keys(Encryption::Aes256Gcm);
+            let salts = [[3; 32], [4; 32]];
+            KeySlot::seal(&keys, &CONFIG_HASH, Unlock::KeyFile, &secret, "", Timestamp::default(), salts).map(drop)
+        };
+        assert_eq!((sealed(KEY_FILE_MIN_BYTES), sealed(KEY_FILE_MIN_BYTES + 1)), (Ok(()), Ok(())));
+        assert!(matches!(sealed(KEY_FILE_MIN_BYTES - 1), Err(KeySlotError::Derivation { .. })));
     }
 
     #[test]

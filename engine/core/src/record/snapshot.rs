@@ -149,3 +149,35 @@ pub struct Annotation {
 impl Record for Annotation {
     const KIND: FrameKind = FrameKind::Annotation;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::RECORD_VERSION;
+
+    #[test]
+    fn a_snapshot_with_a_failure_is_not_complete() {
+        let mut snapshot = Snapshot {
+            version: RECORD_VERSION,
+            time: Timestamp::default(),
+            root: TreeId::new([1; 32]),
+            parent: None,
+            sources: Vec::new(),
+            host: "nightly".into(),
+            user: "ops".into(),
+            tags: Vec::new(),
+            description: String::new(),
+            summary: Summary::default(),
+            failures: Vec::new(),
+            owners: Owners::default(),
+            original: None,
+            session: SessionId::new([2; 32]),
+            base_generation: 0,
+            tool: "lakebed".into(),
+            unknown: Unknown::new(),
+        };
+        assert!(snapshot.is_complete());
+        snapshot.failures.push(Failure { path: "/a".into(), reason: "gone".into() });
+        assert!(!snapshot.is_complete());
+    }
+}

@@ -14,9 +14,9 @@ use crate::wire::{DecodeError, Reader, put_bytes, put_signed, put_varint};
 /// Version of the node encoding.
 pub const NODE_VERSION: u8 = 1;
 /// A node is never cut before it has this many bytes.
-pub const NODE_MIN_BYTES: usize = 32 * 1024;
+pub const NODE_MIN_BYTES: usize = 32 << 10;
 /// A node is always cut before it would have more bytes than this.
-pub const NODE_MAX_BYTES: usize = 128 * 1024;
+pub const NODE_MAX_BYTES: usize = 128 << 10;
 /// No name is longer. It keeps index nodes from holding one item each.
 pub const NAME_MAX_BYTES: usize = 4096;
 /// A content list with more extents than this is stored in nodes of its own.
@@ -449,7 +449,6 @@ fn check_entry(entry: &Entry) -> Result<(), &'static str> {
     match &entry.content {
         Content::None if is_file && entry.size > 0 => return Err("a file with a size has no content"),
         Content::None => {}
-        _ if !is_file => return Err("what is not a file has content"),
         Content::Extents { extents, .. } => {
             let total = extents.iter().try_fold(0u64, |sum, extent| sum.checked_add(extent.length()));
             if total != Some(entry.size) {
@@ -463,7 +462,8 @@ fn check_entry(entry: &Entry) -> Result<(), &'static str> {
         return Err("a directory has no subtree, or something else has one");
     }
     if !is_file && entry.size != 0 {
-        return Err("what is not a file has a size");
+        // whatever has content has a size
+        return Err("what is not a file has a size, or content");
     }
     Ok(())
 }
@@ -478,10 +478,10 @@ fn put_extents(out: &mut Vec<u8>, extents: &[Extent]) {
 fn put_extent(out: &mut Vec<u8>, extent: &Extent) {
     match extent {
         Extent::Data { id, length } => {
-            put_varint(out, length << 1);
+            put_varint(out, 2 * length);
             out.extend_from_slice(id.as_bytes());
         }
-        Extent::Hole { length } => put_varint(out, length << 1 | 1),
+        Extent::Hole { length } => put_varint(out, 2 * length + 1),
     }
 }
 
@@ -871,16 +871,127 @@ mod tests {
         assert!(new.len() <= 6 && new.iter().sum::<usize>() < 300_000, "{new:?}");
     }
 
-    #[test]
-    fn long_content_lists_come_back_in_order() {
-        let mut nodes = Nodes::default();
+    fn many_extents(count: u64) -> Vec<Extent> {
         let extent = |number: u64| Extent::Data {
             id: ChunkId::new(*blake3::hash(&number.to_le_bytes()).as_bytes()),
             length: number + 1,
         };
-        let extents: Vec<Extent> = (0..50_000).map(extent).collect();
+        (0..count).map(extent).collect()
+    }
+
+    #[test]
+    fn long_content_lists_come_back_in_order() {
+        let mut nodes = Nodes::default();
+        let extents = many_extents(50_000);
         let root = write_extents(extents.clone(), &mut nodes).unwrap();
         assert_eq!(nodes.extents(root), extents);
+        assert!(nodes.0.values().all(|bytes| bytes.len() <= NODE_MAX_BYTES));
+    }
+
+    const GOLDEN_DIRECTORY: (&str, usize) = ("727c41c5", 365);
+    const GOLDEN_EXTENTS: (&str, usize) = ("f30eab96", 1725);
+
+    /// Where format 1 cuts directories and content lists. It must never change, or equal folders are stored anew.
+    #[test]
+    fn golden_nodes() {
+        let mut nodes = Nodes::default();
+        let root = write_directory(many(200_000), &mut nodes).unwrap();
+        assert_eq!((&*root.short(), nodes.0.len()), GOLDEN_DIRECTORY);
+        let mut nodes = Nodes::default();
+        let root = write_extents(many_extents(2_000_000), &mut nodes).unwrap();
+        assert_eq!((&*root.short(), nodes.0.len()), GOLDEN_EXTENTS);
+    }
+
+    #[test]
+    fn a_run_ends_where_an_item_says_so_or_where_the_next_has_no_room() {
+        let lengths = |items: &[(usize, bool)]| -> Vec<usize> {
+            runs(items.to_vec(), |item| item.0, |item| item.1).iter().map(Vec::len).collect()
+        };
+        const MIN: usize = 32 * 1024;
+        const MAX: usize = 128 * 1024;
+        assert_eq!(lengths(&[]), [0]);
+        // not before it is long enough
+        assert_eq!(lengths(&[(MIN - 10, true), (9, true), (1, true)]), [3]);
+        assert_eq!(lengths(&[(MIN - 10, true), (9, true), (1, false), (1, true), (1, false)]), [4, 1]);
+        assert_eq!(lengths(&[(MIN - 1, true), (1, true), (MIN, true), (MIN - 1, true), (9, false)]), [2, 1, 2]);
+        // not after it is too long
+        assert_eq!(lengths(&[(MAX - 1, false), (1, false), (1, false)]), [2, 1]);
+        assert_eq!(lengths(&[(MAX - 1, false), (2, false), (MAX - 2, false), (1, false)]), [1, 2, 1]);
+        // one that is too long by itself is alone
+        assert_eq!(lengths(&[(1, false), (MAX + 1, false), (1, false)]), [1, 1, 1]);
+    }
+
+    #[test]
+    fn what_entries_are_counted_as_is_part_of_the_format() {
+        let size = |change: fn(&mut Entry)| {
+            let mut entry = Entry::new("name", EntryKind::File);
+            change(&mut entry);
+            entry_size(&entry)
+        };
+        let (chunk, hash, node) = (ChunkId::new([1; 32]), ContentId::new([2; 32]), TreeId::new([3; 32]));
+        assert_eq!(size(|_| {}), 52);
+        assert_eq!(size(|entry| entry.link_target = vec![b'x'; 100]), 152);
+        assert_eq!(size(|entry| entry.xattrs = vec![Xattr { name: vec![1; 20], value: vec![2; 300] }; 2]), 708);
+        assert_eq!(size(|entry| entry.attributes = vec![("language".into(), vec![1; 6]); 2]), 96);
+        assert_eq!(size(|entry| entry.unknown = vec![(9, vec![1; 7]); 2]), 98);
+        let content = |content: Content| entry_size(&Entry { content, ..Entry::new("name", EntryKind::File) });
+        assert_eq!(content(Content::Chunk(chunk)), 84);
+        let extents = vec![Extent::Hole { length: 1 }; 3];
+        assert_eq!(content(Content::Extents { hash, extents }), 212);
+        assert_eq!(content(Content::Indirect { hash, root: node }), 116);
+        assert_eq!(entry_size(&Entry { subtree: Some(node), ..Entry::new("name", EntryKind::Directory) }), 84);
+        let all = Entry {
+            link_target: vec![1; 1],
+            xattrs: vec![Xattr { name: vec![1; 1], value: vec![1; 1] }],
+            attributes: vec![("a".into(), vec![1; 1])],
+            unknown: vec![(1, vec![1; 1])],
+            content: Content::Chunk(chunk),
+            subtree: Some(node),
+            ..Entry::new("name", EntryKind::Directory)
+        };
+        assert_eq!(entry_size(&all), 154);
+    }
+
+    #[test]
+    fn a_node_passes_all_that_it_refers_to() {
+        let node = |number| TreeId::new([number; 32]);
+        let chunk = |number| ChunkId::new([number; 32]);
+        let hash = ContentId::new([9; 32]);
+        let file = |name: &str, content: Content, size| Entry { content, size, ..Entry::new(name, EntryKind::File) };
+        let extents = vec![
+            Extent::Data { id: chunk(2), length: 20 },
+            Extent::Hole { length: 7 },
+            Extent::Data { id: chunk(3), length: 30 },
+        ];
+        let referred = |holder: &Node| {
+            let (mut nodes, mut chunks) = (Vec::new(), Vec::new());
+            holder.references(|id| nodes.push(id), |id, length| chunks.push((id, length)));
+            (nodes, chunks)
+        };
+        let entries = Node::Entries(vec![
+            file("a", Content::Chunk(chunk(1)), 10),
+            file("b", Content::Extents { hash, extents: extents.clone() }, 57),
+            file("c", Content::Indirect { hash, root: node(4) }, 100),
+            Entry { subtree: Some(node(5)), ..Entry::new("d", EntryKind::Directory) },
+            file("e", Content::None, 0),
+        ]);
+        assert_eq!(referred(&entries), (vec![node(4), node(5)], vec![(chunk(1), 10), (chunk(2), 20), (chunk(3), 30)]));
+        let item = |number| IndexItem { first_name: vec![number], node: node(number) };
+        assert_eq!(referred(&Node::EntryIndex(vec![item(1), item(2)])), (vec![node(1), node(2)], vec![]));
+        assert_eq!(referred(&Node::Extents(extents)), (vec![], vec![(chunk(2), 20), (chunk(3), 30)]));
+        assert_eq!(referred(&Node::ExtentIndex(vec![node(6), node(7)])), (vec![node(6), node(7)], vec![]));
+    }
+
+    #[test]
+    fn content_is_named_and_kinds_have_words() {
+        let (chunk, hash) = (ChunkId::new([1; 32]), ContentId::new([2; 32]));
+        assert_eq!(Content::None.hash(), None);
+        assert_eq!(Content::Chunk(chunk).hash(), Some(ContentId::new([1; 32])));
+        assert_eq!(Content::Extents { hash, extents: Vec::new() }.hash(), Some(hash));
+        assert_eq!(Content::Indirect { hash, root: TreeId::new([3; 32]) }.hash(), Some(hash));
+        assert_eq!([Extent::Hole { length: 8 }, Extent::Data { id: chunk, length: 9 }].map(|e| e.length()), [8, 9]);
+        let words = ["file", "directory", "symlink", "fifo", "socket", "char-device", "block-device"];
+        assert_eq!(EntryKind::ALL.map(EntryKind::as_str), words);
     }
 
     #[test]
@@ -903,6 +1014,15 @@ mod tests {
         refused(|entry| entry.name = b"..".to_vec());
         refused(|entry| entry.name = b"a/b".to_vec());
         refused(|entry| entry.name = vec![b'a'; NAME_MAX_BYTES + 1]);
+        refused(|entry| {
+            entry.kind = EntryKind::Symlink;
+            entry.content = Content::None;
+        });
+        refused(|entry| {
+            entry.kind = EntryKind::Fifo;
+            entry.content =
+                Content::Extents { hash: ContentId::new([1; 32]), extents: vec![Extent::Hole { length: 1 }] };
+        });
         refused(|entry| entry.mode = 0o10000);
         refused(|entry| entry.mtime.nanos = NANOS_PER_SEC);
         let mut twice = many(2);
