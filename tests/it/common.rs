@@ -1,8 +1,8 @@
 //! What the tests share.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use lakebed_engine::backup::{BackupOptions, BackupReport};
 use lakebed_engine::core::codec::seal::Encryption;
@@ -174,6 +174,38 @@ impl Monitor for StopAt {
 
     fn is_cancelled(&self) -> bool {
         self.reached.load(Ordering::Relaxed)
+    }
+}
+
+/// Does something once, right before a step.
+pub struct At<'a> {
+    step: Step,
+    act: Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>,
+}
+
+impl<'a> At<'a> {
+    pub fn new(step: impl Into<Step>, act: impl FnOnce() + Send + 'a) -> Self {
+        Self { step: step.into(), act: Mutex::new(Some(Box::new(act))) }
+    }
+}
+
+impl Monitor for At<'_> {
+    fn step(&self, step: Step) {
+        if step == self.step
+            && let Some(act) = self.act.lock().unwrap().take()
+        {
+            act();
+        }
+    }
+}
+
+/// Notes the steps that were taken.
+#[derive(Default)]
+pub struct Steps(pub Mutex<Vec<Step>>);
+
+impl Monitor for Steps {
+    fn step(&self, step: Step) {
+        self.0.lock().unwrap().push(step);
     }
 }
 

@@ -3,10 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use lakebed_engine::core::monitor::{Monitor, Phase, Progress};
+use lakebed_engine::core::protocol::WriterStep;
 use lakebed_engine::core::storage::Storage;
+use lakebed_engine::source::{Filter, FilterOptions, LocalOptions, local_mounts};
 use lakebed_engine::storage::LocalStorage;
-use lakebed_engine::{Mode, OpenOptions, Repository, Silent};
+use lakebed_engine::{Index, Mode, OpenOptions, Repository, Silent};
 use lakebed_testkit::damage::{Damage, damage, object_files};
 use lakebed_testkit::tree::{Content, TreeSpec};
 
@@ -117,6 +121,88 @@ fn a_second_process_reads_beside_the_one_that_holds_the_index() {
     assert!(report.snapshot.is_some());
     drop(held);
     assert_good(&place.reopen());
+}
+
+/// Counts the segments that were folded.
+#[derive(Default)]
+struct Folded(AtomicU64);
+
+impl Monitor for Folded {
+    fn phase(&self, phase: Phase, total: Option<Progress>) {
+        if phase == Phase::Index {
+            self.0.fetch_add(total.unwrap().entries, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Opens the index and returns it, and how many segments it had to fold.
+fn open_counting(repository: &Repository) -> (Index, u64) {
+    let folded = Folded::default();
+    let index = repository.index(&folded).unwrap();
+    (index, folded.0.into_inner())
+}
+
+#[test]
+fn what_was_folded_once_is_not_folded_again_even_if_the_process_is_killed() {
+    let (place, repository, source) = with_snapshot();
+    std::fs::write(source.join("second"), "second night").unwrap();
+    backup(&repository, std::slice::from_ref(&source));
+    drop(repository);
+    let segments = object_files(&place.path("repo").join("index")).len() as u64;
+    std::fs::remove_dir_all(place.path("cache")).unwrap();
+    let (held, folded) = open_counting(&place.reopen());
+    assert_eq!(folded, segments);
+    // what the folder holds now is what a killed process leaves of it
+    copy_folder(&place.path("cache"), &place.path("left"));
+    let open = OpenOptions { cache_dir: Some(place.path("left")), ..place.open.clone() };
+    let left = Repository::open(place.storage.clone(), &secret(), &open).unwrap();
+    let (index, folded) = open_counting(&left);
+    assert_eq!((index.mode(), folded), (Mode::Primary, 0));
+    assert_eq!(index.all().unwrap().len(), held.all().unwrap().len());
+}
+
+/// Making the index anew costs much where there are many segments.
+#[test]
+fn a_prune_keeps_an_index_that_is_mostly_about_what_is_there() {
+    let (place, repository, source) = with_snapshot();
+    let first = latest(&repository).id;
+    std::fs::remove_dir_all(source.join("d1")).unwrap();
+    backup(&repository, std::slice::from_ref(&source));
+    forget(&repository, vec![first]);
+    drop(repository);
+    let repository = place.reopen();
+    drop(repository.index(&Silent).unwrap());
+    let folded = Folded::default();
+    let report = repository.prune(&prune_all(), &folded).unwrap();
+    assert!(report.deleted.packs > 0, "{report:?}");
+    assert_eq!(folded.0.into_inner(), 0);
+}
+
+/// A pack that another writer published is gone before this one, which has listed the packs, reads of it.
+#[test]
+fn a_segment_whose_packs_are_gone_is_folded_and_they_are_not_used() {
+    let (place, repository, source) = with_snapshot();
+    let later = place.path("later");
+    TreeSpec::new().file("later", Content::random(99, 300_000)).write(&later);
+    let before = object_files(&place.path("repo").join("packs"));
+    let beside = OpenOptions { cache_dir: Some(place.path("beside")), ..place.open.clone() };
+    let beside = Repository::open(place.storage.clone(), &secret(), &beside).unwrap();
+    let at = At::new(WriterStep::ChooseParent, || {
+        backup(&beside, std::slice::from_ref(&later));
+        for pack in object_files(&place.path("repo").join("packs")) {
+            if !before.contains(&pack) {
+                std::fs::remove_file(pack).unwrap();
+            }
+        }
+    });
+    let filter = Arc::new(Filter::new(&FilterOptions::default()).unwrap());
+    let both = [source, later.clone()];
+    let mounts = local_mounts(&both, &filter, &LocalOptions::default()).unwrap();
+    let report = repository.backup(mounts, &options(), &at).unwrap();
+    drop(at);
+    let info = report.snapshot.unwrap();
+    let restored = restore_to(&repository, &info, &place.path("out"), &later);
+    lakebed_testkit::compare::assert_same_tree(&later, &restored, &Default::default());
 }
 
 /// The index against a plain map: random packs, folded in random order, some removed.

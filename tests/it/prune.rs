@@ -185,28 +185,6 @@ fn what_is_left_unused_stays_within_its_limit() {
     nights.check();
 }
 
-/// Does something once, right before a step of a prune.
-struct At<'a> {
-    step: PruneStep,
-    act: Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>,
-}
-
-impl<'a> At<'a> {
-    fn new(step: PruneStep, act: impl FnOnce() + Send + 'a) -> Self {
-        Self { step, act: Mutex::new(Some(Box::new(act))) }
-    }
-}
-
-impl Monitor for At<'_> {
-    fn step(&self, step: Step) {
-        if step == Step::Prune(self.step)
-            && let Some(act) = self.act.lock().unwrap().take()
-        {
-            act();
-        }
-    }
-}
-
 const STEPS: [PruneStep; 12] = [
     PruneStep::ClaimGeneration,
     PruneStep::CondemnTombstones,

@@ -986,15 +986,6 @@ fn the_last_slot_and_the_configuration_are_told_of_and_left() {
     assert!(planned.held_back.iter().all(|held_back| held_back.advice.contains("copy")), "{planned:#?}");
 }
 
-#[derive(Default)]
-struct Steps(Mutex<Vec<Step>>);
-
-impl Monitor for Steps {
-    fn step(&self, step: Step) {
-        self.0.lock().unwrap().push(step);
-    }
-}
-
 #[test]
 fn the_steps_come_in_the_order_of_the_protocol() {
     let base = Base::new();

@@ -1,12 +1,11 @@
 //! Paths are taken out of snapshots: nothing of them is left there, and everything else is as it was.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::{PackId, TreeId};
 use lakebed_engine::core::layout;
-use lakebed_engine::core::monitor::Monitor;
 use lakebed_engine::core::protocol::{Step, WriterStep};
 use lakebed_engine::core::record::RECORD_VERSION;
 use lakebed_engine::core::record::gc::{Condemnation, Tombstone};
@@ -247,15 +246,6 @@ fn a_rewrite_that_is_cut_off_at_any_write_is_completed_by_the_next_one() {
         assert_good(&repository);
     }
     assert!(cuts > 20, "{cuts}");
-}
-
-#[derive(Default)]
-struct Steps(Mutex<Vec<Step>>);
-
-impl Monitor for Steps {
-    fn step(&self, step: Step) {
-        self.0.lock().unwrap().push(step);
-    }
 }
 
 #[test]

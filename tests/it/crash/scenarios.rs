@@ -1,13 +1,10 @@
 //! The commands that are cut off. A new one gets a line in [`SCENARIOS`] and, where it needs more than one call, a
 //! function below.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use lakebed_engine::backup::BackupOptions;
 use lakebed_engine::copy::{CopyOptions, CopyReport, copy};
 use lakebed_engine::core::layout;
-use lakebed_engine::core::monitor::Monitor;
-use lakebed_engine::core::protocol::{PruneStep, Step};
+use lakebed_engine::core::protocol::PruneStep;
 use lakebed_engine::core::record::RECORD_VERSION;
 use lakebed_engine::core::record::key_slot::Unlock;
 use lakebed_engine::core::record::session::{Process, Session};
@@ -205,24 +202,9 @@ fn forgotten_and_interrupted(world: &mut World) {
     stop_after(&world.open(), &world.source(), &one_thread(), 8);
 }
 
-/// Stops a prune when it reaches a step.
-struct StopAt(PruneStep, AtomicBool);
-
-impl Monitor for StopAt {
-    fn step(&self, step: Step) {
-        if step == Step::Prune(self.0) {
-            self.1.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.1.load(Ordering::Relaxed)
-    }
-}
-
 /// The first prune gets as far as the copies, the second one finishes what it left.
 fn prune_in_two(world: &mut World) {
-    let stop = StopAt(PruneStep::CopyLive, AtomicBool::new(false));
+    let stop = StopAt::new(PruneStep::CopyLive);
     assert!(matches!(world.open().prune(&prune_options(), &stop), Err(Error::Interrupted)));
     prune(world);
 }
