@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lakebed_engine::core::monitor::{Monitor, Phase, Progress};
+use lakebed_engine::core::pack::PackKind;
 use lakebed_engine::core::protocol::WriterStep;
 use lakebed_engine::core::storage::Storage;
 use lakebed_engine::source::{Filter, FilterOptions, LocalOptions, local_mounts};
@@ -203,6 +204,26 @@ fn a_segment_whose_packs_are_gone_is_folded_and_they_are_not_used() {
     let info = report.snapshot.unwrap();
     let restored = restore_to(&repository, &info, &place.path("out"), &later);
     lakebed_testkit::compare::assert_same_tree(&later, &restored, &Default::default());
+}
+
+#[test]
+fn an_index_says_how_much_it_holds() {
+    let (place, repository, _) = with_snapshot();
+    drop(repository);
+    let packs = place.storage.list("packs/").unwrap();
+    let bytes: u64 = packs.iter().map(|pack| pack.size_bytes).sum();
+    let in_memory = OpenOptions { cache_dir: None, ..place.open.clone() };
+    for open in [in_memory, place.open.clone()] {
+        let repository = Repository::open(place.storage.clone(), &secret(), &open).unwrap();
+        let index = repository.index(&Silent).unwrap();
+        let (data, tree) = (index.pack_totals(PackKind::Data), index.pack_totals(PackKind::Tree));
+        assert!(data.0 > 0 && tree.0 > 0);
+        assert_eq!((data.0 + tree.0, data.1 + tree.1), (packs.len() as u64, bytes));
+        let stats = index.stats();
+        assert_eq!((stats.packs, stats.blobs), (packs.len() as u64, index.all().unwrap().len() as u64));
+        assert_eq!(stats.disk_bytes > 0, open.cache_dir.is_some());
+        assert!(stats.memory_bytes > 0);
+    }
 }
 
 /// The index against a plain map: random packs, folded in random order, some removed.

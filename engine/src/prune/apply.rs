@@ -124,6 +124,13 @@ impl Prune<'_> {
                 result => {
                     result?;
                     repository.store().storage().sync()?;
+                    if !repository.is_newest(generation)? {
+                        // we slept while another prune claimed the number, used it and was done with it: whoever still
+                        // finishes that generation would take our lists for those that its sessions were listed for
+                        repository.delete_if_there(&layout::claim(generation))?;
+                        generation = repository.generation()? + 1;
+                        continue;
+                    }
                     self.report.generation = Some(generation);
                     self.claim = Some(claim.clone());
                     return Ok(claim);

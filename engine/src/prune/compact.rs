@@ -73,3 +73,17 @@ fn compact(repository: &Repository) -> Result<()> {
     }
     Ok(repository.store().storage().sync()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_written_anew_where_they_are_many_or_speak_of_what_is_gone() {
+        assert!(!is_worth_it(0, 0, 0) && !is_worth_it(3, 1, 0));
+        // 130 packs need three segments
+        assert!(!is_worth_it(38, 130, 65));
+        assert!(is_worth_it(39, 130, 0));
+        assert!(is_worth_it(1, 130, 66));
+    }
+}

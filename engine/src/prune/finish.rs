@@ -408,3 +408,17 @@ fn batch_len(packs: &[(PackId, u64)]) -> usize {
     };
     packs.iter().take(BATCH_PACKS).take_while(fits).count().max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_bounded_in_packs_and_bytes_and_never_empty() {
+        let packs = |count: usize, size| vec![(PackId::new([1; 32]), size); count];
+        assert_eq!(batch_len(&packs(1000, 1)), BATCH_PACKS);
+        assert_eq!(batch_len(&packs(7, 1)), 7);
+        assert_eq!(batch_len(&packs(9, BATCH_BYTES / 4)), 4);
+        assert_eq!(batch_len(&packs(9, BATCH_BYTES + 1)), 1);
+    }
+}

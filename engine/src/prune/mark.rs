@@ -188,3 +188,49 @@ fn references(reader: &BlobReader, node: TreeId) -> Result<References> {
     reader.node(node)?.references(|node| below.push(node), |chunk, _| chunks.push(chunk.into()));
     Ok(references)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(number: u8) -> BlobId {
+        BlobId::new([number; 32])
+    }
+
+    /// Of two chunks a snapshot needs the first, a checkpoint both.
+    fn marks() -> Marks {
+        let mut marks = Marks::default();
+        marks.need(blob(1), true);
+        marks.need(blob(1), false);
+        marks.need(blob(2), false);
+        marks
+    }
+
+    #[test]
+    fn what_a_snapshot_needs_must_be_somewhere_and_what_a_checkpoint_holds_need_not() {
+        let mut marks = marks();
+        assert_eq!((marks.nowhere(), marks.without_home()), (1, 1));
+        marks.need(blob(2), true);
+        assert_eq!((marks.nowhere(), marks.without_home()), (2, 2));
+        assert!(marks.found(&blob(1), Home::Condemned));
+        assert_eq!((marks.nowhere(), marks.without_home()), (1, 2));
+        assert!(marks.found(&blob(1), Home::Found) && marks.found(&blob(2), Home::Found));
+        assert_eq!((marks.nowhere(), marks.without_home()), (0, 0));
+        marks.lost(&blob(2));
+        assert_eq!((marks.nowhere(), marks.without_home()), (0, 1));
+        marks.reset_homes();
+        assert_eq!((marks.nowhere(), marks.without_home()), (2, 2));
+    }
+
+    #[test]
+    fn of_several_places_the_first_of_the_best_kind_counts() {
+        let mut marks = marks();
+        assert!(marks.found(&blob(1), Home::Condemned));
+        assert!(!marks.found(&blob(1), Home::Condemned));
+        assert!(marks.found(&blob(1), Home::Found));
+        assert!(!marks.found(&blob(1), Home::Found) && !marks.found(&blob(1), Home::Condemned));
+        assert_eq!(marks.home(&blob(1)), Some(Home::Found));
+        assert!(!marks.found(&blob(9), Home::Found));
+        assert_eq!((marks.home(&blob(2)), marks.home(&blob(9))), (Some(Home::None), None));
+    }
+}

@@ -50,6 +50,12 @@ impl Repository {
         Ok(self.generations()?.keys().next_back().copied().unwrap_or_default())
     }
 
+    /// Tells whether a generation that was just claimed is the newest and was not used before. What shows that one was
+    /// used is its done mark, which stays until a later generation has its own.
+    pub(crate) fn is_newest(&self, generation: u64) -> Result<bool> {
+        Ok(self.generations()?.range(generation..).all(|(number, it)| *number == generation && !it.done))
+    }
+
     /// Returns every pack that is condemned and may still be there. It never becomes good again.
     pub(crate) fn condemned_packs(&self) -> Result<HashSet<PackId>> {
         let mut packs = HashSet::new();
