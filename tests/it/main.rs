@@ -20,6 +20,7 @@ mod listings;
 mod prune;
 mod reliability;
 mod repair;
+mod restore;
 mod rewrite;
 mod round_trip;
 mod sessions;

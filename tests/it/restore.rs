@@ -1,0 +1,429 @@
+//! Restoring into a folder that is not empty, or in which a restore was interrupted: what is there is replaced, kept or
+//! deleted as the options say, and nothing is there by halves.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::monitor::{Monitor, Progress};
+use lakebed_engine::repository::SnapshotInfo;
+use lakebed_engine::restore::{Action, Overwrite, PathFilter, RestoreOptions, RestoreReport, restore};
+use lakebed_engine::{Error, Repository, Silent};
+use lakebed_testkit::compare::{CompareOptions, assert_same_tree};
+use lakebed_testkit::damage::{Damage, damage, object_files};
+use lakebed_testkit::tree::{Content, Item, TreeSpec};
+
+use crate::common::*;
+
+/// What happened to which path of the target.
+type Actions = BTreeMap<String, Action>;
+
+/// A snapshot of a source, and a target to restore it into.
+struct Story {
+    place: Place,
+    repository: Repository,
+    source: PathBuf,
+    info: SnapshotInfo,
+}
+
+impl Story {
+    fn of(tree: &TreeSpec) -> Self {
+        let (place, repository) = Place::over_folder(Encryption::Aes256Gcm);
+        let source = place.path("source");
+        tree.write(&source);
+        let info = backup(&repository, std::slice::from_ref(&source)).snapshot.unwrap();
+        Self { place, repository, source, info }
+    }
+
+    /// Where a path of the source lies when it is restored.
+    fn out(&self, path: &str) -> PathBuf {
+        self.out_root().join(path)
+    }
+
+    fn out_root(&self) -> PathBuf {
+        self.place.path("out").join(self.source.strip_prefix("/").unwrap())
+    }
+
+    fn options(&self, overwrite: Overwrite) -> RestoreOptions {
+        RestoreOptions { target: self.place.path("out"), overwrite, threads: 2, ..RestoreOptions::default() }
+    }
+
+    fn try_with(
+        &self,
+        options: &RestoreOptions,
+        monitor: &dyn Monitor,
+    ) -> lakebed_engine::Result<(RestoreReport, Actions)> {
+        let reader = self.repository.reader(&Silent).unwrap();
+        let actions = Mutex::new(Actions::new());
+        let note = |action: Action, path: &Path| {
+            let path =
+                path.strip_prefix(self.out_root()).map_or_else(|_| String::new(), |path| path.display().to_string());
+            actions.lock().unwrap().insert(path, action);
+        };
+        let report = restore(&reader, &self.info, options, &note, monitor)?;
+        let actions = actions.into_inner().unwrap();
+        Ok((report, actions.into_iter().filter(|(path, _)| !path.is_empty()).collect()))
+    }
+
+    fn with(&self, options: &RestoreOptions) -> (RestoreReport, Actions) {
+        self.try_with(options, &Silent).unwrap()
+    }
+
+    /// Restores and expects no failure.
+    fn restored(&self, overwrite: Overwrite) -> Actions {
+        let (report, actions) = self.with(&self.options(overwrite));
+        assert!(report.failures.is_empty(), "{:?}", report.failures);
+        actions
+    }
+
+    fn assert_is_source(&self) {
+        assert_same_tree(&self.source, &self.out_root(), &CompareOptions::default());
+        assert!(!self.place.path("out/.lakebed-restore").exists());
+    }
+
+    /// Paths in the snapshot, as a filter takes them.
+    fn paths(&self, names: &[&str]) -> Vec<Vec<u8>> {
+        names.iter().map(|name| self.source.join(name).display().to_string().into_bytes()).collect()
+    }
+}
+
+fn write_with_mtime(path: &Path, content: &[u8], secs: u64) {
+    std::fs::write(path, content).unwrap();
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(secs)).unwrap();
+}
+
+fn inode(path: &Path) -> u64 {
+    std::fs::symlink_metadata(path).unwrap().ino()
+}
+
+const OLD: i64 = 1_700_000_000;
+
+/// Files of one time, of one size.
+fn three_files() -> TreeSpec {
+    ["changed", "newer", "same"]
+        .into_iter()
+        .fold(TreeSpec::new(), |tree, name| tree.with(name, Item::file(b"as it was".to_vec()).mtime(OLD, 0)))
+}
+
+#[test]
+fn what_is_there_is_replaced_where_the_options_say_so() {
+    use Action::{Created, Kept, Replaced};
+    let story = Story::of(&three_files().with("gone", Item::file(b"as it was".to_vec()).mtime(OLD, 0)));
+    let cases = [
+        (Overwrite::Never, [Kept, Created, Kept, Kept]),
+        (Overwrite::IfChanged, [Replaced, Created, Replaced, Kept]),
+        (Overwrite::IfNewer, [Replaced, Created, Kept, Kept]),
+        // equal byte for byte: not written again
+        (Overwrite::Always, [Replaced, Created, Replaced, Kept]),
+    ];
+    for (overwrite, expected) in cases {
+        story.restored(Overwrite::Always);
+        story.assert_is_source();
+        write_with_mtime(&story.out("changed"), b"longer than it was", OLD as u64 - 10);
+        std::fs::remove_file(story.out("gone")).unwrap();
+        write_with_mtime(&story.out("newer"), b"edited it", OLD as u64 + 10);
+        let same = inode(&story.out("same"));
+        let dry = RestoreOptions { dry_run: true, ..story.options(overwrite) };
+        let (planned, _) = story.with(&dry);
+        assert_eq!(std::fs::read(story.out("newer")).unwrap(), b"edited it");
+        assert!(!story.out("gone").exists());
+
+        let (report, actions) = story.with(&story.options(overwrite));
+        let expected: Actions =
+            ["changed", "gone", "newer", "same"].map(str::to_owned).into_iter().zip(expected).collect();
+        assert_eq!(actions, expected, "{overwrite:?}");
+        let count = |wanted| expected.values().filter(|action| **action == wanted).count() as u64;
+        assert_eq!((report.created, report.replaced, report.deleted), (count(Created), count(Replaced), 0));
+        assert_eq!(report.bytes, 9 * (count(Created) + count(Replaced)), "{overwrite:?}");
+        if overwrite != Overwrite::Always {
+            // a dry run compares no bytes
+            assert_eq!((planned.created, planned.replaced), (report.created, report.replaced), "{overwrite:?}");
+            assert_eq!(planned.bytes, report.bytes);
+        }
+        assert_eq!(inode(&story.out("same")), same);
+        let newer = std::fs::read(story.out("newer")).unwrap();
+        assert_eq!(newer == b"as it was", expected["newer"] == Replaced, "{overwrite:?}");
+    }
+}
+
+#[test]
+fn delete_takes_what_the_snapshot_does_not_have_and_was_asked_for() {
+    let story = Story::of(&three_files().file("kept/inside", b"1".to_vec()));
+    let extra = || {
+        std::fs::create_dir_all(story.out("extra/deep")).unwrap();
+        for name in ["extra/deep/file", "extra/file", "kept/other", "loose"] {
+            std::fs::write(story.out(name), "not in the snapshot").unwrap();
+        }
+        std::fs::write(story.place.path("out/beside"), "not in the snapshot").unwrap();
+    };
+    story.restored(Overwrite::Never);
+    extra();
+    let delete = RestoreOptions { delete: true, ..story.options(Overwrite::IfChanged) };
+    let (planned, _) = story.with(&RestoreOptions { dry_run: true, ..delete.clone() });
+    assert!(story.out("extra/deep/file").exists() && story.out("loose").exists());
+    let (report, _) = story.with(&delete);
+    // beside, extra, deep, its file, the other file, other, loose
+    assert_eq!((report.deleted, planned.deleted), (7, 7), "{report:?}");
+    assert!(!story.place.path("out/beside").exists());
+    story.assert_is_source();
+
+    // only in what was asked for
+    extra();
+    let filter = PathFilter::new(&story.paths(&["kept"]), &[], &[]).unwrap();
+    let (report, _) = story.with(&RestoreOptions { filter, ..delete.clone() });
+    assert_eq!(report.deleted, 1);
+    assert!(!story.out("kept/other").exists() && story.out("loose").exists());
+    // what is spared keeps the folders that it lies in
+    let filter = PathFilter::new(&[], &[], &["file".into()]).unwrap();
+    let (report, _) = story.with(&RestoreOptions { filter, ..delete });
+    assert_eq!(report.deleted, 2, "{report:?}");
+    assert!(story.out("extra/deep/file").exists() && story.out("extra/file").exists());
+    assert!(!story.out("loose").exists() && !story.place.path("out/beside").exists());
+}
+
+#[test]
+fn a_part_of_a_snapshot_comes_with_the_folders_above_it() {
+    let tree = three_files()
+        .with("a", Item::directory().mode(0o750).mtime(OLD, 0))
+        .with("a/b", Item::directory().mode(0o700).mtime(OLD + 1, 0))
+        .file("a/b/wanted", b"1".to_vec())
+        .file("a/b/more/below", b"2".to_vec())
+        .file("a/other", b"3".to_vec());
+    let story = Story::of(&tree);
+    let filter = PathFilter::new(&story.paths(&["a/b"]), &[], &[]).unwrap();
+    assert_eq!(filter.paths().len(), 1);
+    story.with(&RestoreOptions { filter, ..story.options(Overwrite::Never) });
+    assert_eq!(std::fs::read(story.out("a/b/wanted")).unwrap(), b"1");
+    assert_eq!(std::fs::read(story.out("a/b/more/below")).unwrap(), b"2");
+    assert!(!story.out("a/other").exists() && !story.out("same").exists());
+    for (path, mode, mtime) in [("a", 0o750, OLD), ("a/b", 0o700, OLD + 1)] {
+        let metadata = std::fs::metadata(story.out(path)).unwrap();
+        assert_eq!((metadata.permissions().mode() & 0o7777, metadata.mtime()), (mode, mtime), "{path}");
+    }
+    // a name that only begins like it is another one
+    let filter = PathFilter::new(&story.paths(&["a/b/want"]), &[], &[]).unwrap();
+    let other = RestoreOptions { filter, target: story.place.path("other"), ..story.options(Overwrite::Never) };
+    assert!(matches!(story.try_with(&other, &Silent), Err(Error::NoPath { .. })));
+}
+
+#[test]
+fn names_of_one_file_are_one_file_again() {
+    let tree = three_files().hard_link("twin", "same").hard_link("zwilling", "same").symlink("link", "same");
+    let story = Story::of(&tree);
+    let (planned, _) = story.with(&RestoreOptions { dry_run: true, ..story.options(Overwrite::Never) });
+    assert!(!story.place.path("out").exists(), "a dry run makes nothing");
+    let (report, _) = story.with(&story.options(Overwrite::Never));
+    assert_eq!(planned.created, report.created);
+    story.assert_is_source();
+    assert_eq!(inode(&story.out("twin")), inode(&story.out("same")));
+    // one name was lost, one is another file now
+    std::fs::remove_file(story.out("twin")).unwrap();
+    std::fs::remove_file(story.out("zwilling")).unwrap();
+    write_with_mtime(&story.out("zwilling"), b"another file", OLD as u64);
+    story.restored(Overwrite::Always);
+    assert_eq!(std::fs::read(story.out("zwilling")).unwrap(), b"as it was");
+    assert_eq!(std::fs::read(story.out("twin")).unwrap(), b"as it was");
+}
+
+/// A hole is as good as the zeros that it reads as, and a file whose bytes are right is not written again.
+#[test]
+fn a_large_file_is_replaced_only_if_a_byte_differs() {
+    let mut content = vec![7u8; 700_000];
+    content[300_000..500_000].fill(0);
+    let sparse = Content::hole(900_000);
+    let tree = TreeSpec::new()
+        .with("large", Item::file(content.clone()).mtime(OLD, 0))
+        .with("sparse", Item::file(sparse).mtime(OLD, 0));
+    let story = Story::of(&tree);
+    story.restored(Overwrite::Never);
+    story.assert_is_source();
+    for name in ["large", "sparse"] {
+        let path = story.out(name);
+        let as_it_was = std::fs::read(&path).unwrap();
+        let restored = |content: &[u8]| {
+            write_with_mtime(&path, content, OLD as u64 + 5);
+            let before = inode(&path);
+            let actions = story.restored(Overwrite::Always);
+            story.assert_is_source();
+            assert_eq!(inode(&path) == before, actions[name] == Action::Kept);
+            actions[name]
+        };
+        assert_eq!(restored(&as_it_was), Action::Kept, "{name}");
+        for at in [0, 400_000, as_it_was.len() - 1] {
+            let mut changed = as_it_was.clone();
+            changed[at] ^= 1;
+            assert_eq!(restored(&changed), Action::Replaced, "{name} at {at}");
+        }
+        assert_eq!(restored(&as_it_was[..as_it_was.len() - 1]), Action::Replaced, "{name}");
+        assert_eq!(restored(&[&as_it_was[..], b"0"].concat()), Action::Replaced, "{name}");
+    }
+}
+
+/// What is equal in the file that is replaced need not be read from the repository.
+#[test]
+fn a_damaged_pack_does_no_harm_where_the_target_has_the_bytes() {
+    let content = Content::random(1, 3_000_000).bytes();
+    let story = Story::of(&TreeSpec::new().with("large", Item::file(content.clone()).mtime(OLD, 0)));
+    story.restored(Overwrite::Never);
+    let whole = std::fs::read(story.out("large")).unwrap();
+    let undo: Vec<_> = object_files(&story.place.path("repo/packs"))
+        .into_iter()
+        .filter(|pack| std::fs::metadata(pack).unwrap().len() > 100_000)
+        .map(|pack| damage(&pack, Damage::FlipByte { offset: 50_000, mask: 1 }))
+        .collect();
+    assert!(!undo.is_empty());
+    // longer than it was: not equal as a whole, though every chunk of it is there
+    write_with_mtime(&story.out("large"), &[&whole[..], b"more"].concat(), OLD as u64 + 5);
+    assert_eq!(story.restored(Overwrite::Always)["large"], Action::Replaced);
+    assert_eq!(std::fs::read(story.out("large")).unwrap(), content);
+}
+
+#[test]
+fn what_cannot_be_restored_is_named_and_leaves_nothing_by_halves() {
+    let tree = TreeSpec::new()
+        .file("large", Content::random(1, 3_000_000))
+        .hard_link("large-too", "large")
+        .file("small", b"small".to_vec());
+    let story = Story::of(&tree);
+    for pack in object_files(&story.place.path("repo/packs")) {
+        let length = std::fs::metadata(&pack).unwrap().len();
+        if length > 1_000_000 {
+            damage(&pack, Damage::FlipByte { offset: length - 200_000, mask: 1 }).keep();
+        }
+    }
+    for overwrite in [Overwrite::Never, Overwrite::Always] {
+        let (report, _) = story.with(&story.options(overwrite));
+        let failed: Vec<_> = report.failures.iter().map(|failure| (failure.path.clone(), failure.damage)).collect();
+        assert_eq!(failed, [(story.out("large"), true), (story.out("large-too"), true)], "{:?}", report.failures);
+        let left: Vec<_> =
+            std::fs::read_dir(story.out_root()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["small"], "{overwrite:?}");
+    }
+    // what was there before stays, and the target is at fault where it is
+    write_with_mtime(&story.out("large"), b"mine", OLD as u64);
+    std::fs::remove_file(story.out("small")).unwrap();
+    std::fs::create_dir(story.out("small")).unwrap();
+    std::fs::write(story.out("small/inside"), "a folder where a file should be").unwrap();
+    let (report, _) = story.with(&story.options(Overwrite::Always));
+    let failed: BTreeMap<_, _> = report.failures.iter().map(|failure| (failure.path.clone(), failure.damage)).collect();
+    assert_eq!(failed[&story.out("small")], false);
+    assert_eq!(std::fs::read(story.out("large")).unwrap(), b"mine");
+}
+
+#[test]
+fn a_folder_in_the_way_goes_if_it_is_empty_or_may_be_deleted() {
+    let story = Story::of(&three_files().symlink("link", "same").file("folder/file", b"1".to_vec()));
+    story.restored(Overwrite::Never);
+    for name in ["changed", "link"] {
+        std::fs::remove_file(story.out(name)).unwrap();
+        std::fs::create_dir(story.out(name)).unwrap();
+    }
+    // and a file where a folder should be
+    std::fs::remove_dir_all(story.out("folder")).unwrap();
+    std::fs::write(story.out("folder"), "in the way").unwrap();
+    let actions = story.restored(Overwrite::Always);
+    assert_eq!(actions["folder"], Action::Replaced);
+    story.assert_is_source();
+
+    std::fs::remove_file(story.out("changed")).unwrap();
+    std::fs::create_dir_all(story.out("changed/deep")).unwrap();
+    std::fs::write(story.out("changed/deep/file"), "in the way").unwrap();
+    let (report, _) = story.with(&story.options(Overwrite::Always));
+    assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
+    assert!(story.out("changed/deep/file").exists());
+    let (report, _) = story.with(&RestoreOptions { delete: true, ..story.options(Overwrite::Always) });
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    story.assert_is_source();
+}
+
+/// Stops after so many entries, as a signal would.
+struct Cut(AtomicU64);
+
+impl Monitor for Cut {
+    fn advance(&self, step: Progress) {
+        let _ =
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(step.entries)));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// Wherever a restore is cut off, the same one again completes it, and another one does not build upon it.
+#[test]
+fn a_restore_that_was_cut_off_is_continued() {
+    let mut tree =
+        three_files().hard_link("twin", "same").symlink("link", "same").file("large", Content::random(3, 900_000));
+    for number in 0..40u64 {
+        tree = tree.file(format!("d{}/file-{number}", number % 4), Content::random(number, 5000));
+    }
+    let mut story = Story::of(&tree);
+    let other = story.info.clone();
+    std::fs::write(story.source.join("later"), "another snapshot").unwrap();
+    let first = backup(&story.repository, std::slice::from_ref(&story.source)).snapshot.unwrap();
+    story.info = first.clone();
+    let mut cuts = 0;
+    for entries in 1..60 {
+        let cut = Cut(AtomicU64::new(entries));
+        let options = RestoreOptions { threads: 1, ..story.options(Overwrite::Never) };
+        if story.try_with(&options, &cut).is_ok() {
+            break;
+        }
+        cuts += 1;
+        assert!(story.place.path("out/.lakebed-restore").exists());
+        story.info = other.clone();
+        let error = story.try_with(&options, &Silent).unwrap_err();
+        assert!(matches!(error, Error::Argument { what: "The target", .. }), "{error:?}");
+        story.info = first.clone();
+        let (report, _) = story.with(&options);
+        assert!(report.continued && report.failures.is_empty(), "{report:?}");
+        story.assert_is_source();
+        assert_eq!(inode(&story.out("twin")), inode(&story.out("same")), "after {entries}");
+        lakebed_testkit::remove_all(&story.place.path("out"));
+    }
+    assert!(cuts > 5, "{cuts}");
+}
+
+/// A restore that is killed leaves a marker, and files that show that they are not whole.
+#[test]
+fn what_a_killed_restore_left_is_completed_or_cleared_away() {
+    let story = Story::of(&three_files().file("d/inside", b"1".to_vec()));
+    let boot = || {
+        let cut = RestoreOptions { threads: 1, ..story.options(Overwrite::Never) };
+        assert!(story.try_with(&cut, &Cut(AtomicU64::new(1))).is_err());
+        let marker = std::fs::read_to_string(story.place.path("out/.lakebed-restore")).unwrap();
+        lakebed_testkit::remove_all(&story.place.path("out"));
+        marker
+    };
+    let marker = boot();
+    let (id, _) = marker.split_once(' ').unwrap();
+    for (marker, is_same_boot) in [(marker.clone(), true), (format!("{id} another boot"), false)] {
+        story.restored(Overwrite::Never);
+        std::fs::write(story.place.path("out/.lakebed-restore"), marker).unwrap();
+        std::fs::write(story.out("changed"), "as").unwrap();
+        std::fs::set_permissions(story.out("changed"), std::fs::Permissions::from_mode(0o200)).unwrap();
+        // its bytes were never written out, but its time was
+        write_with_mtime(&story.out("same"), &[0; 9], OLD as u64);
+        // somebody has edited it since
+        write_with_mtime(&story.out("newer"), b"edited", OLD as u64 + 99);
+        std::fs::write(story.out("d/.lakebed-restore-1-2"), "was to be renamed").unwrap();
+        let dry = RestoreOptions { dry_run: true, ..story.options(Overwrite::Never) };
+        story.with(&dry);
+        assert!(story.out("d/.lakebed-restore-1-2").exists());
+        let (report, actions) = story.with(&story.options(Overwrite::Never));
+        assert!(report.continued && report.failures.is_empty(), "{report:?}");
+        assert!(!story.out("d/.lakebed-restore-1-2").exists());
+        assert_eq!(actions["changed"], Action::Replaced);
+        assert_eq!(std::fs::read(story.out("changed")).unwrap(), b"as it was");
+        assert_eq!(std::fs::read(story.out("newer")).unwrap(), b"edited");
+        let same = if is_same_boot { &[0; 9] } else { b"as it was" };
+        assert_eq!(std::fs::read(story.out("same")).unwrap(), same);
+        lakebed_testkit::remove_all(&story.place.path("out"));
+    }
+}
