@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lakebed_engine::core::codec::seal::Encryption;
@@ -11,13 +12,13 @@ use lakebed_engine::core::id::SessionId;
 use lakebed_engine::core::layout;
 use lakebed_engine::core::monitor::Monitor;
 use lakebed_engine::core::protocol::{PruneStep, Step};
-use lakebed_engine::core::storage::{Storage, StorageError};
+use lakebed_engine::core::storage::{Storage, StorageError, StorageErrorKind};
 use lakebed_engine::prune::{PruneOptions, PruneReport, Unfinished, Unused};
 use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::{Error, OpenOptions, Repository, Silent};
 use lakebed_testkit::compare::{CompareOptions, Observation, assert_tree_is, snapshot_of};
 use lakebed_testkit::damage::{Damage, damage, object_files, plant};
-use lakebed_testkit::storage::{Call, Hook, Hooked, Operation};
+use lakebed_testkit::storage::{Call, Fault, Faults, Hook, Hooked, Operation};
 use lakebed_testkit::tree::{Content, TreeSpec};
 
 use crate::common::*;
@@ -238,12 +239,20 @@ fn a_backup_between_any_two_steps_keeps_what_it_found() {
 
 /// Does something once, right before a call to storage or right after it.
 struct Around {
-    before: fn(&Call<'_>) -> bool,
-    after: fn(&Call<'_>) -> bool,
+    before: Box<dyn Fn(&Call<'_>) -> bool + Send + Sync>,
+    after: Box<dyn Fn(&Call<'_>) -> bool + Send + Sync>,
     act: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Around {
+    fn before(is_it: impl Fn(&Call<'_>) -> bool + Send + Sync + 'static, act: impl FnOnce() + Send + 'static) -> Self {
+        Self { before: Box::new(is_it), after: Box::new(|_| false), act: Mutex::new(Some(Box::new(act))) }
+    }
+
+    fn after(is_it: impl Fn(&Call<'_>) -> bool + Send + Sync + 'static, act: impl FnOnce() + Send + 'static) -> Self {
+        Self { before: Box::new(|_| false), after: Box::new(is_it), act: Mutex::new(Some(Box::new(act))) }
+    }
+
     fn act_if(&self, is_now: bool) {
         if is_now && let Some(act) = self.act.lock().unwrap().take() {
             act();
@@ -271,9 +280,11 @@ impl Hook for Around {
     }
 }
 
-/// Opens the repository over a storage with such a hook.
-fn open_around(place: &Place, hook: Around) -> Repository {
-    let storage = Arc::new(Hooked::with_hook(place.storage.clone(), hook));
+/// Opens the repository over a storage with such hooks.
+fn open_around(place: &Place, hooks: impl IntoIterator<Item = Around>) -> Repository {
+    let storage = hooks.into_iter().fold(place.storage.clone(), |storage, hook| -> Arc<dyn Storage> {
+        Arc::new(Hooked::with_hook(storage, hook))
+    });
     Repository::open(storage, &secret(), &place.open).unwrap()
 }
 
@@ -294,14 +305,8 @@ fn a_backup_that_commits_between_two_listings_is_not_taken_for_damage() {
         let report = backup(&beside, std::slice::from_ref(&source));
         *committed.lock().unwrap() = Some((report.snapshot.unwrap(), snapshot_of(&source)));
     };
-    let pruning = open_around(
-        &nights.place,
-        Around {
-            before: |_| false,
-            after: |call| (call.operation, call.key) == (Operation::List, layout::PACKS),
-            act: Mutex::new(Some(Box::new(act))),
-        },
-    );
+    let hook = Around::after(|call| (call.operation, call.key) == (Operation::List, layout::PACKS), act);
+    let pruning = open_around(&nights.place, [hook]);
     let report = prune(&pruning);
     assert!(report.deleted.packs > 0, "{report:?}");
     nights.kept.push(made.lock().unwrap().take().unwrap());
@@ -323,14 +328,8 @@ fn prunes_that_claim_one_generation_have_one_each() {
             Some(step) => drop(beside.prune(&all(), &StopAt::new(step)).unwrap_err()),
             None => assert_eq!(prune(&beside).generation, Some(1)),
         };
-        let pruning = open_around(
-            &nights.place,
-            Around {
-                before: |call| call.operation == Operation::Put && call.key.ends_with("/claim"),
-                after: |_| false,
-                act: Mutex::new(Some(Box::new(act))),
-            },
-        );
+        let hook = Around::before(|call| call.operation == Operation::Put && call.key.ends_with("/claim"), act);
+        let pruning = open_around(&nights.place, [hook]);
         assert_eq!(prune(&pruning).generation, Some(2), "{stop:?}");
         nights.check();
         assert_eq!(prune(&nights.repository).unfinished, None, "{stop:?}");
@@ -420,8 +419,9 @@ fn what_is_written_anew_keeps_large_and_small_apart() {
     for (_, place) in nights.place.reopen().index(&Silent).unwrap().all().unwrap() {
         frames.entry((place.pack, place.frame_offset)).or_default().push(place.length);
     }
-    // only the last chunk of a large file is shorter, and small files are shorter than that
-    let (is_large, is_small) = (|length: &u32| *length >= 128 << 10, |length: &u32| *length < 20_000);
+    // the last chunk of a large file may have any length, but hardly that of a small file
+    let is_large = |length: &u32| *length >= 128 << 10;
+    let is_small = |length: &u32| *length == 2000 || (0..20).any(|file| *length == 3000 + file * 500);
     assert!(frames.values().flatten().any(is_large));
     for lengths in frames.values() {
         assert!(!lengths.iter().any(is_large) || !lengths.iter().any(is_small), "{lengths:?}");
@@ -612,6 +612,44 @@ fn brakes_stop_a_prune_before_it_condemns_anything() {
     let error = nights.repository.prune(&options, &Silent).unwrap_err();
     assert!(matches!(error, Error::TooMuchToDelete { what: "snapshots", share: 100, limit: 90 }), "{error:?}");
     nights.repository.undo_forget(&nights.kept.iter().map(|(info, _)| info.id).collect::<Vec<_>>()).unwrap();
+    nights.check();
+}
+
+/// Another prune frees a snapshot while this one looks which there are: nobody has lost it.
+#[test]
+fn what_another_prune_frees_meanwhile_has_not_vanished() {
+    let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
+    for _ in 0..4 {
+        nights.night();
+    }
+    nights.forget(&[0]);
+    assert_eq!(prune(&nights.repository).generation, Some(1));
+    let first = nights.kept.remove(0).0.id;
+    // it gets as far as the snapshot's record before this one lists the snapshots, and ends before this one lists what is
+    // forgotten
+    let frees = Hooked::<Faults>::new(nights.place.storage.clone());
+    frees.inject(Fault::kind(StorageErrorKind::Other).under(layout::done(2).as_str()).on(Operation::Put));
+    let freeing = Repository::open(Arc::new(frees), &secret(), &nights.place.open).unwrap();
+    let has_begun = Arc::new(AtomicBool::new(false));
+    let begins = has_begun.clone();
+    let begin = Around::after(
+        |call| (call.operation, call.key) == (Operation::List, layout::PACKS),
+        move || {
+            forget(&freeing, vec![first]);
+            let error = freeing.prune(&all(), &Silent).unwrap_err();
+            assert!(matches!(error, Error::Storage(_)), "{error:?}");
+            begins.store(true, Ordering::Relaxed);
+        },
+    );
+    let finishing = nights.place.reopen();
+    let end = Around::before(
+        move |call| {
+            has_begun.load(Ordering::Relaxed) && (call.operation, call.key) == (Operation::List, layout::FORGOTTEN)
+        },
+        move || assert!(prune(&finishing).unfinished.is_none()),
+    );
+    prune(&open_around(&nights.place, [begin, end]));
+    assert!(nights.place.storage.list(layout::FORGOTTEN).unwrap().is_empty());
     nights.check();
 }
 

@@ -136,7 +136,8 @@ impl<'a> Reader<'a> {
             }
             value |= bits << shift;
             if byte < 0x80 {
-                if byte == 0 && shift > 0 {
+                // never the first byte: that would be the short spelling of zero
+                if byte == 0 {
                     return Err(self.invalid("a number is written longer than it needs to be"));
                 }
                 return Ok(value);
