@@ -18,7 +18,7 @@ use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::{Error, OpenOptions, Repository, Silent};
 use lakebed_testkit::compare::{CompareOptions, Observation, assert_tree_is, snapshot_of};
 use lakebed_testkit::damage::{Damage, damage, object_files, plant};
-use lakebed_testkit::storage::{Call, Fault, Faults, Hook, Hooked, Operation};
+use lakebed_testkit::storage::{Call, Fault, FaultStorage, Hook, Hooked, Operation};
 use lakebed_testkit::tree::{Content, TreeSpec};
 
 use crate::common::*;
@@ -627,7 +627,7 @@ fn what_another_prune_frees_meanwhile_has_not_vanished() {
     let first = nights.kept.remove(0).0.id;
     // it gets as far as the snapshot's record before this one lists the snapshots, and ends before this one lists what is
     // forgotten
-    let frees = Hooked::<Faults>::new(nights.place.storage.clone());
+    let frees = FaultStorage::new(nights.place.storage.clone());
     frees.inject(Fault::kind(StorageErrorKind::Other).under(layout::done(2).as_str()).on(Operation::Put));
     let freeing = Repository::open(Arc::new(frees), &secret(), &nights.place.open).unwrap();
     let has_begun = Arc::new(AtomicBool::new(false));

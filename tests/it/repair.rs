@@ -24,7 +24,7 @@ use lakebed_engine::core::record::tree::EntryKind;
 use lakebed_engine::core::storage::{Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError};
 use lakebed_engine::core::time::{Clock, Timestamp};
 use lakebed_engine::query::{Listed, walk, write_content};
-use lakebed_engine::repair::{Remedy, RepairOptions, RepairPlan, RepairReport, apply, plan};
+use lakebed_engine::repair::{AFFECTED_MAX, Remedy, RepairOptions, RepairPlan, RepairReport, apply, plan};
 use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::storage::ReadOnlyStorage;
 use lakebed_engine::system::{SystemClock, SystemProcesses};
@@ -499,6 +499,25 @@ fn what_can_be_read_of_a_damaged_pack_is_saved() {
     let repository = open(&storage);
     assert!(plan(&repository, &read_all(), &Silent).unwrap().is_good());
     assert_good(&repository);
+}
+
+/// Of a pack that much is lost with, the plan names some of it and counts the rest.
+#[test]
+fn a_plan_says_how_much_is_lost_with_each_pack() {
+    let (place, repository) = Place::memory(Encryption::Aes256Gcm);
+    let source = place.path("source");
+    let files = AFFECTED_MAX + 7;
+    (0..files)
+        .fold(TreeSpec::new(), |tree, file| tree.file(format!("{file:03}"), Content::random(file as u64, 100)))
+        .write(&source);
+    backup(&repository, std::slice::from_ref(&source));
+    let [pack] = &packs(&repository, FrameKind::Chunks)[..] else { panic!("one pack holds them all") };
+    place.storage.delete(pack).unwrap();
+    let planned = plan(&open(&place.storage), &read_all(), &Silent).unwrap();
+    let [drop, derive] = &planned.actions[..] else { panic!("{planned:#?}") };
+    assert_eq!((drop.affected.len(), drop.affected_more), (AFFECTED_MAX, 7));
+    assert_eq!(derive.problem, format!("it lacks something at {files} paths"));
+    assert_eq!((planned.losses.len(), planned.losses[0].paths.len()), (1, files));
 }
 
 #[test]
