@@ -169,7 +169,7 @@ pub(crate) fn run(ctx: &Context, args: &ForgetArgs) -> Result<Exit, CliError> {
         json
     };
     let text = |out: Text<'_>| {
-        print(out, &plan, report.as_ref())?;
+        print(out, &plan, report.as_ref(), args.prune)?;
         pruned.as_ref().map_or(Ok(()), |pruned| prune::print(out, pruned, args.dry_run))
     };
     // a dry run answers a question
@@ -210,7 +210,7 @@ fn find_forgotten(repository: &Repository, name: &str) -> Result<SnapshotId, Cli
     Ok(repository.find_forgotten(name)?)
 }
 
-fn print(out: Text<'_>, plan: &ForgetPlan, report: Option<&ForgetReport>) -> std::io::Result<()> {
+fn print(out: Text<'_>, plan: &ForgetPlan, report: Option<&ForgetReport>, is_pruned: bool) -> std::io::Result<()> {
     for group in &plan.groups {
         print_group(out, group)?;
     }
@@ -225,12 +225,13 @@ fn print(out: Text<'_>, plan: &ForgetPlan, report: Option<&ForgetReport>) -> std
     }
     match report.forgotten.len() {
         0 => writeln!(out, "nothing was forgotten, {} kept", counted(all - chosen)),
-        many => writeln!(
-            out,
-            "{} forgotten, {} kept; `lakebed forget --undo` brings back what no prune has condemned",
-            counted(many),
-            ui::count((all - chosen) as u64)
-        ),
+        many => {
+            write!(out, "{} forgotten, {} kept", counted(many), ui::count((all - chosen) as u64))?;
+            match is_pruned {
+                true => writeln!(out),
+                false => writeln!(out, "; `lakebed forget --undo` brings back what no prune has condemned"),
+            }
+        }
     }
 }
 
