@@ -19,15 +19,16 @@ enum Lie {
     Short,
     /// Everything is missing.
     Empty,
-    /// It is of a time when there was less.
-    Old,
+    /// It is as old as this night: of a time when there was less.
+    Old(u64),
     /// Every object comes twice.
     Double,
     /// It fails, as what may work another time.
     Failing,
 }
 
-const LIES: [Lie; 5] = [Lie::Short, Lie::Empty, Lie::Old, Lie::Double, Lie::Failing];
+/// After the night 2 there is a prune, whose done mark says what there is by then; the night 4 is the last one.
+const LIES: [Lie; 6] = [Lie::Short, Lie::Empty, Lie::Old(1), Lie::Old(3), Lie::Double, Lie::Failing];
 
 /// A storage that lies about what lies under one prefix.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ impl Storage for Liar {
         match self.lie {
             Lie::Short => listed.truncate(listed.len() / 2),
             Lie::Empty => listed.clear(),
-            Lie::Old => listed.retain(|object| self.old.contains(object)),
+            Lie::Old(_) => listed.retain(|object| self.old.contains(object)),
             Lie::Double => listed = listed.into_iter().flat_map(|object| [object.clone(), object]).collect(),
             Lie::Failing => {
                 let source = std::io::Error::from(std::io::ErrorKind::TimedOut);
@@ -119,13 +120,12 @@ fn a_prune_that_is_lied_to_loses_nothing() {
                 tree.write(&source);
                 let report = backup(&repository, std::slice::from_ref(&source));
                 nights.push((report.snapshot.unwrap(), snapshot_of(&source)));
-                match night {
-                    1 => old = place.storage.list(prefix).unwrap(),
-                    2 => {
-                        forget(&repository, vec![nights[0].0.id]);
-                        repository.prune(&prune_all(), &Silent).unwrap();
-                    }
-                    _ => {}
+                if lie == Lie::Old(night) {
+                    old = place.storage.list(prefix).unwrap();
+                }
+                if night == 2 {
+                    forget(&repository, vec![nights[0].0.id]);
+                    repository.prune(&prune_all(), &Silent).unwrap();
                 }
             }
             nights.remove(0);

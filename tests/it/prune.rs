@@ -15,9 +15,11 @@ use lakebed_engine::core::protocol::{PruneStep, Step};
 use lakebed_engine::core::storage::{Storage, StorageError, StorageErrorKind};
 use lakebed_engine::prune::{PruneOptions, PruneReport, Unfinished, Unused};
 use lakebed_engine::repository::SnapshotInfo;
+use lakebed_engine::source::Mount;
 use lakebed_engine::{Error, OpenOptions, Repository, Silent};
 use lakebed_testkit::compare::{CompareOptions, Observation, assert_tree_is, snapshot_of};
 use lakebed_testkit::damage::{Damage, damage, object_files, plant};
+use lakebed_testkit::source::MemorySource;
 use lakebed_testkit::storage::{Call, Fault, FaultStorage, Hook, Hooked, Operation};
 use lakebed_testkit::tree::{Content, TreeSpec};
 
@@ -340,16 +342,20 @@ fn prunes_that_claim_one_generation_have_one_each() {
 /// Forgetting one of two equal snapshots frees nothing but its record.
 #[test]
 fn a_snapshot_that_needs_nothing_of_its_own_goes_too() {
-    let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
-    nights.night();
-    let repository = nights.place.reopen_later(&nights.repository);
-    let [first, twin] = [0; 2].map(|_| backup(&repository, std::slice::from_ref(&nights.source)).snapshot.unwrap());
+    let (place, repository) = Place::over_folder(Encryption::Aes256Gcm);
+    // a folder on disk lies in others that change
+    let source = Arc::new(MemorySource::new(TreeSpec::new().file("a", Content::random(1, 10_000))));
+    let [first, twin] = [0; 2].map(|_| {
+        let mount = Mount { tree_path: vec![b"top".to_vec()], ancestors: Vec::new(), source: source.clone() };
+        repository.backup(vec![mount], &options(), &Silent).unwrap().snapshot.unwrap()
+    });
     assert_eq!(first.snapshot.root, twin.snapshot.root);
     forget(&repository, vec![twin.id]);
     let report = prune(&repository);
     assert_eq!((report.snapshots_deleted, report.deleted.packs), (1, 0), "{report:?}");
-    assert!(nights.place.storage.list("forgotten/").unwrap().is_empty());
-    nights.check();
+    assert!(place.storage.list("forgotten/").unwrap().is_empty());
+    assert_eq!(repository.catalogue().unwrap().snapshots.len(), 1);
+    assert_good(&place.reopen());
 }
 
 /// What a prune that did not get far has claimed goes with the next one that gets to its end, and so does its mark.
@@ -650,6 +656,25 @@ fn what_another_prune_frees_meanwhile_has_not_vanished() {
     );
     prune(&open_around(&nights.place, [begin, end]));
     assert!(nights.place.storage.list(layout::FORGOTTEN).unwrap().is_empty());
+    nights.check();
+}
+
+/// A snapshot that was listed is gone when it is read: the listing begins anew.
+#[test]
+fn a_snapshot_that_goes_while_snapshots_are_listed_is_no_failure() {
+    let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
+    for _ in 0..4 {
+        nights.night();
+    }
+    nights.forget(&[2]);
+    let first = nights.kept.remove(0).0.id;
+    let beside = nights.place.reopen();
+    let act = move || {
+        forget(&beside, vec![first]);
+        assert_eq!(prune(&beside).snapshots_deleted, 2);
+    };
+    let hook = Around::after(|call| (call.operation, call.key) == (Operation::List, layout::SNAPSHOTS), act);
+    assert_eq!(prune(&open_around(&nights.place, [hook])).unfinished, None);
     nights.check();
 }
 
