@@ -21,10 +21,12 @@ use lakebed_engine::core::record::key_slot::{Secret, Unlock};
 use lakebed_engine::core::record::session::{Expiry, Process, Session};
 use lakebed_engine::core::record::snapshot::Original;
 use lakebed_engine::core::record::tree::EntryKind;
-use lakebed_engine::core::storage::{Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError};
+use lakebed_engine::core::storage::{
+    Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError, StorageErrorKind,
+};
 use lakebed_engine::core::time::{Clock, Timestamp};
 use lakebed_engine::query::{Listed, walk, write_content};
-use lakebed_engine::repair::{AFFECTED_MAX, Remedy, RepairOptions, RepairPlan, RepairReport, apply, plan};
+use lakebed_engine::repair::{AFFECTED_MAX, Action, Remedy, RepairOptions, RepairPlan, RepairReport, apply, plan};
 use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::storage::ReadOnlyStorage;
 use lakebed_engine::system::{SystemClock, SystemProcesses};
@@ -766,6 +768,40 @@ fn a_disk_that_fails_once_costs_nothing() {
     assert_good(&repository);
     // it was read again and found whole, so it stays
     assert!(storage.size(&pack).is_ok());
+}
+
+/// Without reading all packs a repair reads the trees: what it cannot read of them leads to the pack, and what it may not
+/// read to an error.
+#[test]
+fn a_pack_of_trees_that_cannot_be_read_is_found_by_reading_trees() {
+    let (place, repository) = Place::memory(Encryption::Aes256Gcm);
+    let source = place.path("source");
+    TreeSpec::new().file("a", b"1".to_vec()).file("d/b", b"2".to_vec()).write(&source);
+    let info = backup(&repository, std::slice::from_ref(&source)).snapshot.unwrap();
+    let [pack] = &packs(&repository, FrameKind::Nodes)[..] else { panic!("one pack holds them all") };
+    let options = RepairOptions { threads: 2, ..RepairOptions::default() };
+    assert!(!options.read_data);
+    let planned = |storage: Arc<dyn Storage>| plan(&open(&storage), &options, &Silent);
+    let fault = |fault: Fault| -> Arc<dyn Storage> {
+        let faulty = FaultStorage::new(place.storage.clone());
+        faulty.inject(fault.on(Operation::GetRange).under(pack.as_str()).sticky());
+        Arc::new(faulty)
+    };
+    assert!(planned(place.storage.clone()).unwrap().actions.is_empty());
+
+    let refused = planned(fault(Fault::kind(StorageErrorKind::PermissionDenied))).unwrap_err();
+    assert!(matches!(refused, Error::Storage(_)), "{refused:?}");
+    let flipped = copy_of(&*place.storage);
+    flip(&*flipped, pack, 100);
+    // a disk that fails, one that gives less than it says, a bit
+    for storage in [fault(Fault::os(5)), fault(Fault::kind(StorageErrorKind::TooShort)), flipped] {
+        let planned = planned(storage).unwrap();
+        let lost: Vec<_> = planned.losses.iter().map(|loss| (loss.snapshot, loss.is_total)).collect();
+        assert_eq!(lost, [(info.id, true)], "{planned:#?}");
+        let id = layout::last_part(pack).parse().unwrap();
+        let is_salvage = |action: &Action| matches!(action.remedy, Remedy::Salvage { pack, .. } if pack == id);
+        assert!(planned.actions.iter().any(is_salvage), "{planned:#?}");
+    }
 }
 
 /// A storage on a disk that fails to read one block of one object.

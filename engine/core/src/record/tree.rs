@@ -1024,6 +1024,8 @@ mod tests {
                 Content::Extents { hash: ContentId::new([1; 32]), extents: vec![Extent::Hole { length: 1 }] };
         });
         refused(|entry| entry.mode = 0o10000);
+        let entry = Entry { mode: 0o7777, ..many(1).remove(0) };
+        assert!(Node::decode(&Node::Entries(vec![entry]).encode()).is_ok());
         refused(|entry| entry.mtime.nanos = NANOS_PER_SEC);
         let mut twice = many(2);
         twice[1].name = twice[0].name.clone();
