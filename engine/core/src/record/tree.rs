@@ -889,6 +889,7 @@ mod tests {
     }
 
     const GOLDEN_DIRECTORY: (&str, usize) = ("727c41c5", 365);
+    const GOLDEN_LONG_NAMES: (&str, usize) = ("1d26866c", 191);
     const GOLDEN_EXTENTS: (&str, usize) = ("f30eab96", 1725);
 
     /// Where format 1 cuts directories and content lists. It must never change, or equal folders are stored anew.
@@ -897,6 +898,11 @@ mod tests {
         let mut nodes = Nodes::default();
         let root = write_directory(many(200_000), &mut nodes).unwrap();
         assert_eq!((&*root.short(), nodes.0.len()), GOLDEN_DIRECTORY);
+        // names so long that the nodes above the leaves are cut as well
+        let mut nodes = Nodes::default();
+        let entry = |number: u64| Entry { name: format!("{number:01000}").into(), ..many(1).remove(0) };
+        let root = write_directory((0..20_000).map(entry).collect(), &mut nodes).unwrap();
+        assert_eq!((&*root.short(), nodes.0.len()), GOLDEN_LONG_NAMES);
         let mut nodes = Nodes::default();
         let root = write_extents(many_extents(2_000_000), &mut nodes).unwrap();
         assert_eq!((&*root.short(), nodes.0.len()), GOLDEN_EXTENTS);
