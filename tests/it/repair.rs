@@ -469,6 +469,7 @@ fn what_can_be_read_of_a_damaged_pack_is_saved() {
     let pack =
         packs(&repository, FrameKind::Chunks).into_iter().max_by_key(|pack| storage.size(pack).unwrap()).unwrap();
     let pack_bytes = storage.get(&pack).unwrap();
+    let known = repository.store().list_packs().unwrap();
     flip(&*storage, &pack, pack_bytes.len() / 2);
     let snapshots = live(&repository);
     let (planned, report) = repair(&storage);
@@ -478,8 +479,13 @@ fn what_can_be_read_of_a_damaged_pack_is_saved() {
     assert!(report.salvaged > 0);
     assert!(storage.get(&key(&format!("quarantine/{pack}"))).unwrap() != pack_bytes);
     assert!(storage.size(&pack).is_err());
-    // one frame is lost, so less than the whole
+    // what was saved is stored as it was: many chunks in a frame
     let repository = open(&storage);
+    let all = repository.index(&Silent).unwrap().all().unwrap();
+    let saved: Vec<_> = all.into_iter().filter(|(_, place)| !known.contains_key(&place.pack)).collect();
+    let frames: BTreeSet<_> = saved.iter().map(|(_, place)| (place.pack, place.frame_offset)).collect();
+    assert!(saved.len() as u64 >= report.salvaged && frames.len() * 4 < saved.len(), "{} frames", frames.len());
+    // one frame is lost, so less than the whole
     for (original, made) in &report.snapshots {
         let old = snapshots.iter().find(|info| info.id == *original).unwrap();
         let lost = made.snapshot.failures.len() as u64;
