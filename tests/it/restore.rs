@@ -321,7 +321,7 @@ fn what_cannot_be_restored_is_named_and_leaves_nothing_by_halves() {
     std::fs::write(story.out("small/inside"), "a folder where a file should be").unwrap();
     let (report, _) = story.with(&story.options(Overwrite::Always));
     let failed: BTreeMap<_, _> = report.failures.iter().map(|failure| (failure.path.clone(), failure.damage)).collect();
-    assert_eq!(failed[&story.out("small")], false);
+    assert!(!failed[&story.out("small")]);
     assert_eq!(std::fs::read(story.out("large")).unwrap(), b"mine");
 }
 
