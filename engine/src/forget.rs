@@ -425,7 +425,7 @@ fn decide_group(
     if let Choice::Policy { policy, .. } = &options.choice {
         let readable: Vec<_> = infos.iter().filter(|info| !unread.contains(&info.id)).map(candidate).collect();
         let decisions = decide(&readable, policy, &options.zone, now);
-        by_policy.extend(readable.iter().map(|candidate| candidate.id).zip(decisions));
+        by_policy.extend(readable.iter().map(|candidate| candidate.order.id).zip(decisions));
     }
     let mut decision = |id| match (&options.choice, by_policy.remove(&id)) {
         (Choice::Snapshots(_), _) => Decision::ForgetById,
@@ -443,7 +443,7 @@ fn decide_group(
 
 fn candidate(info: &SnapshotInfo) -> Candidate<'_> {
     let snapshot = &info.snapshot;
-    Candidate { id: info.id, time: snapshot.time, tags: &snapshot.tags, is_complete: snapshot.is_complete() }
+    Candidate { order: snapshot.order(info.id), tags: &snapshot.tags, is_complete: snapshot.is_complete() }
 }
 
 /// Returns the snapshot whose annotation a key names.

@@ -81,9 +81,11 @@ impl Processes for SystemProcesses {
         if here.is_empty() || process.boot_id != here {
             return Fate::Elsewhere;
         }
-        let is_gone = match start_ticks(process.pid) {
+        let is_gone = match process_stat(process.pid) {
+            // it is dead, and whoever started it has not asked for its exit code yet
+            Some(('Z' | 'X', _)) => true,
             // the number may have gone to another process
-            Some(ticks) => process.start_ticks != 0 && ticks != process.start_ticks,
+            Some((_, ticks)) => process.start_ticks != 0 && ticks != process.start_ticks,
             // it may only be hidden from us
             None => match i32::try_from(process.pid).ok().and_then(rustix::process::Pid::from_raw) {
                 Some(pid) => rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH),
@@ -102,9 +104,16 @@ pub(crate) fn boot_id() -> String {
 }
 
 fn start_ticks(pid: u32) -> Option<u64> {
+    Some(process_stat(pid)?.1)
+}
+
+/// Returns the state of a process, and when it began.
+fn process_stat(pid: u32) -> Option<(char, u64)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // the command's name stands in parentheses and may hold anything; field 22 is the 20th after it
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    // the command's name stands in parentheses and may hold anything; the state is field 3, the time of its start field 22
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
 }
 
 /// Returns the names of the given users and groups, as far as `/etc/passwd` and `/etc/group` know them.
@@ -144,5 +153,19 @@ mod tests {
             assert_eq!(SystemProcesses.fate(&earlier), Fate::Dead);
         }
         assert_eq!(SystemProcesses.fate(&Process { boot_id: "another boot".into(), ..me }), Fate::Elsewhere);
+    }
+
+    #[test]
+    fn a_process_that_nobody_has_waited_for_is_dead() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        let start_ticks = start_ticks(pid).unwrap();
+        while process_stat(pid).is_some_and(|(state, _)| state != 'Z') {
+            std::thread::yield_now();
+        }
+        let zombie = Process { pid, start_ticks, ..SystemProcesses.this("here") };
+        assert_eq!(SystemProcesses.fate(&zombie), Fate::Dead);
+        child.wait().unwrap();
+        assert_eq!(SystemProcesses.fate(&zombie), Fate::Dead);
     }
 }

@@ -52,3 +52,23 @@ fn a_checkpoint_is_no_snapshot() {
     assert_eq!(repository.catalogue().unwrap().snapshots.len(), 1);
     assert_good(&repository);
 }
+
+/// A backup of other folders ends no session that is for these.
+#[test]
+fn a_checkpoint_waits_for_a_run_over_the_same_sources() {
+    let (place, repository) = Place::local();
+    let (source, other) = (place.path("source"), place.path("other"));
+    for root in [&source, &other] {
+        (0..300u64)
+            .fold(TreeSpec::new(), |tree, number| tree.file(format!("{number}"), Content::random(number, 20_000)))
+            .write(root);
+    }
+    let repository = place.reopen_later(&repository);
+    let options = BackupOptions { checkpoint_bytes: 1 << 20, ..options() };
+    stop_after(&repository, &source, &options, 250);
+    assert!(!backup(&repository, std::slice::from_ref(&other)).resumed);
+    assert_eq!(repository.sessions().unwrap().len(), 1);
+    assert!(backup(&repository, std::slice::from_ref(&source)).resumed);
+    assert!(repository.sessions().unwrap().is_empty());
+    assert_good(&place.reopen());
+}

@@ -621,6 +621,38 @@ fn brakes_stop_a_prune_before_it_condemns_anything() {
     nights.check();
 }
 
+/// What a run says it has made is missed also if that was after the last prune; and once that was accepted it is no more.
+#[test]
+fn a_snapshot_that_vanishes_is_missed_until_that_is_accepted() {
+    let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
+    for _ in 0..3 {
+        nights.night();
+    }
+    nights.forget(&[0]);
+    assert_eq!(prune(&nights.repository).snapshots_deleted, 1);
+    // the run of what was freed went with it: nobody misses that
+    assert_eq!(nights.place.storage.list(layout::RUNS).unwrap().len(), 3, "two backups and a prune");
+    nights.night();
+    let lost = nights.kept.pop().unwrap().0.id;
+    nights.place.storage.delete(&layout::snapshot(lost)).unwrap();
+    for _ in 0..2 {
+        let error = nights.repository.prune(&all(), &Silent).unwrap_err();
+        assert!(matches!(&error, Error::SnapshotsVanished { snapshots } if *snapshots == [lost]), "{error:?}");
+    }
+    let mut options = all();
+    options.accept_vanished = true;
+    assert!(nights.repository.prune(&options, &Silent).unwrap().deleted.packs > 0);
+    prune(&nights.repository);
+    nights.check();
+    // and where nothing but the record is gone, there is nothing to free, and it is written off all the same
+    let first = nights.kept.remove(0).0.id;
+    nights.place.storage.delete(&layout::snapshot(first)).unwrap();
+    options.max_unused = Unused::Unlimited;
+    nights.repository.prune(&options, &Silent).unwrap();
+    prune(&nights.repository);
+    nights.check();
+}
+
 /// Another prune frees a snapshot while this one looks which there are: nobody has lost it.
 #[test]
 fn what_another_prune_frees_meanwhile_has_not_vanished() {
@@ -726,6 +758,21 @@ fn left_over_packs_go_and_checkpoints_stay() {
     }
     prune(&nights.repository);
     assert_eq!(packs(), before);
+    nights.check();
+}
+
+/// A segment that was cut off is damage, as it is to every other command.
+#[test]
+fn a_segment_that_was_cut_off_is_called_damaged() {
+    let mut nights = Nights::new(Place::local());
+    nights.night();
+    for segment in object_files(&nights.place.path("repo/index")) {
+        let undo = damage(&segment, Damage::Truncate { length: 20 });
+        let error = nights.repository.prune(&all(), &Silent).unwrap_err();
+        // the trees cannot be read without it either, unless the index has it already
+        assert!(matches!(error, Error::Damaged { .. }), "{error:?}");
+        undo.restore();
+    }
     nights.check();
 }
 

@@ -20,7 +20,7 @@ use std::str::FromStr;
 use jiff::tz::TimeZone;
 use jiff::{Span, Zoned};
 
-use crate::id::SnapshotId;
+use crate::record::snapshot::SnapshotOrder;
 use crate::time::Timestamp;
 
 /// How many a rule keeps. The default is none: the rule is not there.
@@ -267,10 +267,8 @@ impl fmt::Display for Policy {
 /// What a policy looks at in a snapshot.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
-    /// Its id, which orders snapshots of one moment.
-    pub id: SnapshotId,
-    /// The moment that it stands for.
-    pub time: Timestamp,
+    /// Its place among the others, with the moment that it stands for.
+    pub order: SnapshotOrder,
     /// Its tags.
     pub tags: &'a [String],
     /// Nothing is missing in it.
@@ -357,7 +355,7 @@ impl Decision {
 /// Hours, days, ... are those of `zone`. `now` only tells which snapshots lie in the future.
 pub fn decide(candidates: &[Candidate<'_>], policy: &Policy, zone: &TimeZone, now: Timestamp) -> Vec<Decision> {
     let mut newest_first: Vec<usize> = (0..candidates.len()).collect();
-    newest_first.sort_by_key(|&at| Reverse((candidates[at].time, candidates[at].id)));
+    newest_first.sort_by_key(|&at| Reverse(candidates[at].order));
     let mut group = Group { candidates, newest_first, decisions: vec![Decision::default(); candidates.len()] };
     group.keep_last(policy.last);
     for (period, count) in policy.periods().into_iter().filter(|(_, count)| !count.is_none()) {
@@ -370,7 +368,7 @@ pub fn decide(candidates: &[Candidate<'_>], policy: &Policy, zone: &TimeZone, no
         group.keep_where(Reason::Tags(tags.clone()), |candidate| tags.iter().all(|tag| candidate.tags.contains(tag)));
     }
     group.protect_newest(Reason::NewestComplete, |candidate| candidate.is_complete);
-    group.protect_newest(Reason::NewestPast, |candidate| candidate.is_complete && candidate.time <= now);
+    group.protect_newest(Reason::NewestPast, |candidate| candidate.is_complete && candidate.order.time <= now);
     group.decisions
 }
 
@@ -398,7 +396,7 @@ impl Group<'_> {
             if !count.has_room(seen.len()) {
                 break;
             }
-            let name = period.name_at(&self.candidates[at].time.to_jiff().to_zoned(zone.clone()));
+            let name = period.name_at(&self.candidates[at].order.time.to_jiff().to_zoned(zone.clone()));
             if seen.insert(name.clone()) {
                 self.decisions[at].reasons.push(Reason::NewestOf { period, name });
             } else if position + 1 == self.newest_first.len() {
@@ -408,11 +406,11 @@ impl Group<'_> {
     }
 
     fn keep_within(&mut self, within: Within, zone: &TimeZone, now: Timestamp) {
-        let times = || self.newest_first.iter().map(|&at| self.candidates[at].time);
+        let times = || self.newest_first.iter().map(|&at| self.candidates[at].order.time);
         // where all lie in the future it is our clock that is behind, or theirs was: the newest is all there is to go by
         let Some(newest) = times().find(|&time| time <= now).or_else(|| times().next()) else { return };
         let start = within.before(newest, zone);
-        self.keep_where(Reason::Within(within), |candidate| start.is_none_or(|start| candidate.time > start));
+        self.keep_where(Reason::Within(within), |candidate| start.is_none_or(|start| candidate.order.time > start));
     }
 
     fn keep_where(&mut self, reason: Reason, is_kept: impl Fn(&Candidate<'_>) -> bool) {
@@ -437,12 +435,13 @@ impl Group<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::ID_LEN;
+    use crate::id::{ID_LEN, SnapshotId};
 
-    fn id(number: usize) -> SnapshotId {
+    /// Of snapshots of one moment the later ones have the greater ids.
+    fn order(number: usize, time: Timestamp) -> SnapshotOrder {
         let mut bytes = [1; ID_LEN];
         bytes[..8].copy_from_slice(&(number as u64).to_be_bytes());
-        SnapshotId::new(bytes)
+        SnapshotOrder { time, is_made_of_another: false, finished: time, id: SnapshotId::new(bytes) }
     }
 
     fn time(text: &str) -> Timestamp {
@@ -492,8 +491,7 @@ mod tests {
     fn candidates(examples: &[Example]) -> Vec<Candidate<'_>> {
         let all = examples.iter().enumerate();
         all.map(|(number, Example { time, tags, is_complete })| Candidate {
-            id: id(number),
-            time: *time,
+            order: order(number, *time),
             tags,
             is_complete: *is_complete,
         })
@@ -617,8 +615,7 @@ mod tests {
             .iter()
             .enumerate()
             .map(|(number, &secs)| Candidate {
-                id: id(number),
-                time: Timestamp { secs, nanos: 0 },
+                order: order(number, Timestamp { secs, nanos: 0 }),
                 tags: &tags,
                 is_complete: true,
             })
@@ -671,18 +668,34 @@ mod tests {
         }
     }
 
+    /// As in a listing: what was made of another one takes its place, whatever their ids are.
+    #[test]
+    fn of_snapshots_of_one_moment_the_one_made_last_is_the_newest() {
+        let (moment, later) = (time("2026-11-17T02:00:00Z"), time("2026-11-18T02:00:00Z"));
+        let damaged = order(9, moment);
+        let repaired = SnapshotOrder { is_made_of_another: true, finished: later, ..order(1, moment) };
+        let repaired_again = SnapshotOrder { finished: time("2026-11-19T02:00:00Z"), ..repaired };
+        let candidates =
+            [damaged, repaired_again, repaired].map(|order| Candidate { order, tags: &[], is_complete: true });
+        for rule in ["last=1", "daily=1"] {
+            let kept = decide(&candidates, &policy(rule), &TimeZone::UTC, later);
+            assert_eq!(kept.iter().map(Decision::is_kept).collect::<Vec<_>>(), [false, true, false], "{rule}");
+        }
+    }
+
     mod naive {
         //! The same rules said another way: of each snapshot by itself, by counting over all the others.
 
         use super::*;
 
         fn is_newer(a: &Candidate<'_>, b: &Candidate<'_>) -> bool {
-            a.time > b.time || (a.time == b.time && a.id > b.id)
+            let by = |it: &Candidate<'_>| (it.order.time, it.order.is_made_of_another, it.order.id);
+            by(a) > by(b)
         }
 
         /// The numbers that tell a bucket from others.
         fn bucket(period: Period, candidate: &Candidate<'_>, zone: &TimeZone) -> [i32; 5] {
-            let local = candidate.time.to_jiff().to_zoned(zone.clone());
+            let local = candidate.order.time.to_jiff().to_zoned(zone.clone());
             let (year, month, day) = (i32::from(local.year()), i32::from(local.month()), i32::from(local.day()));
             match period {
                 Period::Hour => [year, month, day, i32::from(local.hour()), local.offset().seconds()],
@@ -732,9 +745,9 @@ mod tests {
                 let is_first = !buckets.contains(&bucket(period, it, zone));
                 allows(count, buckets.len()) && (is_first || is_oldest)
             });
-            let newest = all.iter().map(|other| other.time).filter(|time| *time <= now).max();
-            let newest = newest.or(all.iter().map(|other| other.time).max()).unwrap();
-            let by_time = policy.within.is_some_and(|within| it.time.to_jiff() > start(&within, newest, zone));
+            let newest = all.iter().map(|other| other.order.time).filter(|time| *time <= now).max();
+            let newest = newest.or(all.iter().map(|other| other.order.time).max()).unwrap();
+            let by_time = policy.within.is_some_and(|within| it.order.time.to_jiff() > start(&within, newest, zone));
             let has = |tag: &String| it.tags.iter().any(|own| own == tag);
             let by_tag = policy.tags.iter().any(|group| !group.is_empty() && group.iter().all(has));
             allows(policy.last, newer.len()) || by_period || by_time || by_tag
@@ -743,9 +756,9 @@ mod tests {
         pub(super) fn kept(all: &[Candidate<'_>], policy: &Policy, zone: &TimeZone, now: Timestamp) -> Vec<bool> {
             let mut kept: Vec<bool> = all.iter().map(|it| by_rule(all, it, policy, zone, now)).collect();
             for with_future in [true, false] {
-                let is_sound = |it: &Candidate<'_>| it.is_complete && (with_future || it.time <= now);
+                let is_sound = |it: &Candidate<'_>| it.is_complete && (with_future || it.order.time <= now);
                 let sound = (0..all.len()).filter(|&at| is_sound(&all[at]));
-                let newest = sound.max_by_key(|&at| (all[at].time, all[at].id));
+                let newest = sound.max_by_key(|&at| all[at].order);
                 if let Some(newest) = newest {
                     kept[newest] |= (0..all.len()).any(|at| kept[at] && is_newer(&all[at], &all[newest]));
                 }
@@ -852,9 +865,9 @@ mod tests {
                 let counts = !policy.last.is_none() || policy.periods().iter().any(|(_, count)| !count.is_none());
                 if counts {
                     let decided = kept(&all, &policy, &zone);
-                    let newest = (0..all.len()).max_by_key(|&at| (all[at].time, all[at].id));
+                    let newest = (0..all.len()).max_by_key(|&at| all[at].order);
                     let complete = (0..all.len()).filter(|&at| all[at].is_complete);
-                    let complete = complete.max_by_key(|&at| (all[at].time, all[at].id));
+                    let complete = complete.max_by_key(|&at| all[at].order);
                     for at in newest.into_iter().chain(complete) {
                         prop_assert!(decided[at]);
                     }

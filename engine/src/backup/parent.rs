@@ -29,7 +29,8 @@ const CHECKPOINTS_MAX: usize = 3;
 pub(super) struct Base {
     pub(super) parent: Option<SnapshotId>,
     pub(super) comparisons: Vec<Comparison>,
-    /// Sessions of this host whose process is dead, to be expired once this run has committed.
+    /// Sessions of this host whose process is dead and that nobody can go on from, to be expired once this run has
+    /// committed.
     pub(super) dead: Vec<SessionId>,
     /// Sessions that have ended and whose records are still there.
     pub(super) ended: Vec<SessionId>,
@@ -65,15 +66,19 @@ pub(super) fn choose(
     let ours = running.iter().filter(|other| other.id != session && other.newest.process.host == options.host);
     let mut checkpoints = Vec::new();
     for other in ours {
+        let is_same = uris(&other.newest.sources) == wanted;
         // of another boot of a host of this name: not certainly dead, but nobody here is at it
         if repository.is_over(other.id, &other.newest.process)? {
-            base.dead.push(other.id);
+            // a checkpoint of other sources is for the next run over those
+            if is_same || other.checkpoint.is_none() {
+                base.dead.push(other.id);
+            }
         } else if repository.processes().fate(&other.newest.process) == Fate::Alive {
             continue;
         }
         // one that is older than the parent holds nothing that the parent does not
         let is_of_use = parent.is_none_or(|info| other.newest.time > info.snapshot.summary.started);
-        if is_of_use && uris(&other.newest.sources) == wanted {
+        if is_of_use && is_same {
             checkpoints.extend(other.checkpoint.as_ref().map(|checkpoint| (other.newest.time, checkpoint)));
         }
     }

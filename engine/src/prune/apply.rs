@@ -70,7 +70,9 @@ impl Prune<'_> {
             self.report.plan = plan.summary.clone();
         }
         let left_behind = self.left_behind()?;
-        if plan.condemn.is_empty() && forgotten.is_empty() && left_behind.is_empty() {
+        // what has vanished is written off by the next done mark
+        let is_idle = plan.condemn.is_empty() && forgotten.is_empty() && plan.vanished.is_empty();
+        if is_idle && left_behind.is_empty() {
             self.sweep();
             return compact::if_worth_it(self.repository, 0);
         }
@@ -81,7 +83,7 @@ impl Prune<'_> {
             plan = self.plan(&gone)?;
         }
         self.publish_condemned(&plan, claim.generation)?;
-        let mut finisher = Finisher::new(self, claim.session, plan.marks);
+        let mut finisher = Finisher::new(self, claim.session, plan.marks, plan.vanished);
         for generation in left_behind {
             finisher.finish(generation)?;
         }
@@ -128,7 +130,7 @@ impl Prune<'_> {
                         // we slept while another prune claimed the number, used it and was done with it: whoever still
                         // finishes that generation would take our lists for those that its sessions were listed for
                         repository.delete_if_there(&layout::claim(generation))?;
-                        generation = repository.generation()? + 1;
+                        generation = generation.max(repository.generation()?) + 1;
                         continue;
                     }
                     self.report.generation = Some(generation);

@@ -36,6 +36,8 @@ pub(super) struct Finisher<'p, 'a> {
     waiting: Waiting<'a>,
     deadline_ns: u64,
     marks: Marks,
+    /// Snapshots that were written off.
+    vanished: BTreeSet<SnapshotId>,
 }
 
 /// Condemned packs of a generation that are still there, by what has to be done with them.
@@ -70,12 +72,17 @@ impl Visitor for Homes<'_> {
 }
 
 impl<'p, 'a> Finisher<'p, 'a> {
-    pub(super) fn new(prune: &'p mut Prune<'a>, session: SessionId, marks: Marks) -> Self {
+    pub(super) fn new(
+        prune: &'p mut Prune<'a>,
+        session: SessionId,
+        marks: Marks,
+        vanished: BTreeSet<SnapshotId>,
+    ) -> Self {
         let (repository, options) = (prune.repository, prune.options);
         let waiting = Waiting::new(repository, options, prune.monitor, session);
         let time_ns = options.max_time.map_or(u64::MAX, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let deadline_ns = repository.clock().monotonic_ns().saturating_add(time_ns);
-        Self { prune, session, waiting, deadline_ns, marks }
+        Self { prune, session, waiting, deadline_ns, marks, vanished }
     }
 
     fn repository(&self) -> &'a Repository {
@@ -331,6 +338,10 @@ impl<'p, 'a> Finisher<'p, 'a> {
         repository.store().storage().sync()?;
         for id in gone {
             self.delete_below(&format!("{}{id}/", layout::ANNOTATIONS))?;
+        }
+        // a run without its snapshot says that one has vanished
+        for id in gone.iter().chain(&self.vanished) {
+            repository.delete_if_there(&layout::run(*id))?;
         }
         Ok(())
     }

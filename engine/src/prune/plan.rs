@@ -39,6 +39,8 @@ pub(super) struct Plan {
     /// Packs to condemn, sorted.
     pub(super) condemn: Vec<PackId>,
     pub(super) marks: Marks,
+    /// Snapshots that are gone though nobody has forgotten them, which was accepted.
+    pub(super) vanished: BTreeSet<SnapshotId>,
 }
 
 /// Who counts when packs are chosen.
@@ -63,7 +65,7 @@ pub(super) fn plan(
     let listed = repository.store().list_packs()?;
     let (working, checkpoints) = at_work(repository)?;
     let living = Living::list(repository, scope.gone)?;
-    brakes::vanished(repository, &living, scope.gone, options, monitor)?;
+    let vanished = brakes::vanished(repository, &living, scope.gone, options, monitor)?;
     let mut marks = Marks::default();
     marks.add_snapshots(&living.snapshots, reader, pool, monitor)?;
     marks.add_checkpoints(checkpoints.into_iter(), reader, pool, monitor)?;
@@ -98,7 +100,7 @@ pub(super) fn plan(
         condemn.push(id);
     }
     condemn.sort_unstable();
-    Ok(Plan { summary, condemn, marks })
+    Ok(Plan { summary, condemn, marks, vanished })
 }
 
 /// Returns the sessions whose packs are left alone, and the roots of their checkpoints.

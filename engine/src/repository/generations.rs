@@ -53,7 +53,11 @@ impl Repository {
     /// Tells whether a generation that was just claimed is the newest and was not used before. What shows that one was
     /// used is its done mark, which stays until a later generation has its own.
     pub(crate) fn is_newest(&self, generation: u64) -> Result<bool> {
-        Ok(self.generations()?.range(generation..).all(|(number, it)| *number == generation && !it.done))
+        let is_done = match self.store.storage().size(&layout::done(generation)) {
+            Err(error) if error.is_not_found() => false,
+            result => result.map(|_| true)?,
+        };
+        Ok(!is_done && self.generations()?.range(generation..).all(|(number, _)| *number == generation))
     }
 
     /// Returns every pack that is condemned and may still be there. It never becomes good again.

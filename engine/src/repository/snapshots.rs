@@ -154,11 +154,7 @@ impl Repository {
                 Err(error) => catalogue.damaged.push((layout::snapshot(id), error)),
             }
         }
-        catalogue.snapshots.sort_by_key(|info| {
-            // a snapshot made of another one stands for the same moment, and in its place
-            let Snapshot { time, original, summary, .. } = &info.snapshot;
-            (*time, original.is_some(), summary.finished, info.id)
-        });
+        catalogue.snapshots.sort_by_key(|info| info.snapshot.order(info.id));
         Ok(catalogue)
     }
 

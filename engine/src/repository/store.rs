@@ -9,7 +9,7 @@ use lakebed_core::codec::seal::{RepositoryKeys, SALT_LEN, Salt};
 use lakebed_core::id::{ID_LEN, PackId};
 use lakebed_core::layout;
 use lakebed_core::record::Record;
-use lakebed_core::storage::{ObjectKey, Storage};
+use lakebed_core::storage::{ObjectKey, Storage, StorageErrorKind};
 use lakebed_core::time::Random;
 use lakebed_core::wire::DecodeError;
 
@@ -154,7 +154,11 @@ impl Store {
     /// It is not there, or its header is damaged.
     pub(crate) fn read_kind(&self, key: &ObjectKey) -> Result<FrameKind> {
         let mut header = Vec::new();
-        self.storage.get_range(key, 0, FRAME_HEADER_LEN, &mut header)?;
+        match self.storage.get_range(key, 0, FRAME_HEADER_LEN, &mut header) {
+            // too short for a header: it is cut off
+            Err(error) if error.kind == StorageErrorKind::TooShort => header.clear(),
+            result => result?,
+        }
         let header = FrameHeader::decode(&header);
         Ok(header.map_err(|source| Error::Damaged { key: key.clone(), source: source.into() })?.kind)
     }

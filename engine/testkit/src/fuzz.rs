@@ -27,7 +27,7 @@ use lakebed_core::record::gc::{Awaited, Claim, Condemnation, Done, Resolution, T
 use lakebed_core::record::key_slot::{KeySlot, Secret, Unlock};
 use lakebed_core::record::ledger::Ledger;
 use lakebed_core::record::session::{Expiry, Run, Session};
-use lakebed_core::record::snapshot::{Annotation, Snapshot};
+use lakebed_core::record::snapshot::{Annotation, Snapshot, SnapshotOrder};
 use lakebed_core::record::tree::{Node, NodeSink, write_directory, write_extents};
 use lakebed_core::retention::{Candidate, Count, Policy, Within, decide};
 use lakebed_core::storage::ObjectKey;
@@ -355,7 +355,9 @@ fn check_retention_rules(bytes: &[u8]) {
         .map(|(number, (time, is_complete, tags))| {
             let mut id = [0; 32];
             id[..8].copy_from_slice(&number.to_be_bytes());
-            Candidate { id: SnapshotId::new(id), time: *time, tags, is_complete: *is_complete }
+            let order =
+                SnapshotOrder { time: *time, is_made_of_another: false, finished: *time, id: SnapshotId::new(id) };
+            Candidate { order, tags, is_complete: *is_complete }
         })
         .collect();
     let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
@@ -368,12 +370,11 @@ fn check_retention_rules(bytes: &[u8]) {
         assert!(kept.len() >= candidates.len().min(last as usize));
     }
     // partial snapshots, and those of the future, do not push out the newest one that is neither
-    let age = |one: &Candidate<'_>| (one.time, one.id);
+    let age = |one: &Candidate<'_>| one.order;
     for is_past in [|_: Timestamp, _: Timestamp| true, |time, now| time <= now] {
-        let whole = candidates.iter().filter(|one| one.is_complete && is_past(one.time, now));
+        let whole = candidates.iter().filter(|one| one.is_complete && is_past(one.order.time, now));
         if let Some(newest) = whole.map(age).max() {
-            let kept_is =
-                |wanted: &dyn Fn((Timestamp, SnapshotId)) -> bool| kept.iter().any(|(one, _)| wanted(age(one)));
+            let kept_is = |wanted: &dyn Fn(SnapshotOrder) -> bool| kept.iter().any(|(one, _)| wanted(age(one)));
             assert!(!kept_is(&|one| one > newest) || kept_is(&|one| one == newest));
         }
     }

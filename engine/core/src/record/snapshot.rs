@@ -58,6 +58,26 @@ impl Snapshot {
     pub fn is_complete(&self) -> bool {
         self.failures.is_empty()
     }
+
+    /// Returns its place among others, where it is stored under `id`.
+    pub fn order(&self, id: SnapshotId) -> SnapshotOrder {
+        let Self { time, original, summary, .. } = self;
+        SnapshotOrder { time: *time, is_made_of_another: original.is_some(), finished: summary.finished, id }
+    }
+}
+
+/// The order of snapshots: the newest one is the greatest. One that was made of another stands for the same moment, and
+/// takes its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SnapshotOrder {
+    /// The moment that it stands for.
+    pub time: Timestamp,
+    /// It was not made from its sources.
+    pub is_made_of_another: bool,
+    /// When it was about to commit.
+    pub finished: Timestamp,
+    /// Its id, where all else is equal.
+    pub id: SnapshotId,
 }
 
 /// A snapshot of this or another repository.
