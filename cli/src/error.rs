@@ -61,6 +61,15 @@ pub(crate) enum CliError {
         /// What to do next.
         hint: Option<String>,
     },
+    /// It failed when a part of the work was done.
+    #[error("{error}")]
+    After {
+        /// What was done.
+        done: String,
+        /// What failed then.
+        #[source]
+        error: Box<Self>,
+    },
     /// Whoever reads our output has seen enough.
     #[error("The output was closed")]
     ClosedPipe,
@@ -93,6 +102,11 @@ impl CliError {
         }
     }
 
+    /// Says what was done before.
+    pub(crate) fn after(self, done: impl Into<String>) -> Self {
+        Self::After { done: done.into(), error: Box::new(self) }
+    }
+
     /// Builds the error for output that could not be written.
     pub(crate) fn output(error: std::io::Error) -> Self {
         match error.kind() {
@@ -121,6 +135,7 @@ impl CliError {
             Self::Engine(error) => engine_code(error),
             Self::Usage(_) => code::USAGE,
             Self::Failed { .. } => code::FAILED,
+            Self::After { error, .. } => error.exit_code(),
             Self::ClosedPipe => 0,
         }
     }
@@ -130,6 +145,9 @@ impl CliError {
         match self {
             Self::Engine(error) => engine_hint(error),
             Self::Failed { hint, .. } => hint.clone(),
+            Self::After { done, error } => {
+                Some([Some(done.clone()), error.advice()].into_iter().flatten().collect::<Vec<_>>().join("; "))
+            }
             Self::Usage(_) | Self::ClosedPipe => None,
         }
     }
@@ -244,14 +262,16 @@ fn engine_hint(error: &Error) -> Option<String> {
         Error::SamePath { .. } => "name them from a folder above both, or back them up one by one",
         Error::SessionExpired { .. } => "run the backup again: what it stored is found and not stored twice",
         Error::UnreadableSnapshots { .. } | Error::NeededMissing { .. } => {
-            "nothing was condemned; `lakebed verify` says what is damaged, `lakebed repair` moves it aside"
+            "nothing was condemned; `lakebed verify` says what is damaged. `lakebed repair` moves it aside and makes \
+             snapshots without it: then forget those that lack something, or bring it back with a backup or a copy"
         }
         Error::SnapshotsVanished { .. } => {
             "nothing was condemned; was a disk or a copy put back without them? If they are not coming back, \
              prune with --accept-vanished"
         }
         Error::TooMuchToDelete { .. } => {
-            "nothing was condemned; look at `lakebed prune --dry-run`, and if it is meant, allow more with --max-delete"
+            "nothing was condemned; `lakebed prune --dry-run` shows what would go, and if it is meant, allow more with \
+             --max-delete"
         }
         Error::CondemnationLost { .. } | Error::Busy { .. } => "try again: what was done so far is whole",
         Error::Interrupted => {

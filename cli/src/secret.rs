@@ -65,6 +65,8 @@ struct Variables {
     password_command: &'static str,
     key_file: &'static str,
     password: &'static str,
+    /// How to give the secret, for people.
+    advice: &'static str,
 }
 
 const VARIABLES: Variables = Variables {
@@ -72,6 +74,7 @@ const VARIABLES: Variables = Variables {
     password_command: "LAKEBED_PASSWORD_COMMAND",
     key_file: "LAKEBED_KEY_FILE",
     password: "LAKEBED_PASSWORD",
+    advice: "give --password-file, --password-command or --key-file, or set LAKEBED_PASSWORD",
 };
 
 const FROM_VARIABLES: Variables = Variables {
@@ -79,6 +82,7 @@ const FROM_VARIABLES: Variables = Variables {
     password_command: "LAKEBED_FROM_PASSWORD_COMMAND",
     key_file: "LAKEBED_FROM_KEY_FILE",
     password: "LAKEBED_FROM_PASSWORD",
+    advice: "give --from-password-file, --from-password-command or --from-key-file, or set LAKEBED_FROM_PASSWORD",
 };
 
 /// Where the secret of one repository may come from: options, then variables, then the terminal.
@@ -150,12 +154,13 @@ impl SecretPlaces<'_> {
     /// Reads the secret that opens a repository.
     pub(crate) fn read(&self, location: &str) -> Result<Secret, CliError> {
         let prompt = format!("Password of the repository at {location}: ");
-        read(self.origin(&process_environment), &prompt, Times::Once)
+        read(self.origin(&process_environment), &prompt, Times::Once, self.variables.advice)
     }
 
     /// Reads the secret for a repository that is being made; a person types it twice.
     pub(crate) fn read_new(&self) -> Result<Secret, CliError> {
-        read(self.origin(&process_environment), "Password for the new repository: ", Times::Twice)
+        let prompt = "Password for the new repository: ";
+        read(self.origin(&process_environment), prompt, Times::Twice, self.variables.advice)
     }
 }
 
@@ -179,7 +184,8 @@ impl NewSecretArgs {
             (None, Some(file)) => Origin::KeyFile(file.clone()),
             (None, None) => variable().unwrap_or(Origin::Terminal),
         };
-        read(origin, "New password: ", Times::Twice)
+        let advice = "give --new-password-file or --new-key-file, or set LAKEBED_NEW_PASSWORD";
+        read(origin, "New password: ", Times::Twice, advice)
     }
 }
 
@@ -189,7 +195,8 @@ enum Times {
     Twice,
 }
 
-fn read(origin: Origin, prompt: &str, times: Times) -> Result<Secret, CliError> {
+/// `advice` says how to give the secret where there is no terminal.
+fn read(origin: Origin, prompt: &str, times: Times, advice: &str) -> Result<Secret, CliError> {
     match origin {
         Origin::PasswordFile(file) => {
             let bytes = read_file(&file, "password file")?;
@@ -202,7 +209,7 @@ fn read(origin: Origin, prompt: &str, times: Times) -> Result<Secret, CliError> 
             let value = process_environment(name).unwrap_or_default().into_vec();
             passphrase(Zeroizing::new(value), name)
         }
-        Origin::Terminal => ask(prompt, times),
+        Origin::Terminal => ask(prompt, times, advice),
     }
 }
 
@@ -255,12 +262,12 @@ fn run(command: &OsStr) -> Result<Zeroizing<Vec<u8>>, CliError> {
     Ok(stdout)
 }
 
-fn ask(prompt: &str, times: Times) -> Result<Secret, CliError> {
+fn ask(prompt: &str, times: Times, advice: &str) -> Result<Secret, CliError> {
     let type_in = |prompt: &str| match rpassword::prompt_password(prompt) {
         Ok(text) => Ok(Zeroizing::new(text)),
         Err(error) => Err(CliError::failed("A password is needed, and there is no terminal to ask for it")
             .caused_by(error)
-            .hint("give --password-file, --password-command or --key-file, or set LAKEBED_PASSWORD")),
+            .hint(format!("{}: {advice}", prompt.trim_end_matches([':', ' '])))),
     };
     let password = type_in(prompt)?;
     if password.is_empty() {

@@ -35,7 +35,7 @@ fn each_snapshot_gets_a_line_with_what_becomes_of_it_and_why() {
         format!("forget {} 2026-01-02 02:00:00+00:00 no rule keeps it", &all[1][..8]),
         format!("keep {} 2026-01-03 02:00:00+00:00 daily 2026-01-03", &all[2][..8]),
         String::new(),
-        "2 snapshots forgotten, 1 kept; `lakebed forget --undo` brings back what no prune has condemned".into(),
+        "2 snapshots forgotten, 1 kept; `lakebed forget --undo ID` brings back what no prune has condemned".into(),
     ];
     let lines: Vec<String> = said.out.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(lines, expected);

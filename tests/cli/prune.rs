@@ -45,7 +45,13 @@ fn what_makes_no_sense_or_frees_too_much_is_refused() {
     nights(&kit, 2);
     kit.run(&["forget", "--keep-last", "1", "--max-unused", "0"]).exits(2).says("--prune");
     kit.run(&["prune", "--max-unused", "most"]).exits(2);
-    kit.run(&["forget", "--allow-empty", "--prune"]).exits(1).says("100 % of the snapshots").says("--max-delete");
+    let dry = kit.run(&["forget", "--allow-empty", "--prune", "--dry-run"]).exits(0);
+    dry.says("dry run: about").says("100 % of the snapshots").says("--max-delete 100%");
+    let refused = kit.run(&["forget", "--allow-empty", "--prune"]).exits(1);
+    let refused = refused.says("2 snapshots forgotten").says("100 % of the snapshots").says("--max-delete");
+    refused.says("2 snapshots were forgotten all the same");
+    let plan = kit.run(&["prune", "--dry-run", "--json"]).exits(0).result();
+    assert_eq!(plan["too_much"], serde_json::json!({"what": "snapshots", "share_percent": 100, "limit_percent": 90}));
     kit.run(&["forget", "--undo", "all"]).exits(0);
     assert_newest_comes_back(&kit, "out");
 }

@@ -156,12 +156,26 @@ pub(crate) fn run(ctx: &Context, args: &ForgetArgs) -> Result<Exit, CliError> {
         true => None,
         false => Some(repository.apply_forget(&plan, &ctx.monitor()?)?),
     };
-    let pruned = match args.prune {
-        true => {
-            let assumed = plan.forgotten().map(|info| info.id).collect();
-            Some(args.free.prune(ctx, &repository, args.dry_run, assumed)?)
+    let pruned = args.prune.then(|| {
+        let assumed = plan.forgotten().map(|info| info.id).collect();
+        args.free.prune(ctx, &repository, args.dry_run, assumed)
+    });
+    let pruned = match pruned.transpose() {
+        Ok(pruned) => pruned,
+        Err(error) => {
+            // what was decided is done, or would be, whatever becomes of the space
+            if !ctx.ui.is_json() {
+                ctx.ui.report(|| Value::Null, |out| print(out, &plan, report.as_ref(), false))?;
+            }
+            let forgotten = report.as_ref().map_or(0, |report| report.forgotten.len());
+            let done = match forgotten {
+                0 => "nothing was forgotten".into(),
+                many => {
+                    format!("{} forgotten all the same", ui::counted(many as u64, "snapshot was", "snapshots were"))
+                }
+            };
+            return Err(error.after(done));
         }
-        false => None,
     };
     let json = || {
         let mut json = plan_json(&plan, args.dry_run);
@@ -229,7 +243,7 @@ fn print(out: Text<'_>, plan: &ForgetPlan, report: Option<&ForgetReport>, is_pru
             write!(out, "{} forgotten, {} kept", counted(many), ui::count((all - chosen) as u64))?;
             match is_pruned {
                 true => writeln!(out),
-                false => writeln!(out, "; `lakebed forget --undo` brings back what no prune has condemned"),
+                false => writeln!(out, "; `lakebed forget --undo ID` brings back what no prune has condemned"),
             }
         }
     }

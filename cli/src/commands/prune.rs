@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::Args;
 use lakebed_engine::Repository;
 use lakebed_engine::core::codec::compress::Compression;
-use lakebed_engine::core::id::SnapshotId;
-use lakebed_engine::prune::{PruneOptions, PruneReport, Tally, Unfinished, Unused};
+use lakebed_engine::core::id::{SessionId, SnapshotId};
+use lakebed_engine::prune::{PruneOptions, PruneReport, Tally, TooMuch, Unfinished, Unused};
 use serde_json::{Value, json};
 
 use crate::context::{Access, Context};
@@ -143,7 +143,10 @@ pub(crate) fn print(out: Text<'_>, report: &PruneReport, dry_run: bool) -> std::
         writeln!(out, "  left     {} by earlier prunes", packs(plan.condemned_before))?;
     }
     if dry_run {
-        return writeln!(out, "dry run: about {} would be freed", ui::bytes(plan.freed_bytes()));
+        writeln!(out, "dry run: about {} would be freed", ui::bytes(plan.freed_bytes()))?;
+        return report.too_much.map_or(Ok(()), |TooMuch { what, share, limit }| {
+            writeln!(out, "that is {share} % of the {what}, at most {limit} % may go: --max-delete {share}% allows it")
+        });
     }
     if !report.taken_over.is_empty() {
         writeln!(out, "finished what {} had left", ui::counted(report.taken_over.len() as u64, "prune", "prunes"))?;
@@ -158,8 +161,15 @@ pub(crate) fn print(out: Text<'_>, report: &PruneReport, dry_run: bool) -> std::
     match &report.unfinished {
         None => {}
         Some(Unfinished::Waiting(sessions)) => {
-            let sessions = ui::counted(sessions.len() as u64, "backup is", "backups are");
-            writeln!(out, "{sessions} still running that began before: the next prune frees what waits for them")?;
+            // of one on another machine nobody here can tell
+            let running = ui::counted(sessions.len() as u64, "backup that began before", "backups that began before");
+            let ids: Vec<String> = sessions.iter().map(SessionId::short).collect();
+            writeln!(
+                out,
+                "{running} may still be running ({}): the next prune frees what waits for that; `lakebed sessions show` \
+                 tells of one, `lakebed sessions expire` ends one that is dead",
+                ids.join(", ")
+            )?;
         }
         Some(Unfinished::OutOfTime) => writeln!(out, "its time was up: the next prune goes on")?,
     }
@@ -204,6 +214,9 @@ pub(crate) fn report_json(report: &PruneReport, dry_run: bool) -> Value {
         "written": tally(report.written),
         "snapshots_deleted": report.snapshots_deleted,
         "sessions_expired": report.sessions_expired,
+        "too_much": report.too_much.map(|TooMuch { what, share, limit }| {
+            json!({ "what": what, "share_percent": share, "limit_percent": limit })
+        }),
         "unfinished": unfinished,
         "waiting_for": waiting_for,
     })

@@ -55,19 +55,19 @@ impl Prune<'_> {
             forgotten.extend(&self.options.assume_forgotten);
         }
         let mut plan = self.plan(&forgotten)?;
-        brakes::mass_deletion(&plan.summary, self.options)?;
-        self.report.plan = plan.summary.clone();
+        self.announce(&plan);
         if self.options.dry_run {
             return Ok(());
         }
+        self.brake()?;
         let by = SessionId::new(draw(self.repository.random())?);
         let mut waiting = Waiting::new(self.repository, self.options, self.monitor, by);
         waiting.expire_abandoned()?;
         if !waiting.expired.is_empty() {
             self.report.sessions_expired.extend(waiting.expired);
             plan = self.plan(&forgotten)?;
-            brakes::mass_deletion(&plan.summary, self.options)?;
-            self.report.plan = plan.summary.clone();
+            self.announce(&plan);
+            self.brake()?;
         }
         let left_behind = self.left_behind()?;
         // what has vanished is written off by the next done mark
@@ -88,6 +88,16 @@ impl Prune<'_> {
             finisher.finish(generation)?;
         }
         finisher.finish(claim.generation)
+    }
+
+    /// Enters a plan in the report.
+    fn announce(&mut self, plan: &Plan) {
+        self.report.plan = plan.summary.clone();
+        self.report.too_much = brakes::mass_deletion(&plan.summary, self.options);
+    }
+
+    fn brake(&self) -> Result<()> {
+        self.report.too_much.map_or(Ok(()), |too_much| Err(too_much.into()))
     }
 
     fn plan(&self, gone: &BTreeSet<SnapshotId>) -> Result<Plan> {

@@ -9,7 +9,7 @@ use lakebed_core::record::session::{Outcome, Run};
 use lakebed_core::time::Timestamp;
 
 use super::inventory::Living;
-use super::{PruneOptions, PruneSummary};
+use super::{PruneOptions, PruneSummary, TooMuch};
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 
@@ -88,19 +88,19 @@ fn has_committed(run: &Run) -> bool {
     is_done && run.command != "prune" && run.summary.finished != Timestamp::default()
 }
 
-/// Stops where more would go at once than is allowed.
-pub(super) fn mass_deletion(summary: &PruneSummary, options: &PruneOptions) -> Result<()> {
+/// Tells whether more would go at once than is allowed.
+pub(super) fn mass_deletion(summary: &PruneSummary, options: &PruneOptions) -> Option<TooMuch> {
     let going = summary.snapshots_forgotten.len() as u64;
-    check("snapshots", going, going + summary.snapshots_kept, options)?;
     let freed = (summary.deleted.bytes + summary.repacked.bytes).saturating_sub(summary.copied_bytes);
-    check("bytes in packs", freed, summary.all.bytes, options)
+    check("snapshots", going, going + summary.snapshots_kept, options)
+        .or_else(|| check("bytes in packs", freed, summary.all.bytes, options))
 }
 
-fn check(what: &'static str, going: u64, all: u64, options: &PruneOptions) -> Result<()> {
+fn check(what: &'static str, going: u64, all: u64, options: &PruneOptions) -> Option<TooMuch> {
     let limit = options.max_delete.clamp(0.0, 1.0);
     if all == 0 || going as f64 <= all as f64 * limit {
-        return Ok(());
+        return None;
     }
     let percent = |share: f64| (share * 100.0).round() as u64;
-    Err(Error::TooMuchToDelete { what, share: percent(going as f64 / all as f64), limit: percent(limit) })
+    Some(TooMuch { what, share: percent(going as f64 / all as f64), limit: percent(limit) })
 }

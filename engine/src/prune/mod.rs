@@ -25,7 +25,7 @@ use lakebed_core::codec::compress::Compression;
 use lakebed_core::id::{SessionId, SnapshotId};
 use lakebed_core::monitor::Monitor;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::repository::{HEARTBEAT, Repository};
 
 /// How much that no snapshot needs may stay in packs that hold other things too.
@@ -142,6 +142,23 @@ impl PruneSummary {
     }
 }
 
+/// More would go at once than is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMuch {
+    /// `snapshots` or `bytes in packs`.
+    pub what: &'static str,
+    /// How much would go, in per cent.
+    pub share: u64,
+    /// How much may go, in per cent.
+    pub limit: u64,
+}
+
+impl From<TooMuch> for Error {
+    fn from(TooMuch { what, share, limit }: TooMuch) -> Self {
+        Self::TooMuchToDelete { what, share, limit }
+    }
+}
+
 /// Why a prune ended before everything that it had condemned was deleted. The next one goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unfinished {
@@ -156,6 +173,8 @@ pub enum Unfinished {
 pub struct PruneReport {
     /// What was planned.
     pub plan: PruneSummary,
+    /// Why the plan is refused: only a dry run ends well with that.
+    pub too_much: Option<TooMuch>,
     /// Its generation, unless there was nothing to do.
     pub generation: Option<u64>,
     /// Earlier generations that it finished.
