@@ -103,3 +103,35 @@ fn a_full_disk_is_freed() {
         assert_same_tree(&kit.path("src"), &kit.path("out-2/src"), &CompareOptions::default());
     });
 }
+
+/// What has to be copied before anything goes does not fit all at once, but pack by pack.
+#[test]
+fn a_full_disk_is_freed_where_every_pack_is_needed_in_part() {
+    let kit = Kit::new();
+    let write = |name: &str, seed, bytes| {
+        std::fs::create_dir_all(kit.path("src")).unwrap();
+        std::fs::write(kit.path("src").join(name), Content::random(seed, bytes).bytes()).unwrap();
+    };
+    with_mounts(|mounts| {
+        let disk = mounts.disk(&kit.path("disk"), 48 << 20);
+        let repo = kit.path("disk/repo").display().to_string();
+        let run = |arguments: &[&str]| kit.run(&[arguments, &["--repo", &repo]].concat());
+        run(&["init"]).exits(0);
+        // each night leaves a pack of which a file stays and one goes
+        for night in 0..3 {
+            write(&format!("stays-{night}"), night, 2_500_000);
+            write("goes", 100 + night, 5_000_000);
+            run(&["backup", "src"]).exits(0);
+        }
+        std::fs::remove_file(kit.path("src/goes")).unwrap();
+        run(&["backup", "src"]).exits(0);
+        disk.fill();
+        assert_eq!(disk.free_bytes(), 0);
+        run(&["forget", "--keep-last", "1"]).exits(0);
+        run(&["prune", "--max-unused", "0"]).exits(0).says("3 snapshots gone for ever");
+        assert!(disk.free_bytes() > 10 << 20, "{} bytes are free", disk.free_bytes());
+        run(&["verify", "--read-data"]).exits(0);
+        run(&["restore", "latest", "--target", "out"]).exits(0);
+        assert_same_tree(&kit.path("src"), &kit.path("out/src"), &CompareOptions::default());
+    });
+}

@@ -61,10 +61,37 @@ impl Copier<'_> {
             PackWriter::new(store.clone(), kind, self.session, self.compression, self.repository.shared_random())
         };
         let writers = Writers { data: writer(PackKind::Data)?, tree: writer(PackKind::Tree)? };
+        let mut packs = Vec::new();
+        if let Err(error) = self.write(sources, wanted, &writers, &mut packs) {
+            // nobody knows of these packs: what is missing may be the room that they take
+            packs.extend(writers.data.abandon());
+            packs.extend(writers.tree.abandon());
+            for pack in packs {
+                self.repository.delete_if_there(&layout::pack(pack.id))?;
+            }
+            return Err(error);
+        }
+        if !packs.is_empty() {
+            store.storage().sync()?;
+            for segment in self.repository.publish_segments(&packs)? {
+                self.reader.index().apply(segment.id, segment.packs);
+            }
+        }
+        Ok(packs)
+    }
+
+    /// Writes the copies and adds the packs that they lie in.
+    fn write(
+        &self,
+        sources: &[Source],
+        wanted: &[Vec<BlobId>],
+        writers: &Writers,
+        packs: &mut Vec<PackInfo>,
+    ) -> Result<()> {
         let next = AtomicUsize::new(0);
         let left_over = Mutex::new(Vec::new());
         let results = self.pool.broadcast(|_| {
-            let mut worker = Worker { copier: self, writers: &writers, frames: Vec::new() };
+            let mut worker = Worker { copier: self, writers, frames: Vec::new() };
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 let (Some(source), Some(wanted)) = (sources.get(at), wanted.get(at)) else { break };
@@ -77,16 +104,11 @@ impl Copier<'_> {
             Ok(())
         });
         results.into_iter().collect::<Result<()>>()?;
-        store_joined(left_over.into_inner().unwrap_or_else(PoisonError::into_inner), &writers)?;
-        let mut packs = writers.data.finish()?.packs;
-        packs.extend(writers.tree.finish()?.packs);
-        if !packs.is_empty() {
-            store.storage().sync()?;
-            for segment in self.repository.publish_segments(&packs)? {
-                self.reader.index().apply(segment.id, segment.packs);
-            }
+        store_joined(left_over.into_inner().unwrap_or_else(PoisonError::into_inner), writers)?;
+        for writer in [&writers.data, &writers.tree] {
+            packs.extend(writer.finish()?.packs);
         }
-        Ok(packs)
+        Ok(())
     }
 }
 

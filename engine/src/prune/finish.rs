@@ -45,10 +45,19 @@ pub(super) struct Finisher<'p, 'a> {
 struct Condemned {
     /// Nothing in them is needed, or it has a home elsewhere.
     dead: Vec<(PackId, u64)>,
-    /// Something in them has no home elsewhere.
-    needed: Vec<(PackId, u64)>,
+    /// Something in them has no home elsewhere; those with the least of that first.
+    needed: Vec<Needed>,
     /// Nobody can say what they hold.
     unreadable: Vec<(PackId, u64)>,
+}
+
+/// A condemned pack of which something has to be copied.
+#[derive(Debug, Clone, Copy)]
+struct Needed {
+    id: PackId,
+    size_bytes: u64,
+    /// Plain bytes of what has to be copied, about as many as it takes.
+    needed_bytes: u64,
 }
 
 /// Finds a home for what is needed: a pack that is there and that nobody has condemned.
@@ -228,20 +237,29 @@ impl<'p, 'a> Finisher<'p, 'a> {
         let mut homes = Homes { listed: &listed, condemned: &condemned, marks: &mut self.marks };
         Segments::stream(repository, &mut homes)?;
         let found = self.sort(&packs, &listed);
-        let bytes = found.dead.iter().chain(&found.needed).map(|(_, size)| size).sum();
+        let bytes = found.dead.iter().map(|(_, size)| size).chain(found.needed.iter().map(|it| &it.size_bytes)).sum();
         let entries = (found.dead.len() + found.needed.len()) as u64;
         self.monitor().phase(Phase::Repack, Some(Progress { entries, bytes }));
         for batch in found.dead.chunks(BATCH_PACKS) {
             self.remove(generation, lists, batch)?;
         }
         let mut needed = found.needed.as_slice();
+        let mut most = BATCH_PACKS;
         while !needed.is_empty() {
             if repository.clock().monotonic_ns() >= self.deadline_ns {
                 return Ok(false);
             }
-            let (batch, rest) = needed.split_at(batch_len(needed));
-            self.copy_live(batch)?;
-            self.remove(generation, lists, batch)?;
+            let (batch, rest) = needed.split_at(batch_len(needed).min(most));
+            match self.copy_live(batch) {
+                // fewer copies may fit, and make room for more
+                Err(Error::Storage(error)) if error.kind == StorageErrorKind::NoSpace && batch.len() > 1 => {
+                    most = batch.len() / 2;
+                    continue;
+                }
+                result => result?,
+            }
+            let packs: Vec<(PackId, u64)> = batch.iter().map(|it| (it.id, it.size_bytes)).collect();
+            self.remove(generation, lists, &packs)?;
             needed = rest;
         }
         if let Some((pack, _)) = found.unreadable.first()
@@ -264,22 +282,30 @@ impl<'p, 'a> Finisher<'p, 'a> {
             let Some(&size) = listed.get(&id) else { continue };
             match read_directory(self.repository().store(), id, size) {
                 Ok(info) => {
-                    let mut blobs = info.directory.frames.iter().flat_map(|frame| &frame.blobs);
+                    let blobs = info.directory.frames.iter().flat_map(|frame| &frame.blobs);
                     let needs_home = |home| matches!(home, Some(Home::None | Home::Condemned));
-                    let needed = blobs.any(|blob| needs_home(self.marks.home(&blob.id)));
-                    if needed { &mut found.needed } else { &mut found.dead }.push((id, size));
+                    let mut needed = blobs.filter(|blob| needs_home(self.marks.home(&blob.id))).peekable();
+                    match needed.peek() {
+                        None => found.dead.push((id, size)),
+                        Some(_) => {
+                            let needed_bytes = needed.map(|blob| u64::from(blob.length)).sum();
+                            found.needed.push(Needed { id, size_bytes: size, needed_bytes });
+                        }
+                    }
                 }
                 Err(_) => found.unreadable.push((id, size)),
             }
         }
+        // on a full disk the first copies must fit into little
+        found.needed.sort_by_key(|it| (it.needed_bytes, it.id));
         found
     }
 
-    fn copy_live(&mut self, batch: &[(PackId, u64)]) -> Result<()> {
+    fn copy_live(&mut self, batch: &[Needed]) -> Result<()> {
         self.monitor().step(PruneStep::CopyLive.into());
         let mut sources = Vec::new();
-        for &(id, size) in batch {
-            let info = match read_directory(self.repository().store(), id, size) {
+        for &Needed { id, size_bytes, .. } in batch {
+            let info = match read_directory(self.repository().store(), id, size_bytes) {
                 // another prune has taken it over and finished with it
                 Err(Error::Storage(error)) if error.is_not_found() => continue,
                 result => result?,
@@ -411,10 +437,10 @@ impl<'p, 'a> Finisher<'p, 'a> {
 }
 
 /// Returns how many packs make a batch: at least one.
-fn batch_len(packs: &[(PackId, u64)]) -> usize {
+fn batch_len(packs: &[Needed]) -> usize {
     let mut bytes = 0;
-    let fits = |&&(_, size): &&(PackId, u64)| {
-        bytes += size;
+    let fits = |it: &&Needed| {
+        bytes += it.needed_bytes;
         bytes <= BATCH_BYTES
     };
     packs.iter().take(BATCH_PACKS).take_while(fits).count().max(1)
@@ -426,7 +452,8 @@ mod tests {
 
     #[test]
     fn a_batch_is_bounded_in_packs_and_bytes_and_never_empty() {
-        let packs = |count: usize, size| vec![(PackId::new([1; 32]), size); count];
+        let needed = |needed_bytes| Needed { id: PackId::new([1; 32]), size_bytes: 2 * needed_bytes, needed_bytes };
+        let packs = |count: usize, needed_bytes| vec![needed(needed_bytes); count];
         assert_eq!(batch_len(&packs(1000, 1)), BATCH_PACKS);
         assert_eq!(batch_len(&packs(7, 1)), 7);
         assert_eq!(batch_len(&packs(9, BATCH_BYTES / 4)), 4);

@@ -308,13 +308,26 @@ impl PackWriter {
     }
 }
 
-impl Drop for PackWriter {
-    fn drop(&mut self) {
+impl PackWriter {
+    /// Gives up, after a failure: returns the packs that got their names since the last [`PackWriter::finish`] and that
+    /// nobody knows of.
+    pub(crate) fn abandon(mut self) -> Vec<PackInfo> {
+        self.join();
+        std::mem::take(&mut self.shared.lock().written).packs
+    }
+
+    fn join(&mut self) {
         if let Some((sender, thread)) = self.closer.take() {
             drop(sender);
             // it reports through the shared state; there is nobody left to tell
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for PackWriter {
+    fn drop(&mut self) {
+        self.join();
     }
 }
 

@@ -14,6 +14,9 @@ use super::calls::{hold_back, is_unsupported, retry_interrupted};
 /// A claim, lists of condemned packs and a segment, many times over.
 const RESERVE_BYTES: u64 = 4 << 20;
 
+/// One that is smaller helps nobody for sure.
+const RESERVE_MIN_BYTES: u64 = 256 << 10;
+
 /// Makes the reserve, or makes it whole. Where there is no room for it, or no call that would do it, there is none.
 pub(super) fn take(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
@@ -21,12 +24,16 @@ pub(super) fn take(path: &Path) -> io::Result<()> {
         Err(error) if is_no_space(&error) => return Ok(()),
         file => file?,
     };
-    match hold_back(&file, RESERVE_BYTES) {
-        Ok(()) => Ok(()),
-        // A part of it would be in the way of others and help nobody for sure.
-        Err(error) => {
-            retry_interrupted(|| fs::remove_file(path))?;
-            if is_no_space(&error) || is_unsupported(&error) { Ok(()) } else { Err(error) }
+    let mut bytes = RESERVE_BYTES;
+    loop {
+        match hold_back(&file, bytes) {
+            Ok(()) => return Ok(()),
+            // a smaller one still has room for a tombstone, a claim and a list
+            Err(error) if is_no_space(&error) && bytes / 2 >= RESERVE_MIN_BYTES => bytes /= 2,
+            Err(error) => {
+                retry_interrupted(|| fs::remove_file(path))?;
+                return if is_no_space(&error) || is_unsupported(&error) { Ok(()) } else { Err(error) };
+            }
         }
     }
 }
