@@ -621,6 +621,28 @@ fn brakes_stop_a_prune_before_it_condemns_anything() {
     nights.check();
 }
 
+/// Whoever may not delete must not condemn: nobody could bring back what was forgotten, and nothing would be freed.
+#[test]
+fn where_nothing_may_be_deleted_nothing_is_condemned() {
+    let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
+    for _ in 0..3 {
+        nights.night();
+    }
+    let first = nights.kept[0].0.id;
+    forget(&nights.repository, vec![first]);
+    let kept = FaultStorage::new(nights.place.storage.clone());
+    kept.inject(Fault::os(1).on(Operation::Delete).sticky());
+    let pruning = Repository::open(Arc::new(kept), &secret(), &nights.place.open).unwrap();
+    let error = pruning.prune(&all(), &Silent).unwrap_err();
+    assert!(matches!(&error, Error::Storage(error) if error.kind == StorageErrorKind::PermissionDenied), "{error:?}");
+    let left = nights.place.storage.list(layout::GC).unwrap();
+    assert!(left.iter().all(|object| object.key.as_str().ends_with("/claim")), "{left:?}");
+    nights.repository.undo_forget(&[first]).unwrap();
+    nights.check();
+    prune(&nights.repository);
+    nights.check();
+}
+
 /// What a run says it has made is missed also if that was after the last prune; and once that was accepted it is no more.
 #[test]
 fn a_snapshot_that_vanishes_is_missed_until_that_is_accepted() {

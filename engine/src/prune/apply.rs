@@ -119,36 +119,50 @@ impl Prune<'_> {
 
     fn claim_generation(&mut self) -> Result<Claim> {
         self.monitor.step(PruneStep::ClaimGeneration.into());
-        let repository = self.repository;
-        let session = SessionId::new(draw(repository.random())?);
-        let mut generation = repository.generation()? + 1;
+        let session = SessionId::new(draw(self.repository.random())?);
+        let mut generation = self.repository.generation()? + 1;
         loop {
-            let claim = Claim {
-                version: RECORD_VERSION,
-                generation,
-                time: repository.clock().now(),
-                session,
-                process: repository.processes().this(&self.options.host),
-                unknown: Default::default(),
-            };
-            match repository.store().put_record(&layout::claim(generation), &claim, repository.random()) {
-                Err(Error::Storage(error)) if error.kind == StorageErrorKind::AlreadyExists => generation += 1,
-                result => {
-                    result?;
-                    repository.store().storage().sync()?;
-                    if !repository.is_newest(generation)? {
-                        // we slept while another prune claimed the number, used it and was done with it: whoever still
-                        // finishes that generation would take our lists for those that its sessions were listed for
-                        repository.delete_if_there(&layout::claim(generation))?;
-                        generation = generation.max(repository.generation()?) + 1;
-                        continue;
-                    }
-                    self.report.generation = Some(generation);
-                    self.claim = Some(claim.clone());
-                    return Ok(claim);
-                }
+            if let Some(claim) = self.try_claim(generation, session)? {
+                self.report.generation = Some(generation);
+                self.claim = Some(claim.clone());
+                return Ok(claim);
             }
+            generation = generation.max(self.repository.generation()?) + 1;
         }
+    }
+
+    /// Claims a generation; `None` where its number is taken or was used before.
+    fn try_claim(&self, generation: u64, session: SessionId) -> Result<Option<Claim>> {
+        let repository = self.repository;
+        let claim = Claim {
+            version: RECORD_VERSION,
+            generation,
+            time: repository.clock().now(),
+            session,
+            process: repository.processes().this(&self.options.host),
+            unknown: Default::default(),
+        };
+        let key = layout::claim(generation);
+        let put = || match repository.store().put_record(&key, &claim, repository.random()) {
+            Err(Error::Storage(error)) if error.kind == StorageErrorKind::AlreadyExists => Ok(false),
+            result => result.map(|_| true),
+        };
+        if !put()? {
+            return Ok(None);
+        }
+        // whoever may not delete finds that out here, before anything is condemned
+        repository.delete_if_there(&key)?;
+        if !put()? {
+            return Ok(None);
+        }
+        repository.store().storage().sync()?;
+        if repository.is_newest(generation)? {
+            return Ok(Some(claim));
+        }
+        // we slept while another prune claimed the number, used it and was done with it: whoever still finishes that
+        // generation would take our lists for those that its sessions were listed for
+        repository.delete_if_there(&key)?;
+        Ok(None)
     }
 
     /// Condemns the snapshots that were forgotten when the plan was made, unless they were brought back since, and returns
