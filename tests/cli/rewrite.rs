@@ -55,3 +55,17 @@ fn what_makes_no_sense_is_refused() {
     kit.run(&["rewrite", "latest", "--exclude", "*"]).exits(2).says("forget it instead");
     assert_eq!(kit.run(&["--json", "snapshots"]).result()["snapshots"].as_array().unwrap().len(), 2);
 }
+
+/// A secret in a snapshot that cannot be read is not purged: that is not left unsaid.
+#[test]
+fn a_snapshot_that_cannot_be_read_is_not_passed_over() {
+    let kit = with_secret();
+    let records = std::fs::read_dir(kit.path("repo/snapshots")).unwrap();
+    let record = records.map(|entry| entry.unwrap().path()).max().unwrap();
+    let bytes = std::fs::read(&record).unwrap();
+    std::fs::write(&record, &bytes[..20]).unwrap();
+    let id = record.file_name().unwrap().to_str().unwrap().to_owned();
+    kit.run(&["rewrite", "--all", "--exclude", "*.env"]).exits(4).says(&id).says("lakebed repair");
+    std::fs::write(&record, bytes).unwrap();
+    kit.run(&["rewrite", "--all", "--exclude", "*.env"]).exits(0);
+}

@@ -6,11 +6,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lakebed_engine::copy::{CopyOptions, copy};
 use lakebed_engine::core::codec::seal::Encryption;
-use lakebed_engine::core::id::SnapshotId;
+use lakebed_engine::core::id::{SessionId, SnapshotId};
+use lakebed_engine::core::layout;
+use lakebed_engine::core::record::RECORD_VERSION;
 use lakebed_engine::core::record::key_slot::{Secret, Unlock};
+use lakebed_engine::core::record::session::Session;
 use lakebed_engine::core::storage::{ObjectInfo, ObjectKey, Storage, StorageErrorKind};
+use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::forget::{Choice, ForgetOptions};
+use lakebed_engine::query::{DiffOptions, FindOptions, Listed, diff, find, walk};
 use lakebed_engine::repair::{self, RepairOptions};
 use lakebed_engine::repository::{SnapshotFilter, SnapshotInfo};
 use lakebed_engine::restore::{RestoreOptions, restore};
@@ -34,6 +40,8 @@ struct World {
     snapshots: Vec<(SnapshotId, Observation)>,
     /// What the source is now.
     now: Observation,
+    /// Another repository, with a snapshot of another source.
+    other: Arc<dyn Storage>,
 }
 
 impl World {
@@ -59,7 +67,11 @@ impl World {
         let key = |key: &ObjectKey| (key.clone(), place.storage.get(key).unwrap());
         let objects = place.storage.list("").unwrap().iter().map(|info| key(&info.key)).collect();
         let now = snapshot_of(&source);
-        Self { folder, objects, snapshots, now }
+        let (other, repository) = Place::memory(Encryption::Aes256Gcm);
+        let elsewhere = folder.path().join("elsewhere");
+        TreeSpec::new().file("a", Content::random(5, 300_000)).file("d/b", "b").write(&elsewhere);
+        backup(&repository, &[elsewhere]);
+        Self { folder, objects, snapshots, now, other: other.storage.clone() }
     }
 
     fn source(&self) -> PathBuf {
@@ -111,6 +123,11 @@ impl Attempt<'_> {
         let Some(first) = self.first(repository)? else { return Ok(()) };
         let plan = repository.plan_forget(&ForgetOptions::new(Choice::Snapshots([first.id].into())))?;
         repository.apply_forget(&plan, &Silent).map(drop)
+    }
+
+    fn copy(&self, from: &Repository, to: &Repository) -> Result<()> {
+        let options = CopyOptions { host: "host".into(), threads: 2, ..CopyOptions::default() };
+        copy(from, to, &options, &|_| {}, &Silent).map(drop)
     }
 
     /// Restores the newest snapshot. A report with failures counts as one.
@@ -219,6 +236,78 @@ const COMMANDS: &[Command] = &[
             let options = RepairOptions { read_data: true, ..RepairOptions::default() };
             let plan = repair::plan(&repository, &options, &Silent)?;
             repair::apply(&repository, &plan, &options, &Silent).map(|_| None)
+        },
+    },
+    Command {
+        name: "forget and undo",
+        takes: &[0],
+        run: |attempt| {
+            let repository = attempt.open()?;
+            attempt.forget(&repository)?;
+            repository.undo_forget(&[attempt.world.snapshots[0].0]).map(|_| None)
+        },
+    },
+    Command {
+        name: "copy into",
+        takes: &[],
+        run: |attempt| attempt.copy(&open(&attempt.world.other)?, &attempt.open()?).map(|()| None),
+    },
+    Command {
+        name: "copy from",
+        takes: &[],
+        run: |attempt| {
+            let (_place, fresh) = Place::memory(Encryption::Aes256Gcm);
+            let copied = attempt.copy(&attempt.open()?, &fresh);
+            // what could not be copied is reported and leaves nothing by halves
+            assert_good(&fresh);
+            copied.map(|()| None)
+        },
+    },
+    Command {
+        name: "sessions expire",
+        takes: &[],
+        run: |attempt| {
+            let repository = attempt.open()?;
+            let id = SessionId::new([9; 32]);
+            let session = Session {
+                version: RECORD_VERSION,
+                number: 0,
+                time: Timestamp::default(),
+                base_generation: 0,
+                process: repository.processes().this("host"),
+                sources: Vec::new(),
+                parent: None,
+                checkpoint: None,
+                unknown: Default::default(),
+            };
+            match repository.store().put_record(&layout::session(id, 0), &session, repository.random()) {
+                Err(Error::Storage(error)) if error.kind == StorageErrorKind::AlreadyExists => {}
+                result => drop(result?),
+            }
+            repository.expire_session(id, id, "a test").map(|_| None)
+        },
+    },
+    Command {
+        name: "snapshots, ls, find, diff",
+        takes: &[],
+        run: |attempt| {
+            let repository = attempt.open()?;
+            let snapshots = repository.snapshots(&SnapshotFilter::default())?;
+            let reader = repository.reader(&Silent)?;
+            let roots: Vec<_> = snapshots.iter().map(|info| info.snapshot.root).collect();
+            for root in &roots {
+                walk(&reader, *root, b"", &mut |_, _| Ok(Listed::Descend))?;
+            }
+            let options = FindOptions { patterns: vec!["changing".into()], ..FindOptions::default() };
+            assert!(!find(&reader, &snapshots, &options)?.is_empty());
+            let mut changes = 0;
+            let mut count = |_| {
+                changes += 1;
+                Ok(())
+            };
+            diff(&reader, roots.first().copied(), roots.last().copied(), b"", &DiffOptions::default(), &mut count)?;
+            assert!(changes > 0);
+            Ok(None)
         },
     },
 ];
@@ -352,7 +441,9 @@ fn where_nothing_may_be_deleted_all_but_what_deletes_works() {
         let attempt = Attempt { world: &world, storage: Arc::new(faulty), target: target.path() };
         match (command.run)(&attempt) {
             Ok(made) => assert_whole(&world, command, &storage, made),
-            Err(Error::Storage(error)) if ["key passwd", "key remove", "forget and prune"].contains(&command.name) => {
+            Err(Error::Storage(error))
+                if ["key passwd", "key remove", "forget and prune", "forget and undo"].contains(&command.name) =>
+            {
                 assert_eq!(error.kind, StorageErrorKind::PermissionDenied);
                 assert_whole(&world, command, &storage, None);
             }

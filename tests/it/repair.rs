@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
+use lakebed_engine::copy::{CopyOptions, copy};
 use lakebed_engine::core::codec::frame::{FrameKind, FrameScratch};
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::{PackId, SegmentId, SessionId, SnapshotId};
@@ -25,6 +26,7 @@ use lakebed_engine::core::storage::{
     Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError, StorageErrorKind,
 };
 use lakebed_engine::core::time::{Clock, Timestamp};
+use lakebed_engine::forget::{Choice, ForgetOptions};
 use lakebed_engine::query::{Listed, walk, write_content};
 use lakebed_engine::repair::{AFFECTED_MAX, Action, Remedy, RepairOptions, RepairPlan, RepairReport, apply, plan};
 use lakebed_engine::repository::SnapshotInfo;
@@ -324,10 +326,22 @@ enum Next {
     Restore,
     Verify,
     Snapshots,
+    ForgetAndUndo,
+    Prune,
+    Copy,
 }
 
 impl Next {
-    const ALL: [Self; 5] = [Self::Repair, Self::Backup, Self::Restore, Self::Verify, Self::Snapshots];
+    const ALL: [Self; 8] = [
+        Self::Repair,
+        Self::Backup,
+        Self::Restore,
+        Self::Verify,
+        Self::Snapshots,
+        Self::ForgetAndUndo,
+        Self::Prune,
+        Self::Copy,
+    ];
 
     /// Runs it. It may fail, but it must not lie.
     fn run(self, repository: &Repository, base: &Base, before: &BTreeMap<SnapshotId, Contents>, newest: &Contents) {
@@ -351,6 +365,24 @@ impl Next {
             }
             Self::Snapshots => {
                 let _ = repository.catalogue();
+            }
+            Self::ForgetAndUndo => {
+                let oldest = repository.catalogue().ok().and_then(|catalogue| Some(catalogue.snapshots.first()?.id));
+                if let Some(id) = oldest {
+                    let options = ForgetOptions::new(Choice::Snapshots([id].into()));
+                    let plan = repository.plan_forget(&options);
+                    let _ = plan.and_then(|plan| repository.apply_forget(&plan, &Silent));
+                    let _ = repository.undo_forget(&[id]);
+                }
+            }
+            // what it cannot read it must not free
+            Self::Prune => {
+                let _ = repository.prune(&prune_all(), &Silent);
+            }
+            Self::Copy => {
+                let (_place, other) = Place::memory(Encryption::Aes256Gcm);
+                let _ = copy(repository, &other, &CopyOptions::default(), &|_| {}, &Silent);
+                assert_good(&other);
             }
         }
     }
@@ -399,7 +431,7 @@ fn whatever_is_damaged_and_run_next_a_repair_puts_it_right() {
             }
         }
     }
-    assert!(cases > 350, "{cases}");
+    assert!(cases > 560, "{cases}");
 }
 
 fn check_repair(

@@ -163,8 +163,11 @@ impl Repository {
     /// # Errors
     /// Storage, a damaged record.
     pub fn snapshots(&self, filter: &SnapshotFilter) -> Result<Vec<SnapshotInfo>> {
-        let catalogue = self.catalogue()?;
-        Ok(catalogue.snapshots.into_iter().filter(|info| filter.matches(&info.snapshot)).collect())
+        let Catalogue { snapshots, damaged } = self.catalogue()?;
+        if let Some((_, error)) = damaged.into_iter().next() {
+            return Err(error);
+        }
+        Ok(snapshots.into_iter().filter(|info| filter.matches(&info.snapshot)).collect())
     }
 
     /// Returns the one snapshot that is selected among those that match. The monitor is warned of records that cannot be
