@@ -8,7 +8,9 @@ use lakebed_engine::backup::{BackupOptions, BackupReport};
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::SnapshotId;
 use lakebed_engine::core::monitor::{Monitor, Progress};
+use lakebed_engine::core::retention::{Count, Policy};
 use lakebed_engine::core::time::{Clock, Timestamp};
+use lakebed_engine::forget::{Choice, ForgetOptions};
 use lakebed_engine::repository::{SnapshotFilter, SnapshotSelector};
 use lakebed_engine::source::{Filter, FilterOptions, LocalOptions, local_mounts};
 use lakebed_engine::verify::{ReadData, VerifyOptions};
@@ -262,5 +264,39 @@ fn times_of_day_select_what_a_folder_was() {
     for (day, (id, expected)) in story.taken.iter().enumerate() {
         let evening = SnapshotSelector::At(story.time(day as i64 * DAY + 12 * HOUR));
         story.assert_selects(&repository, &evening, *id, expected);
+    }
+}
+
+/// Whatever the clocks of those who forget and prune say, what is not forgotten comes back, and by a clock that is right
+/// the newest of the snapshots is never forgotten for one of a clock that was ahead.
+#[test]
+fn forgetting_and_pruning_by_a_wrong_clock_costs_nothing_that_is_kept() {
+    for offset in [YEAR, -YEAR, DAY, -DAY] {
+        for clock in [4 * HOUR, offset, -offset] {
+            let mut story = Story::new();
+            for (round, offset) in [HOUR, offset, 2 * HOUR, 3 * HOUR].into_iter().enumerate() {
+                story.change(&format!("round {round}"));
+                let repository = story.open_at(offset);
+                story.backup(&repository);
+            }
+            let newest = story.taken[3].0;
+            let policy = Policy { last: Count::AtMost(1), ..Policy::default() };
+            let choice = Choice::Policy { policy, filter: SnapshotFilter::default() };
+            let forgetting = story.open_at(clock);
+            let plan = forgetting.plan_forget(&ForgetOptions::new(choice)).unwrap();
+            let forgotten: Vec<SnapshotId> = plan.forgotten().map(|info| info.id).collect();
+            forgetting.apply_forget(&plan, &Silent).unwrap();
+            assert!(!forgotten.is_empty() && forgotten.len() < 4, "{offset} {clock}: {forgotten:?}");
+            assert!(clock != 4 * HOUR || !forgotten.contains(&newest), "{offset}");
+            story.taken.retain(|(id, _)| !forgotten.contains(id));
+            let report = story.open_at(-clock).prune(&prune_all(), &Silent).unwrap();
+            assert_eq!((report.snapshots_deleted, report.unfinished), (forgotten.len() as u64, None));
+            story.assert_whole();
+            // and the next night by a clock that is right
+            story.change("after");
+            let repository = story.open_at(5 * HOUR);
+            story.backup(&repository);
+            story.assert_whole();
+        }
     }
 }
