@@ -226,7 +226,6 @@ fn an_index_says_how_much_it_holds() {
     }
 }
 
-/// The index against a plain map: random packs, folded in random order, some removed.
 #[test]
 fn an_index_in_memory_and_one_on_disk_say_the_same() {
     let (place, repository, _) = with_snapshot();

@@ -202,7 +202,7 @@ impl Index {
     }
 
     fn in_memory(store: &Store, monitor: &dyn Monitor) -> Result<Self> {
-        let index = Self { rocks: None, mode: Mode::Memory, state: RwLock::default() };
+        let index = Self::load(None)?;
         index.fold_new(store, monitor)?;
         Ok(index)
     }
@@ -232,7 +232,23 @@ impl Index {
             How::Read => Rocks::open_as_it_is(folder, repository, memory_bytes),
             How::Write | How::WriteAnew => Rocks::open(folder, repository, memory_bytes, how == How::WriteAnew)?,
         };
-        let mode = rocks.as_ref().map_or(Mode::Memory, Rocks::mode);
+        let index = Self::load(rocks)?;
+        let folded = match index.fold_new(store, monitor) {
+            // the process that holds it will make it anew; until then all is in storage
+            Err(Attempt::Broken(_)) if index.mode == Mode::Secondary => return Ok(Self::in_memory(store, monitor)?),
+            result => result?,
+        };
+        if folded > 0 {
+            // an index that cannot be kept is of use all the same
+            if let Err(error) = index.flush() {
+                monitor.warn(&format!("the local index was not kept: {}", crate::error_chain(&error)));
+            }
+        }
+        Ok(index)
+    }
+
+    /// Takes over what RocksDB has; without it, begins with nothing.
+    fn load(rocks: Option<Rocks>) -> std::result::Result<Self, Attempt> {
         let mut state = State::default();
         if let Some(rocks) = &rocks {
             state.segments = rocks.segments()?;
@@ -245,19 +261,8 @@ impl Index {
                 }
             }
         }
-        let index = Self { rocks, mode, state: RwLock::new(state) };
-        let folded = match index.fold_new(store, monitor) {
-            // the process that holds it will make it anew; until then all is in storage
-            Err(Attempt::Broken(_)) if mode == Mode::Secondary => return Ok(Self::in_memory(store, monitor)?),
-            result => result?,
-        };
-        if folded > 0 {
-            // an index that cannot be kept is of use all the same
-            if let Err(error) = index.flush() {
-                monitor.warn(&format!("the local index was not kept: {}", crate::error_chain(&error)));
-            }
-        }
-        Ok(index)
+        let mode = rocks.as_ref().map_or(Mode::Memory, Rocks::mode);
+        Ok(Self { rocks, mode, state: RwLock::new(state) })
     }
 
     /// Returns how RocksDB is used.
@@ -708,3 +713,6 @@ impl From<RocksError> for Attempt {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
