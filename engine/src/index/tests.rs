@@ -28,7 +28,7 @@ fn pack(number: u8, frames: &[Vec<u8>]) -> PackInfo {
         blobs: chunks.iter().map(|&chunk| BlobInfo { id: blob(chunk), length: 10 + u32::from(chunk) }).collect(),
     };
     let directory = PackDirectory {
-        kind: if number % 3 == 0 { PackKind::Tree } else { PackKind::Data },
+        kind: if number.is_multiple_of(3) { PackKind::Tree } else { PackKind::Data },
         session: SessionId::new([9; 32]),
         salt: [number; 32],
         frames: frames.iter().enumerate().map(frame).collect(),
