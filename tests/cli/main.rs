@@ -4,6 +4,7 @@
 
 mod backup;
 mod copy;
+mod durability;
 mod errors;
 mod forget;
 mod kill;
