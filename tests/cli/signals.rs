@@ -116,3 +116,33 @@ fn further_signals_end_a_run_that_cannot_come_to_an_end() {
     kit.run(&["backup", "src"]).exits(0);
     kit.run(&["verify", "--read-data"]).exits(0);
 }
+
+/// Waiting for a backup is nothing that a prune must not be told to stop.
+#[test]
+fn a_prune_that_is_told_to_stop_is_continued_by_the_next() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let kit = Kit::with_repo();
+        for night in 0..2 {
+            std::fs::write(kit.path("src/large"), Content::random(night, 1 << 20).bytes()).unwrap();
+            kit.run(&["backup", "src"]).exits(0);
+        }
+        kit.run(&["forget", "--keep-last", "1"]).exits(0);
+        let pipe = kit.path("never");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        let program = "exec < never; : > started; exec cat";
+        let mut backup = start(kit.command(&["backup", "--command", "dump", "--", "sh", "-c", program]));
+        let writer = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+        wait_until(&mut backup, || kit.path("started").exists());
+
+        let mut prune = start(kit.command(&["prune", "--max-unused", "0"]));
+        wait_until(&mut prune, || kit.path("repo/gc/0000000000000001/awaited").exists());
+        send(&prune, signal);
+        said(prune.wait_with_output().unwrap()).exits(130);
+        kit.run(&["verify", "--read-data"]).exits(0);
+        drop(writer);
+        said(backup.wait_with_output().unwrap()).exits(0);
+        kit.run(&["prune", "--max-unused", "0"]).exits(0).says("finished what 1 prune had left");
+        kit.run(&["verify", "--read-data"]).exits(0);
+        assert_eq!(kit.run(&["--json", "snapshots"]).result()["snapshots"].as_array().unwrap().len(), 2);
+    }
+}
