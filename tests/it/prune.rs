@@ -12,7 +12,9 @@ use lakebed_engine::core::id::SessionId;
 use lakebed_engine::core::layout;
 use lakebed_engine::core::monitor::Monitor;
 use lakebed_engine::core::protocol::{PruneStep, Step};
+use lakebed_engine::core::record::session::{Outcome, Run};
 use lakebed_engine::core::storage::{Storage, StorageError, StorageErrorKind};
+use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::prune::{PruneOptions, PruneReport, Unfinished, Unused};
 use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::source::Mount;
@@ -123,7 +125,20 @@ fn what_nobody_needs_goes_and_everything_else_comes_back() {
             nights.repository.prune(&options, &Silent).unwrap()
         };
         assert!(stored_bytes(&*nights.place.storage) < before + 5000, "only the tombstones came");
+        let plan = &planned.plan;
+        assert_eq!((plan.snapshots_kept, plan.snapshots_forgotten.len()), (3, 3));
+        let packs = nights.place.storage.list("packs/").unwrap();
+        assert_eq!(
+            (plan.all.packs, plan.all.bytes),
+            (packs.len() as u64, packs.iter().map(|pack| pack.size_bytes).sum())
+        );
+        assert_eq!(plan.all.packs, plan.kept.packs + plan.repacked.packs + plan.deleted.packs);
         let report = prune(&nights.repository);
+        let runs = nights.place.storage.list(layout::RUNS).unwrap().into_iter();
+        let runs = runs.map(|object| nights.repository.store().read_record::<Run>(&object.key).unwrap());
+        let [run] = &runs.filter(|run| run.command == "prune").collect::<Vec<_>>()[..] else { panic!("one prune") };
+        assert!(run.outcome == Outcome::Done && run.summary.started > Timestamp::default(), "{run:?}");
+        assert!(run.summary.finished >= run.summary.started, "{run:?}");
         assert_eq!(report.plan, planned.plan);
         assert_eq!(report.snapshots_deleted, 3);
         assert_eq!(report.unfinished, None);
