@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lakebed_engine::core::codec::seal::Encryption;
@@ -18,6 +18,7 @@ use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::prune::{PruneOptions, PruneReport, Unfinished, Unused};
 use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::source::Mount;
+use lakebed_engine::storage::MemoryStorage;
 use lakebed_engine::{Error, OpenOptions, Repository, Silent};
 use lakebed_testkit::compare::{CompareOptions, Observation, assert_tree_is, snapshot_of};
 use lakebed_testkit::damage::{Damage, damage, object_files, plant};
@@ -633,6 +634,71 @@ fn brakes_stop_a_prune_before_it_condemns_anything() {
     let error = nights.repository.prune(&options, &Silent).unwrap_err();
     assert!(matches!(error, Error::TooMuchToDelete { what: "snapshots", share: 100, limit: 90 }), "{error:?}");
     nights.repository.undo_forget(&nights.kept.iter().map(|(info, _)| info.id).collect::<Vec<_>>()).unwrap();
+    nights.check();
+}
+
+/// A medium with little room.
+#[derive(Debug)]
+struct Room {
+    /// Bytes that are left, and the lengths of the objects that are there.
+    state: Mutex<(u64, BTreeMap<String, u64>)>,
+    refused: Arc<AtomicU64>,
+}
+
+impl Hook for Room {
+    type Ticket = ();
+
+    fn keeps_content(&self) -> bool {
+        true
+    }
+
+    fn before(&self, call: &Call<'_>) -> Result<(), StorageError> {
+        let Some(content) = call.content else { return Ok(()) };
+        if content.len() as u64 <= self.state.lock().unwrap().0 {
+            return Ok(());
+        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(StorageError::new("write", call.key, std::io::ErrorKind::StorageFull.into()))
+    }
+
+    fn after(&self, call: &Call<'_>, (): (), done: Option<u64>) -> Result<(), StorageError> {
+        let (left, lengths) = &mut *self.state.lock().unwrap();
+        match (call.content, done) {
+            (Some(content), Some(_)) => {
+                *left -= content.len() as u64;
+                lengths.insert(call.key.to_owned(), content.len() as u64);
+            }
+            (None, Some(_)) if call.operation == Operation::Delete => *left += lengths.remove(call.key).unwrap_or(0),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// What fits of the copies is kept, and what it makes superfluous goes and makes room for the rest.
+#[test]
+fn copies_that_do_not_fit_at_once_are_made_in_parts() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new().with_pack_target(60_000));
+    let open = OpenOptions::default();
+    let repository = Repository::init(storage.clone(), &secret(), &init_options(Encryption::Aes256Gcm), &open).unwrap();
+    let place = Place { folder: tempfile::TempDir::new().unwrap(), storage, open };
+    let mut nights = Nights::new((place, repository));
+    for _ in 0..8 {
+        nights.night();
+    }
+    nights.forget(&[0, 2, 4, 6]);
+    let refused = Arc::new(AtomicU64::new(0));
+    let objects = nights.place.storage.list("").unwrap().into_iter();
+    let lengths = objects.map(|object| (object.key.to_string(), object.size_bytes)).collect();
+    // less than has to be copied, and more than any one pack needs
+    let room = Room { state: Mutex::new((100_000, lengths)), refused: refused.clone() };
+    let small = Arc::new(Hooked::with_hook(nights.place.storage.clone(), room));
+    let pruning = Repository::open(small, &secret(), &nights.place.open).unwrap();
+    let report = pruning.prune(&all(), &Silent).unwrap();
+    assert!(refused.load(Ordering::Relaxed) > 0, "there was room for all at once: {report:?}");
+    assert!(report.written.bytes > 100_000 && report.unfinished.is_none(), "{report:?}");
+    nights.check();
+    assert_eq!(prune(&nights.repository).plan.unused_bytes, 0);
     nights.check();
 }
 

@@ -10,6 +10,7 @@ use lakebed_core::id::{PackId, SessionId};
 use lakebed_core::layout;
 use lakebed_core::monitor::{Monitor, Progress};
 use lakebed_core::pack::{BlobId, PackDirectory, PackInfo, PackKind};
+use lakebed_core::storage::StorageErrorKind;
 
 use super::mark::{Home, Marks};
 use crate::error::{Error, Result};
@@ -35,41 +36,45 @@ pub(super) struct Copier<'a> {
 }
 
 impl Copier<'_> {
-    /// Copies whatever is needed of these packs and has no home in a pack that stays, and publishes where it lies now.
-    /// When it returns, the copies are durable and described.
+    /// Copies whatever is needed of these packs and has no home in a pack that stays, and publishes where it lies now:
+    /// also if that failed for want of room, as far as it came. Returns the packs that were written, which are durable and
+    /// described, and whether all is in them.
     ///
     /// # Errors
     /// Something that is needed cannot be read, from none of the places where it lies; storage. Then nothing of these
     /// packs may be removed.
-    pub(super) fn copy(&self, sources: &[Source], marks: &mut Marks) -> Result<Vec<PackInfo>> {
+    pub(super) fn copy(&self, sources: &[Source], marks: &mut Marks) -> (Vec<PackInfo>, Result<()>) {
         // what lies in several packs is copied once
         let mut wanted: Vec<Vec<BlobId>> = Vec::new();
         for source in sources {
             let blobs = source.directory.frames.iter().flat_map(|frame| &frame.blobs);
             wanted.push(blobs.filter(|blob| marks.found(&blob.id, Home::Found)).map(|blob| blob.id).collect());
         }
-        let copied = self.copy_wanted(sources, &wanted);
+        let mut packs = Vec::new();
+        let copied = self.copy_wanted(sources, &wanted, &mut packs);
         if copied.is_err() {
             wanted.iter().flatten().for_each(|blob| marks.lost(blob));
+            packs.iter().for_each(|pack| marks.found_all(&pack.directory, Home::Found));
         }
-        copied
+        (packs, copied)
     }
 
-    fn copy_wanted(&self, sources: &[Source], wanted: &[Vec<BlobId>]) -> Result<Vec<PackInfo>> {
+    /// Adds the packs that were published.
+    fn copy_wanted(&self, sources: &[Source], wanted: &[Vec<BlobId>], published: &mut Vec<PackInfo>) -> Result<()> {
         let store = self.repository.store();
         let writer = |kind| {
             PackWriter::new(store.clone(), kind, self.session, self.compression, self.repository.shared_random())
         };
         let writers = Writers { data: writer(PackKind::Data)?, tree: writer(PackKind::Tree)? };
         let mut packs = Vec::new();
-        if let Err(error) = self.write(sources, wanted, &writers, &mut packs) {
-            // nobody knows of these packs: what is missing may be the room that they take
-            packs.extend(writers.data.abandon());
-            packs.extend(writers.tree.abandon());
-            for pack in packs {
-                self.repository.delete_if_there(&layout::pack(pack.id))?;
+        let written = self.write(sources, wanted, &writers, &mut packs);
+        match &written {
+            Ok(()) => {}
+            Err(Error::Storage(error)) if error.kind == StorageErrorKind::NoSpace => {
+                packs.extend(writers.data.abandon());
+                packs.extend(writers.tree.abandon());
             }
-            return Err(error);
+            Err(_) => return written,
         }
         if !packs.is_empty() {
             store.storage().sync()?;
@@ -77,7 +82,8 @@ impl Copier<'_> {
                 self.reader.index().apply(segment.id, segment.packs);
             }
         }
-        Ok(packs)
+        published.append(&mut packs);
+        written
     }
 
     /// Writes the copies and adds the packs that they lie in.

@@ -251,7 +251,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
             }
             let (batch, rest) = needed.split_at(batch_len(needed).min(most));
             match self.copy_live(batch) {
-                // fewer copies may fit, and make room for more
+                // what fitted is kept; fewer at a time may fit whole, and make room for more
                 Err(Error::Storage(error)) if error.kind == StorageErrorKind::NoSpace && batch.len() > 1 => {
                     most = batch.len() / 2;
                     continue;
@@ -321,9 +321,9 @@ impl<'p, 'a> Finisher<'p, 'a> {
             compression: options.compression,
             monitor: *monitor,
         };
-        let written = copier.copy(&sources, &mut self.marks)?;
+        let (written, copied) = copier.copy(&sources, &mut self.marks);
         written.iter().for_each(|pack| self.prune.report.written.add(pack.size_bytes));
-        Ok(())
+        copied
     }
 
     /// Says that packs are gone, and deletes them.

@@ -309,8 +309,8 @@ impl PackWriter {
 }
 
 impl PackWriter {
-    /// Gives up, after a failure: returns the packs that got their names since the last [`PackWriter::finish`] and that
-    /// nobody knows of.
+    /// Gives up, after a failure: returns the packs that got their names since the last [`PackWriter::finish`]. They are
+    /// durable after [`lakebed_core::storage::Storage::sync`].
     pub(crate) fn abandon(mut self) -> Vec<PackInfo> {
         self.join();
         std::mem::take(&mut self.shared.lock().written).packs
