@@ -82,7 +82,12 @@ fn the_reserve_is_there_when_nothing_else_is() {
         assert_eq!(storage.get(&key("gc/1/claim")).unwrap(), record);
         assert_eq!(storage.get(&key("keys/1")).unwrap(), b"before");
 
-        // it is no failure that there is no room for it
+        // where there is no room for all of it there is a smaller one
+        with_reserve.restore_reserve().unwrap();
+        assert!((256 << 10..4 << 20).contains(&(reserve_blocks(disk.path()) * 512)));
+        // and it is no failure that there is room for none
+        assert!(with_reserve.release_reserve().unwrap());
+        disk.fill();
         with_reserve.restore_reserve().unwrap();
         assert_eq!(reserve_blocks(disk.path()), 0);
         disk.empty();
