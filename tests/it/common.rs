@@ -134,7 +134,13 @@ pub fn try_backup(
 }
 
 /// Stops a run after so many entries, as a signal would.
-struct StopAfter(AtomicU64);
+pub struct StopAfter(AtomicU64);
+
+impl StopAfter {
+    pub fn new(entries: u64) -> Self {
+        Self(AtomicU64::new(entries))
+    }
+}
 
 impl Monitor for StopAfter {
     fn advance(&self, step: Progress) {
@@ -151,7 +157,7 @@ impl Monitor for StopAfter {
 pub fn stop_after(repository: &Repository, source: &Path, options: &BackupOptions, entries: u64) {
     let filter = Arc::new(Filter::new(&FilterOptions::default()).unwrap());
     let mounts = local_mounts(&[source.to_path_buf()], &filter, &LocalOptions::default()).unwrap();
-    let error = repository.backup(mounts, options, &StopAfter(AtomicU64::new(entries))).unwrap_err();
+    let error = repository.backup(mounts, options, &StopAfter::new(entries)).unwrap_err();
     assert!(matches!(error, Error::Interrupted), "{error:?}");
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use lakebed_engine::backup::{BackupOptions, ParentChoice};
 use lakebed_engine::copy::{CopiedSnapshot, CopyOptions, CopyOutcome, CopyReport, CopySelection, copy};
@@ -13,7 +12,6 @@ use lakebed_engine::core::codec::frame::FrameKind;
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::{PackId, TreeId};
 use lakebed_engine::core::layout;
-use lakebed_engine::core::monitor::{Monitor, Progress};
 use lakebed_engine::core::pack::{PackKind, Removal, encode_removal};
 use lakebed_engine::core::record::session::{Outcome, Run};
 use lakebed_engine::core::record::snapshot::Original;
@@ -445,20 +443,6 @@ fn names_of_one_file_may_differ_in_content() {
     assert_same(&a, &second, &b, &copy_of(&b, &copied));
 }
 
-/// Stops a run after so many entries, as a signal would.
-struct StopAfter(AtomicU64);
-
-impl Monitor for StopAfter {
-    fn advance(&self, step: Progress) {
-        let _ =
-            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(step.entries)));
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
-    }
-}
-
 #[test]
 fn a_copy_that_was_interrupted_is_continued() {
     let folder = tempfile::TempDir::new().unwrap();
@@ -470,7 +454,7 @@ fn a_copy_that_was_interrupted_is_continued() {
     tree.write(&source);
     let (a, b) = (Side::encrypted(), Side::encrypted());
     backup(&a.repository, std::slice::from_ref(&source));
-    let stop = StopAfter(AtomicU64::new(400));
+    let stop = StopAfter::new(400);
     let error = copy(&a.repository, &b.repository, &copy_options(), &|_| {}, &stop).unwrap_err();
     assert!(matches!(error, Error::Interrupted), "{error:?}");
     assert!(b.snapshots().is_empty());

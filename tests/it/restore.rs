@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use lakebed_engine::core::codec::seal::Encryption;
-use lakebed_engine::core::monitor::{Monitor, Progress};
+use lakebed_engine::core::monitor::Monitor;
 use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::restore::{Action, Overwrite, PathFilter, RestoreOptions, RestoreReport, restore};
 use lakebed_engine::{Error, Repository, Silent};
@@ -351,20 +350,6 @@ fn a_folder_in_the_way_goes_if_it_is_empty_or_may_be_deleted() {
     story.assert_is_source();
 }
 
-/// Stops after so many entries, as a signal would.
-struct Cut(AtomicU64);
-
-impl Monitor for Cut {
-    fn advance(&self, step: Progress) {
-        let _ =
-            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(step.entries)));
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
-    }
-}
-
 /// Wherever a restore is cut off, the same one again completes it, and another one does not build upon it.
 #[test]
 fn a_restore_that_was_cut_off_is_continued() {
@@ -380,7 +365,7 @@ fn a_restore_that_was_cut_off_is_continued() {
     story.info = first.clone();
     let mut cuts = 0;
     for entries in 1..60 {
-        let cut = Cut(AtomicU64::new(entries));
+        let cut = StopAfter::new(entries);
         let options = RestoreOptions { threads: 1, ..story.options(Overwrite::Never) };
         if story.try_with(&options, &cut).is_ok() {
             break;
@@ -406,7 +391,7 @@ fn what_a_killed_restore_left_is_completed_or_cleared_away() {
     let story = Story::of(&three_files().file("d/inside", b"1".to_vec()));
     let boot = || {
         let cut = RestoreOptions { threads: 1, ..story.options(Overwrite::Never) };
-        assert!(story.try_with(&cut, &Cut(AtomicU64::new(1))).is_err());
+        assert!(story.try_with(&cut, &StopAfter::new(1)).is_err());
         let marker = std::fs::read_to_string(story.place.path("out/.lakebed-restore")).unwrap();
         lakebed_testkit::remove_all(&story.place.path("out"));
         marker
