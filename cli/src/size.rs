@@ -78,6 +78,8 @@ pub(crate) fn parse_budget(text: &str) -> Result<Budget, String> {
 /// Reads a length of time such as `90s`, `10m` or `2h`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     match parse_budget(text) {
+        // no time is the same in every unit
+        _ if text == "0" => Ok(Duration::ZERO),
         Ok(Budget::Time(time)) => Ok(time),
         _ => Err(format!("expected a time such as 90s, 10m or 2h, found `{text}`")),
     }
@@ -133,5 +135,7 @@ mod tests {
         for text in ["10M", "10", "m", "10x", ""] {
             assert!(parse_budget(text).is_err(), "{text}");
         }
+        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
+        assert!(parse_duration("10").is_err() && parse_duration("20GiB").is_err());
     }
 }
