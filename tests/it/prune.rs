@@ -682,24 +682,31 @@ fn copies_that_do_not_fit_at_once_are_made_in_parts() {
     let open = OpenOptions::default();
     let repository = Repository::init(storage.clone(), &secret(), &init_options(Encryption::Aes256Gcm), &open).unwrap();
     let place = Place { folder: tempfile::TempDir::new().unwrap(), storage, open };
-    let mut nights = Nights::new((place, repository));
-    for _ in 0..8 {
-        nights.night();
+    let source = place.path("source");
+    std::fs::create_dir(&source).unwrap();
+    // each night leaves a pack of which a file stays and one goes
+    let mut snapshots = Vec::new();
+    for night in 0..6 {
+        std::fs::write(source.join(format!("stays-{night}")), Content::random(night, 30_000).bytes()).unwrap();
+        std::fs::write(source.join("goes"), Content::random(100 + night, 60_000 + night).bytes()).unwrap();
+        snapshots.push(backup(&repository, std::slice::from_ref(&source)).snapshot.unwrap().id);
     }
-    nights.forget(&[0, 2, 4, 6]);
+    std::fs::remove_file(source.join("goes")).unwrap();
+    let last = backup(&repository, std::slice::from_ref(&source)).snapshot.unwrap();
+    forget(&repository, snapshots);
     let refused = Arc::new(AtomicU64::new(0));
-    let objects = nights.place.storage.list("").unwrap().into_iter();
+    let objects = place.storage.list("").unwrap().into_iter();
     let lengths = objects.map(|object| (object.key.to_string(), object.size_bytes)).collect();
     // less than has to be copied, and more than any one pack needs
-    let room = Room { state: Mutex::new((100_000, lengths)), refused: refused.clone() };
-    let small = Arc::new(Hooked::with_hook(nights.place.storage.clone(), room));
-    let pruning = Repository::open(small, &secret(), &nights.place.open).unwrap();
-    let report = pruning.prune(&all(), &Silent).unwrap();
+    let room = Room { state: Mutex::new((70_000, lengths)), refused: refused.clone() };
+    let small = Arc::new(Hooked::with_hook(place.storage.clone(), room));
+    let report = Repository::open(small, &secret(), &place.open).unwrap().prune(&all(), &Silent).unwrap();
     assert!(refused.load(Ordering::Relaxed) > 0, "there was room for all at once: {report:?}");
-    assert!(report.written.bytes > 100_000 && report.unfinished.is_none(), "{report:?}");
-    nights.check();
-    assert_eq!(prune(&nights.repository).plan.unused_bytes, 0);
-    nights.check();
+    assert!(report.written.bytes > 150_000 && report.unfinished.is_none(), "{report:?}");
+    let restored = restore_to(&place.reopen(), &last, &place.path("out"), &source);
+    assert_tree_is(&snapshot_of(&source), &restored, &CompareOptions::default());
+    assert_good(&place.reopen());
+    assert_eq!(prune(&place.reopen()).plan.unused_bytes, 0);
 }
 
 /// Whoever may not delete must not condemn: nobody could bring back what was forgotten, and nothing would be freed.

@@ -4,6 +4,7 @@
 //! short lock. A pack that is full is closed when its last reserved frame has arrived; a thread of its own makes it
 //! durable. After a failure the writer refuses everything.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -91,6 +92,8 @@ struct Filling {
     salt: Salt,
     sealer: ObjectSealer,
     pack: Mutex<OpenPack>,
+    /// A frame could not be stored: nobody knows what the object holds, and it must not get a name.
+    spoiled: AtomicBool,
 }
 
 #[derive(Default)]
@@ -186,7 +189,8 @@ impl PackWriter {
         let directory = PackDirectory { kind: self.kind, session: self.session, salt, frames: Vec::new() };
         let writer = self.shared.store.storage().writer()?;
         let pack = OpenPack { directory, writer, hasher: ObjectHasher::default(), offset: 0 };
-        Ok(Filling { salt, sealer: self.shared.store.keys().object_key(&salt), pack: Mutex::new(pack) })
+        let sealer = self.shared.store.keys().object_key(&salt);
+        Ok(Filling { salt, sealer, pack: Mutex::new(pack), spoiled: AtomicBool::new(false) })
     }
 
     /// Takes a number in the pack that is filling.
@@ -227,7 +231,9 @@ impl PackWriter {
                 Ok(frame_len)
             }
             Err(error) => {
-                // a frame that failed leaves a number that was used: the pack is abandoned, and the session with it
+                // a frame that failed leaves a number that was used: the pack is abandoned, and the session with it,
+                // whoever else is still at it
+                filling.spoiled.store(true, Ordering::Release);
                 let failed = state.failed.get_or_insert(Failed(error));
                 let error = failed.take();
                 state.current = None;
@@ -238,7 +244,8 @@ impl PackWriter {
 
     /// Gives back a hold on a pack; whoever holds it last, after it was closed to new frames, sends it off.
     fn release(&self, mut state: MutexGuard<'_, State>, filling: Arc<Filling>) -> Result<()> {
-        if let Some(filling) = Arc::into_inner(filling) {
+        let whole = Arc::into_inner(filling).filter(|filling| !filling.spoiled.load(Ordering::Acquire));
+        if let Some(filling) = whole {
             state.closing += 1;
             drop(state);
             self.send(filling)?;
