@@ -120,6 +120,7 @@ impl CliError {
         match self {
             Self::ClosedPipe => true,
             Self::Engine(Error::Machine { source, .. }) => source.kind() == std::io::ErrorKind::BrokenPipe,
+            Self::After { error, .. } => error.is_closed_pipe(),
             _ => false,
         }
     }

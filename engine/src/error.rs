@@ -278,7 +278,7 @@ pub enum Error {
         snapshots: Vec<SnapshotId>,
     },
     /// Snapshots that were there when space was last freed are gone, and nobody has forgotten them.
-    #[error("{} snapshots are gone that nobody has forgotten; the first is {}", snapshots.len(), snapshots.first().map(SnapshotId::short).unwrap_or_default())]
+    #[error("Snapshots are gone that nobody has forgotten: {}, the first is {}", snapshots.len(), snapshots.first().map(SnapshotId::short).unwrap_or_default())]
     SnapshotsVanished {
         /// The snapshots.
         snapshots: Vec<SnapshotId>,

@@ -32,6 +32,9 @@ pub(crate) fn publish_unknown_packs(
     for batch in unknown.chunks(PACKS_PER_SEGMENT) {
         let mut packs = Vec::new();
         for &(id, size_bytes) in batch {
+            if monitor.is_cancelled() {
+                return Err(Error::Interrupted);
+            }
             match read_directory(store, id, size_bytes) {
                 Ok(info) => packs.push(info),
                 Err(error) => monitor.warn(&format!("passed over: {}", crate::error_chain(&error))),

@@ -18,6 +18,12 @@ use crate::reachable;
 /// Each has a source, a host and a cache folder of its own.
 const WRITERS: usize = 3;
 
+/// The cache whose index is made anew now and then.
+const REBUILT_CACHE: &str = "cache-rebuilt";
+
+/// A repository into which snapshots are copied.
+const COPIES: &str = "copies";
+
 /// So many snapshots of each source are kept.
 const KEPT: usize = 2;
 
@@ -38,6 +44,9 @@ enum Job {
     Forget,
     ForgetAndPrune,
     Prune,
+    Repair,
+    RebuildIndex,
+    Copy,
 }
 
 /// A process, and when it is to die.
@@ -77,7 +86,14 @@ impl Job {
             Self::Forget => "forget",
             Self::ForgetAndPrune => "forget --prune",
             Self::Prune => "prune",
+            Self::Repair => "repair",
+            Self::RebuildIndex => "index rebuild",
+            Self::Copy => "copy",
         }
+    }
+
+    fn frees(self) -> bool {
+        matches!(self, Self::ForgetAndPrune | Self::Prune)
     }
 
     fn arguments(self) -> Vec<String> {
@@ -90,6 +106,9 @@ impl Job {
             Self::Forget => vec!["forget", "--keep-last", &kept],
             Self::ForgetAndPrune => [&["forget", "--keep-last", &kept, "--prune"], &freeing[..]].concat(),
             Self::Prune => [&["prune"], &freeing[..]].concat(),
+            Self::Repair => vec!["repair", "--read-data", "--apply"],
+            Self::RebuildIndex => vec!["index", "rebuild"],
+            Self::Copy => vec!["copy", "--from-repo", "repo", "--repo", COPIES],
         };
         arguments.into_iter().map(String::from).collect()
     }
@@ -110,6 +129,7 @@ impl Soak {
             rounds: 0,
         };
         soak.run("cache", &["init"]);
+        soak.run("cache", &["init", "--repo", COPIES]);
         for writer in 0..WRITERS as u64 {
             let mut tree = TreeSpec::new();
             for file in 0..40u64 {
@@ -125,7 +145,10 @@ impl Soak {
 
     fn command(&self, cache: &str, arguments: &[&str]) -> std::process::Command {
         let mut command = self.kit.command(arguments);
-        command.env("LAKEBED_KEY_FILE", self.kit.path("key")).env("LAKEBED_CACHE_DIR", self.kit.path(cache));
+        for variable in ["LAKEBED_KEY_FILE", "LAKEBED_FROM_KEY_FILE"] {
+            command.env(variable, self.kit.path("key"));
+        }
+        command.env("LAKEBED_CACHE_DIR", self.kit.path(cache));
         command
     }
 
@@ -136,7 +159,10 @@ impl Soak {
 
     /// Any of the caches: what a process that was killed has left in it must not matter.
     fn any_cache(&self) -> String {
-        format!("cache-{}", self.chance.below(WRITERS as u64))
+        match self.chance.below(WRITERS as u64 + 1) {
+            number if number < WRITERS as u64 => format!("cache-{number}"),
+            _ => REBUILT_CACHE.to_owned(),
+        }
     }
 
     /// Changes a source in a few places. Sizes differ each time, so that a change is never missed for the clock's tick.
@@ -159,11 +185,14 @@ impl Soak {
 
     fn choose_jobs(&self) -> Vec<Job> {
         let writer = self.chance.below(WRITERS as u64) as usize;
-        let first = match self.chance.below(10) {
+        let first = match self.chance.below(13) {
             0..=5 => Job::Backup(writer),
             6 => Job::Forget,
             7 => Job::ForgetAndPrune,
-            _ => Job::Prune,
+            8..=9 => Job::Prune,
+            10 => Job::Repair,
+            11 => Job::RebuildIndex,
+            _ => Job::Copy,
         };
         let mut jobs = vec![first];
         if self.chance.happens(1, 3) {
@@ -181,6 +210,7 @@ impl Soak {
                 self.change(writer);
                 format!("cache-{writer}")
             }
+            Job::RebuildIndex => REBUILT_CACHE.to_owned(),
             _ => self.any_cache(),
         };
         let takes = self.takes.get(job.verb()).copied().unwrap_or(FIRST_GUESS);
@@ -240,6 +270,9 @@ impl Soak {
         let running = jobs.iter().map(|&job| self.start(job)).collect();
         let ended = self.run_and_kill(running);
         let listed = self.listed();
+        if jobs.contains(&Job::Copy) {
+            self.run(&self.any_cache(), &["verify", "--repo", COPIES, "--read-data"]);
+        }
         for (job, output) in ended {
             let reported = output.map(|output| self.check_output(job, &jobs, output));
             if let Job::Backup(writer) = job {
@@ -251,10 +284,16 @@ impl Soak {
 
     fn check_output(&self, job: Job, beside: &[Job], output: Output) -> Value {
         let said = said(output);
-        let frees = |job: &&Job| matches!(job, Job::ForgetAndPrune | Job::Prune);
+        let freeing = beside.iter().filter(|job| job.frees()).count();
         // of two prunes that finish what a third one left, the slower one ends when there is nothing left to do
-        let overtaken = beside.iter().filter(frees).count() > 1 && said.err.contains("so nothing more is deleted");
-        assert!(said.code == 0 || overtaken, "round {}: {job:?} of {beside:?}: {said:#?}", self.rounds);
+        let overtaken = freeing > 1 && said.err.contains("so nothing more is deleted");
+        // nobody waits for a copy that reads what is forgotten and freed beside it
+        let lost_its_source = freeing > 0 && job == Job::Copy;
+        assert!(
+            said.code == 0 || overtaken || lost_its_source,
+            "round {}: {job:?} of {beside:?}: {said:#?}",
+            self.rounds
+        );
         if matches!(job, Job::Backup(_)) { said.result()["snapshot"].clone() } else { Value::Null }
     }
 
@@ -309,6 +348,19 @@ impl Soak {
         }
     }
 
+    /// What was copied is whole, and a copy that is left alone ends well.
+    fn check_copies(&self) {
+        self.run(&self.any_cache(), &["verify", "--repo", COPIES, "--read-data"]);
+        self.run(&self.any_cache(), &["copy", "--from-repo", "repo", "--repo", COPIES]);
+        let copies = self.run(&self.any_cache(), &["--json", "snapshots", "--repo", COPIES]).result();
+        let copies = copies["snapshots"].as_array().unwrap();
+        for known in self.known.iter().flatten() {
+            let count = copies.iter().filter(|copy| copy["original"]["snapshot"] == *known.id).count();
+            assert_eq!(count, 1, "round {}: copies of {}", self.rounds, known.id);
+        }
+        self.run(&self.any_cache(), &["verify", "--repo", COPIES, "--read-data"]);
+    }
+
     fn check_restore(&self, writer: usize, known: &Known) {
         let target = self.kit.path("out");
         self.run(&self.any_cache(), &["restore", &known.id, "--target", "out"]);
@@ -329,6 +381,7 @@ fn whatever_is_killed_what_was_reported_comes_back() {
     for (writer, known) in soak.known.iter().enumerate() {
         known.iter().for_each(|known| soak.check_restore(writer, known));
     }
+    soak.check_copies();
     let Soak { killed, committed_and_killed, rounds, .. } = &soak;
     println!("killed in {rounds} rounds: {killed:?}; {committed_and_killed} backups had committed by then");
 }

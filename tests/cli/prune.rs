@@ -104,23 +104,29 @@ fn a_full_disk_is_freed() {
     });
 }
 
-/// What has to be copied before anything goes does not fit all at once, but pack by pack.
+/// What has to be copied before anything goes does not fit all at once, but pack by pack: on a small disk, whose reserve is
+/// small, and on a larger one whose packs are full.
 #[test]
 fn a_full_disk_is_freed_where_every_pack_is_needed_in_part() {
+    free_partly_needed(48 << 20, 2_500_000, 5_000_000);
+    free_partly_needed(1 << 30, 24_000_000, 6_000_000);
+}
+
+fn free_partly_needed(disk_bytes: u64, staying: u64, going: u64) {
     let kit = Kit::new();
     let write = |name: &str, seed, bytes| {
         std::fs::create_dir_all(kit.path("src")).unwrap();
         std::fs::write(kit.path("src").join(name), Content::random(seed, bytes).bytes()).unwrap();
     };
     with_mounts(|mounts| {
-        let disk = mounts.disk(&kit.path("disk"), 48 << 20);
+        let disk = mounts.disk(&kit.path("disk"), disk_bytes);
         let repo = kit.path("disk/repo").display().to_string();
         let run = |arguments: &[&str]| kit.run(&[arguments, &["--repo", &repo]].concat());
         run(&["init"]).exits(0);
         // each night leaves a pack of which a file stays and one goes
         for night in 0..3 {
-            write(&format!("stays-{night}"), night, 2_500_000);
-            write("goes", 100 + night, 5_000_000);
+            write(&format!("stays-{night}"), night, staying);
+            write("goes", 100 + night, going);
             run(&["backup", "src"]).exits(0);
         }
         std::fs::remove_file(kit.path("src/goes")).unwrap();

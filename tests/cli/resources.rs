@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lakebed_testkit::compare::{CompareOptions, assert_same_tree};
-use lakebed_testkit::damage::object_files;
+use lakebed_testkit::damage::{Damage, damage, object_files};
 use lakebed_testkit::disk::with_mounts;
 use lakebed_testkit::is_root;
 
@@ -353,14 +353,15 @@ fn few_open_files_and_little_memory_are_enough() {
         deep.push_str("/d");
         kit.file(&format!("{deep}/f"), &format!("level {level}"));
     }
-    let limited = |arguments: &[&str]| {
+    let limited_command = |arguments: &[&str]| {
         let mut command = Command::new("sh");
         command.args(["-c", "ulimit -n 256 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_lakebed")]);
         command.args(arguments).args(["--memory", "64MiB"]);
-        said(in_kit(&kit, command).output().unwrap())
+        in_kit(&kit, command)
     };
-    let said = limited(&["backup", "src"]).exits(0);
-    assert!(!said.err.contains("warning"), "{said:#?}");
+    let limited = |arguments: &[&str]| said(limited_command(arguments).output().unwrap());
+    let first = limited(&["backup", "src"]).exits(0);
+    assert!(!first.err.contains("warning"), "{first:#?}");
     kit.file("src/new", "new");
     limited(&["backup", "src"]).exits(0);
     assert_readable(&kit, &out(&kit, "out"), &limited);
@@ -378,4 +379,21 @@ fn few_open_files_and_little_memory_are_enough() {
     .exits(0);
     limited(&["diff", "latest", "latest"]).exits(0);
     limited(&["find", "f"]).exits(0);
+
+    limited(&["rewrite", "latest", "--exclude", "000"]).exits(0);
+    std::fs::remove_dir_all(kit.path("src/folders")).unwrap();
+    limited(&["backup", "src"]).exits(0);
+    limited(&["init", "--repo", "other"]).exits(0);
+    let mut copy = limited_command(&["copy", "--from-repo", "repo", "--repo", "other"]);
+    said(copy.env("LAKEBED_FROM_PASSWORD", "secret").output().unwrap()).exits(0);
+    limited(&["verify", "--read-data", "--repo", "other"]).exits(0);
+    limited(&["forget", "--keep-last", "1", "--prune", "--max-unused", "0", "--repack-small"]).exits(0);
+    assert_readable(&kit, &out(&kit, "out-2"), &limited);
+    for pack in object_files(&kit.path("repo/packs")).into_iter().step_by(2) {
+        damage(&pack, Damage::Delete).keep();
+    }
+    limited(&["repair", "--read-data", "--apply"]).exits(4);
+    limited(&["index", "rebuild"]).exits(0);
+    limited(&["backup", "src"]).exits(0);
+    assert_readable(&kit, &out(&kit, "out-3"), &limited);
 }

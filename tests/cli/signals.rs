@@ -146,3 +146,94 @@ fn a_prune_that_is_told_to_stop_is_continued_by_the_next() {
         assert_eq!(kit.run(&["--json", "snapshots"]).result()["snapshots"].as_array().unwrap().len(), 2);
     }
 }
+
+/// Tells whether a process is to end in good order when this signal comes.
+fn catches(child: &Child, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
+    u64::from_str_radix(caught.trim(), 16).unwrap() >> (signal.as_raw() - 1) & 1 == 1
+}
+
+/// Runs a command anew until it was told to stop before it was done.
+fn stop(make: impl Fn() -> Command, signal: Signal, is_time: impl Fn() -> bool) {
+    for _ in 0..100 {
+        let mut child = start(make());
+        while child.try_wait().unwrap().is_none() && !(catches(&child, signal) && is_time()) {
+            std::thread::yield_now();
+        }
+        if child.try_wait().unwrap().is_none() {
+            send(&child, signal);
+        }
+        let ended = said(child.wait_with_output().unwrap());
+        if ended.code == 130 {
+            ended.says("run the same command again");
+            return;
+        }
+        assert!([0, 4].contains(&ended.code), "{ended:#?}");
+    }
+    panic!("it was never told to stop in time: {:?}", make());
+}
+
+fn remove(folder: &std::path::Path) {
+    if folder.exists() {
+        lakebed_testkit::remove_all(folder);
+    }
+}
+
+fn files_below(folder: &std::path::Path) -> usize {
+    if folder.is_dir() { lakebed_testkit::damage::object_files(folder).len() } else { 0 }
+}
+
+#[test]
+fn reading_copying_and_repairing_can_be_told_to_stop_and_run_again() {
+    let kit = Kit::with_repo();
+    for number in 0..FILES {
+        let path = kit.path(&format!("src/large/{number}"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, Content::random(number, 2 * FILE_BYTES).bytes()).unwrap();
+    }
+    kit.run(&["backup", "src"]).exits(0);
+    for (round, signal) in [Signal::INT, Signal::TERM].into_iter().enumerate() {
+        let target = format!("out-{round}");
+        let restore = || {
+            remove(&kit.path(&target));
+            kit.command(&["restore", "latest", "--target", &target])
+        };
+        stop(restore, signal, || files_below(&kit.path(&target)) > 0);
+        kit.run(&["restore", "latest", "--target", &target]).exits(0);
+        assert_same_tree(&kit.path("src"), &kit.path(&target).join("src"), &CompareOptions::default());
+
+        let other = format!("other-{round}");
+        let copy = || {
+            remove(&kit.path(&other));
+            kit.run(&["init", "--repo", &other]).exits(0);
+            let mut command = kit.command(&["copy", "--from-repo", "repo", "--repo", &other]);
+            command.env("LAKEBED_FROM_PASSWORD", "secret");
+            command
+        };
+        stop(copy, signal, || files_below(&kit.path(&other).join("tmp")) > 0);
+        assert!(
+            kit.run(&["--json", "snapshots", "--repo", &other]).result()["snapshots"].as_array().unwrap().is_empty()
+        );
+        let copied = kit
+            .command(&["copy", "--from-repo", "repo", "--repo", &other])
+            .env("LAKEBED_FROM_PASSWORD", "secret")
+            .output();
+        said(copied.unwrap()).exits(0).says("copied, 0 there already");
+        kit.run(&["verify", "--read-data", "--repo", &other]).exits(0);
+
+        stop(|| kit.command(&["verify", "--read-data"]), signal, || true);
+        stop(|| kit.command(&["index", "rebuild"]), signal, || true);
+        kit.run(&["verify", "--read-data"]).exits(0);
+
+        let pack = lakebed_testkit::damage::object_files(&kit.path("repo/packs")).into_iter().next().unwrap();
+        let undo =
+            lakebed_testkit::damage::damage(&pack, lakebed_testkit::damage::Damage::FlipByte { offset: 60, mask: 1 });
+        stop(|| kit.command(&["repair", "--read-data", "--apply"]), signal, || true);
+        kit.run(&["repair", "--read-data", "--apply"]).exits(4);
+        undo.keep();
+        // the source still has what was lost
+        kit.run(&["backup", "src"]).exits(0);
+        kit.run(&["verify", "--read-data"]).exits(0);
+    }
+}

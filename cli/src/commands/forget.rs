@@ -169,7 +169,7 @@ pub(crate) fn run(ctx: &Context, args: &ForgetArgs) -> Result<Exit, CliError> {
             }
             let forgotten = report.as_ref().map_or(0, |report| report.forgotten.len());
             let done = match forgotten {
-                0 => "nothing was forgotten".into(),
+                0 => "this run forgot no snapshot".into(),
                 many => {
                     format!("{} forgotten all the same", ui::counted(many as u64, "snapshot was", "snapshots were"))
                 }

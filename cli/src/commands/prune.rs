@@ -131,8 +131,8 @@ pub(crate) fn print(out: Text<'_>, report: &PruneReport, dry_run: bool) -> std::
     let snapshots = |count| ui::counted(count, "snapshot", "snapshots");
     writeln!(
         out,
-        "snapshots: {} stay, {} forgotten",
-        snapshots(plan.snapshots_kept),
+        "snapshots: {} kept, {} forgotten",
+        ui::count(plan.snapshots_kept),
         ui::count(plan.snapshots_forgotten.len() as u64)
     )?;
     writeln!(out, "packs:     {}, of which nobody needs {}", packs(plan.all), ui::bytes(plan.unused_bytes))?;

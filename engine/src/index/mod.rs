@@ -297,6 +297,7 @@ impl Index {
         // removals win over every other segment, earlier or later: they come first
         let mut additions = Vec::new();
         for &id in &new {
+            refuse_if_cancelled(monitor)?;
             let read = store.with_scratch(|scratch| read_segment(store, id, scratch));
             match read {
                 Ok(Segment::Removal(removal)) => {
@@ -317,6 +318,7 @@ impl Index {
         }
         let count = additions.len();
         for id in additions {
+            refuse_if_cancelled(monitor)?;
             if let Segment::Addition(packs) = store.with_scratch(|scratch| read_segment(store, id, scratch))? {
                 self.fold(store, id, &packs)?;
             }
@@ -685,6 +687,11 @@ pub enum Attempt {
     Unusable(Error),
     /// The repository's storage failed.
     Storage(Error),
+}
+
+/// What was folded so far is right; the next opening goes on.
+fn refuse_if_cancelled(monitor: &dyn Monitor) -> Result<()> {
+    if monitor.is_cancelled() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
 impl From<Error> for Attempt {

@@ -261,6 +261,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
             let packs: Vec<(PackId, u64)> = batch.iter().map(|it| (it.id, it.size_bytes)).collect();
             self.remove(generation, lists, &packs)?;
             needed = rest;
+            most = (2 * most).min(BATCH_PACKS);
         }
         if let Some((pack, _)) = found.unreadable.first()
             && self.marks.without_home() > 0

@@ -83,6 +83,12 @@ pub(super) fn advise_written(file: &File, offset: u64, length: u64) {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn advise_written(_file: &File, _offset: u64, _length: u64) {}
 
+/// Returns how many bytes are free for us on the disk that a file is on.
+pub(super) fn free_bytes(file: &File) -> io::Result<u64> {
+    let disk = rustix::io::retry_on_intr(|| rustix::fs::fstatvfs(file))?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// Holds bytes of the disk back for a file, without making it longer.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn hold_back(file: &File, bytes: u64) -> io::Result<()> {

@@ -22,7 +22,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lakebed_core::storage::{
@@ -86,6 +86,8 @@ struct Inner {
     /// which the first may have taken over, are flushed.
     syncing: Mutex<()>,
     open_packs: Mutex<OpenPacks>,
+    /// Bytes of the reserve that was released: as many are to be held back again.
+    reserve_given_up: AtomicU64,
 }
 
 impl LocalStorage {
@@ -132,6 +134,7 @@ impl LocalStorage {
             unsynced: Mutex::default(),
             syncing: Mutex::default(),
             open_packs: Mutex::default(),
+            reserve_given_up: AtomicU64::new(0),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -147,7 +150,7 @@ impl LocalStorage {
         }
         make_folder(&root.join(TEMP_FOLDER))?;
         // A repository without a reserve is whole.
-        let _ = reserve::take(&root.join(RESERVE_FILE));
+        let _ = reserve::take(&root.join(RESERVE_FILE), 0);
         sync_folder(&root)?;
         Ok(root)
     }
@@ -226,12 +229,15 @@ impl Storage for LocalStorage {
 
     fn release_reserve(&self) -> Result<bool, StorageError> {
         let path = self.inner.root.join(RESERVE_FILE);
-        reserve::give_up(&path).map_err(|source| StorageError::new("delete", path.display(), source))
+        let given_up = reserve::give_up(&path).map_err(|source| StorageError::new("delete", path.display(), source))?;
+        self.inner.reserve_given_up.fetch_max(given_up, Ordering::Relaxed);
+        Ok(given_up > 0)
     }
 
     fn restore_reserve(&self) -> Result<(), StorageError> {
         let path = self.inner.root.join(RESERVE_FILE);
-        let take = || if self.inner.is_in_place() { reserve::take(&path) } else { Err(self.inner.gone()) };
+        let given_up = self.inner.reserve_given_up.load(Ordering::Relaxed);
+        let take = || if self.inner.is_in_place() { reserve::take(&path, given_up) } else { Err(self.inner.gone()) };
         take().map_err(|source| write_error(path.display(), source))
     }
 
