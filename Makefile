@@ -1,7 +1,7 @@
 # What can be done with a checkout of lakebed. Each target is a script in scripts/, which says what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint soak fuzz mutants demo bench
+.PHONY: help setup build test lint soak killed nights fuzz mutants demo bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -20,6 +20,12 @@ lint: ## the part of `test` that runs no tests
 
 soak: ## the long tests: every loss of power, and processes killed at random (SEED=n)
 	@SEED='$(SEED)' scripts/soak
+
+killed: ## a first backup of 70,000 files, killed at half and run again (FILES=n, KILOBYTES=n, WORK=folder)
+	@FILES='$(or $(FILES),70000)' KILOBYTES='$(or $(KILOBYTES),100)' WORK='$(WORK)' scripts/killed
+
+nights: ## ten nights of backup, forget and prune, each compared (SOURCE=folder, COMMAND='what changes it', NIGHTS, KEEP)
+	@NIGHTS='$(or $(NIGHTS),10)' KEEP='$(or $(KEEP),4)' WORK='$(WORK)' scripts/nights '$(SOURCE)' $(COMMAND)
 
 fuzz: ## fuzz each decoder, and sequences of commands, for ten minutes (TARGETS='a b', FOR=seconds, KEEP=1)
 	@TARGETS='$(TARGETS)' FOR='$(FOR)' KEEP='$(KEEP)' scripts/fuzz

@@ -1,6 +1,13 @@
 //! What was backed up comes back, whatever it is and however it changes.
 
+use std::collections::BTreeMap;
+
+use lakebed_engine::Silent;
 use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::id::TreeId;
+use lakebed_engine::core::record::tree::{Entry, EntryKind};
+use lakebed_engine::query::{Change, ChangeKind, DiffOptions, Listed, diff, walk, write_content};
+use lakebed_engine::repository::BlobReader;
 use lakebed_testkit::compare::{CompareOptions, assert_same_tree, assert_tree_is, snapshot_of};
 use lakebed_testkit::strategies::{arb_changes, arb_tree};
 use lakebed_testkit::tree::{Content, Item, TreeSpec, apply_changes};
@@ -8,8 +15,72 @@ use proptest::prelude::*;
 
 use crate::common::*;
 
+/// Returns every entry below a directory, by its path.
+fn all_entries(reader: &BlobReader, root: TreeId) -> BTreeMap<Vec<u8>, Entry> {
+    let mut entries = BTreeMap::new();
+    let mut visit = |path: &[u8], entry: &Entry| {
+        entries.insert(path.to_vec(), entry.clone());
+        Ok(Listed::Descend)
+    };
+    walk(reader, root, b"", &mut visit).unwrap();
+    entries
+}
+
+/// Returns what an entry holds, read from its chunks, its target and its device.
+fn bytes_of(reader: &BlobReader, entry: &Entry) -> (Vec<u8>, Vec<u8>, u64) {
+    let mut bytes = Vec::new();
+    if entry.kind == EntryKind::File {
+        write_content(reader, entry, "", &mut bytes).unwrap();
+    }
+    (bytes, entry.link_target.clone(), entry.device)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// What differs between two nights is what a comparison of all their entries finds, in the order of their paths.
+    #[test]
+    fn a_diff_tells_of_every_entry_that_differs_and_of_no_other(tree in arb_tree(), changes in arb_changes()) {
+        let (place, repository) = Place::memory(Encryption::None);
+        let source = place.path("source");
+        tree.write(&source);
+        let before = backup(&repository, std::slice::from_ref(&source)).snapshot.unwrap().snapshot.root;
+        apply_changes(&source, &changes);
+        let after = backup(&repository, std::slice::from_ref(&source)).snapshot.unwrap().snapshot.root;
+
+        let reader = repository.reader(&Silent).unwrap();
+        let (old, new) = (all_entries(&reader, before), all_entries(&reader, after));
+        let mut expected = Vec::new();
+        for path in old.keys().chain(new.keys().filter(|path| !old.contains_key(*path))) {
+            let kind = match (old.get(path), new.get(path)) {
+                (None, _) => ChangeKind::Added,
+                (_, None) => ChangeKind::Removed,
+                (Some(a), Some(b)) if a.kind != b.kind => ChangeKind::Type,
+                (Some(a), Some(b)) if bytes_of(&reader, a) != bytes_of(&reader, b) => ChangeKind::Modified,
+                (Some(a), Some(b)) if (a.mode, a.uid, a.gid, a.mtime) != (b.mode, b.uid, b.gid, b.mtime) => {
+                    ChangeKind::Metadata
+                }
+                (Some(a), Some(b)) if a.xattrs != b.xattrs => ChangeKind::Metadata,
+                _ => continue,
+            };
+            expected.push((path.split(|byte| *byte == b'/').map(<[u8]>::to_vec).collect::<Vec<_>>(), kind));
+        }
+        expected.sort_by(|(a, _), (b, _)| a.cmp(b));
+
+        for ignore_metadata in [false, true] {
+            let options = DiffOptions { ignore_metadata };
+            let mut found = Vec::new();
+            let mut visit = |change: Change| {
+                assert_eq!(change.before, old.get(&change.path).cloned());
+                assert_eq!(change.after, new.get(&change.path).cloned());
+                found.push((change.path.split(|byte| *byte == b'/').map(<[u8]>::to_vec).collect(), change.kind));
+                Ok(())
+            };
+            diff(&reader, Some(before), Some(after), b"", &options, &mut visit).unwrap();
+            expected.retain(|(_, kind)| !ignore_metadata || *kind != ChangeKind::Metadata);
+            prop_assert_eq!(&found, &expected);
+        }
+    }
 
     /// Three nights of random changes: each night's snapshot gives back that night's tree, also after the others.
     #[test]
