@@ -9,7 +9,7 @@ use lakebed_core::codec::frame::OpenFrame;
 use lakebed_core::id::{PackId, SessionId};
 use lakebed_core::layout;
 use lakebed_core::monitor::{Monitor, Progress};
-use lakebed_core::pack::{BlobId, PackDirectory, PackInfo, PackKind};
+use lakebed_core::pack::{BlobId, FrameInfo, PackDirectory, PackInfo, PackKind};
 use lakebed_core::storage::StorageErrorKind;
 
 use super::mark::{Home, Marks};
@@ -23,6 +23,46 @@ const LARGE_CHUNK_BYTES: usize = 64 << 10;
 pub(super) struct Source {
     pub(super) id: PackId,
     pub(super) directory: PackDirectory,
+}
+
+/// Workers take so many bytes of frames at a time, in the order in which they lie: packs are copied one after the other, so
+/// that where room runs out the first ones are whole.
+const PART_BYTES: u64 = 4 << 20;
+
+/// Frames of a pack that lie side by side, and what is copied out of them.
+struct Part<'a> {
+    source: &'a Source,
+    /// With the offset of each.
+    frames: Vec<(u64, &'a FrameInfo)>,
+    /// In the order in which they lie.
+    wanted: Vec<BlobId>,
+}
+
+/// Divides packs into parts in which something is needed. What lies in several places is copied once.
+fn parts<'a>(sources: &'a [Source], marks: &mut Marks) -> Vec<Part<'a>> {
+    let mut parts: Vec<Part<'a>> = Vec::new();
+    for source in sources {
+        let mut room = 0;
+        for (offset, frame) in source.directory.frames_at() {
+            let blobs = frame.blobs.iter().filter(|blob| marks.found(&blob.id, Home::Found));
+            let mut wanted: Vec<BlobId> = blobs.map(|blob| blob.id).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            match parts.last_mut().filter(|_| u64::from(frame.frame_len) <= room) {
+                Some(part) => {
+                    part.frames.push((offset, frame));
+                    part.wanted.append(&mut wanted);
+                }
+                None => {
+                    parts.push(Part { source, frames: vec![(offset, frame)], wanted });
+                    room = PART_BYTES;
+                }
+            }
+            room = room.saturating_sub(frame.frame_len.into());
+        }
+    }
+    parts
 }
 
 /// What all workers of a copy share.
@@ -44,30 +84,25 @@ impl Copier<'_> {
     /// Something that is needed cannot be read, from none of the places where it lies; storage. Then nothing of these
     /// packs may be removed.
     pub(super) fn copy(&self, sources: &[Source], marks: &mut Marks) -> (Vec<PackInfo>, Result<()>) {
-        // what lies in several packs is copied once
-        let mut wanted: Vec<Vec<BlobId>> = Vec::new();
-        for source in sources {
-            let blobs = source.directory.frames.iter().flat_map(|frame| &frame.blobs);
-            wanted.push(blobs.filter(|blob| marks.found(&blob.id, Home::Found)).map(|blob| blob.id).collect());
-        }
+        let parts = parts(sources, marks);
         let mut packs = Vec::new();
-        let copied = self.copy_wanted(sources, &wanted, &mut packs);
+        let copied = self.copy_parts(&parts, &mut packs);
         if copied.is_err() {
-            wanted.iter().flatten().for_each(|blob| marks.lost(blob));
+            parts.iter().flat_map(|part| &part.wanted).for_each(|blob| marks.lost(blob));
             packs.iter().for_each(|pack| marks.found_all(&pack.directory, Home::Found));
         }
         (packs, copied)
     }
 
     /// Adds the packs that were published.
-    fn copy_wanted(&self, sources: &[Source], wanted: &[Vec<BlobId>], published: &mut Vec<PackInfo>) -> Result<()> {
+    fn copy_parts(&self, parts: &[Part<'_>], published: &mut Vec<PackInfo>) -> Result<()> {
         let store = self.repository.store();
         let writer = |kind| {
             PackWriter::new(store.clone(), kind, self.session, self.compression, self.repository.shared_random())
         };
         let writers = Writers { data: writer(PackKind::Data)?, tree: writer(PackKind::Tree)? };
         let mut packs = Vec::new();
-        let written = self.write(sources, wanted, &writers, &mut packs);
+        let written = self.write(parts, &writers, &mut packs);
         match &written {
             Ok(()) => {}
             Err(Error::Storage(error)) if error.kind == StorageErrorKind::NoSpace => {
@@ -87,24 +122,17 @@ impl Copier<'_> {
     }
 
     /// Writes the copies and adds the packs that they lie in.
-    fn write(
-        &self,
-        sources: &[Source],
-        wanted: &[Vec<BlobId>],
-        writers: &Writers,
-        packs: &mut Vec<PackInfo>,
-    ) -> Result<()> {
+    fn write(&self, parts: &[Part<'_>], writers: &Writers, packs: &mut Vec<PackInfo>) -> Result<()> {
         let next = AtomicUsize::new(0);
         let left_over = Mutex::new(Vec::new());
         let results = self.pool.broadcast(|_| {
             let mut worker = Worker { copier: self, writers, frames: Vec::new() };
             loop {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let (Some(source), Some(wanted)) = (sources.get(at), wanted.get(at)) else { break };
+                let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
                 if self.monitor.is_cancelled() {
                     return Err(Error::Interrupted);
                 }
-                worker.pack(source, wanted)?;
+                worker.part(part)?;
             }
             left_over.lock().unwrap_or_else(PoisonError::into_inner).append(&mut worker.frames);
             Ok(())
@@ -137,17 +165,14 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Copies the wanted chunks of a pack, in the order in which they lie.
-    fn pack(&mut self, source: &Source, wanted: &[BlobId]) -> Result<()> {
+    /// Copies the wanted chunks of a part, in the order in which they lie.
+    fn part(&mut self, part: &Part<'_>) -> Result<()> {
+        let source = part.source;
         let kind = source.directory.kind;
-        let mut wanted = wanted.iter().peekable();
+        let mut wanted = part.wanted.iter().peekable();
         let mut frame = OpenFrame::default();
         let mut bytes = Vec::new();
-        for (offset, info) in source.directory.frames_at() {
-            // a chunk that stands twice in a pack is wanted where it stands first
-            if !info.blobs.iter().any(|blob| wanted.peek() == Some(&&blob.id)) {
-                continue;
-            }
+        for &(offset, info) in &part.frames {
             let average = info.blobs.iter().map(|blob| blob.length as usize).sum::<usize>() / info.blobs.len();
             let content = match kind {
                 PackKind::Tree => FrameContent::Metadata,
