@@ -127,8 +127,7 @@ impl Copier<'_> {
         let left_over = Mutex::new(Vec::new());
         let results = self.pool.broadcast(|_| {
             let mut worker = Worker { copier: self, writers, frames: Vec::new() };
-            loop {
-                let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+            while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if self.monitor.is_cancelled() {
                     return Err(Error::Interrupted);
                 }
