@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use lakebed_testkit::damage::object_files;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -92,6 +93,12 @@ impl Kit {
             .env("LAKEBED_PASSWORD", "secret")
             .stdin(Stdio::null());
         command
+    }
+
+    /// The packs of data, which a header's fifth byte tells from those of trees.
+    pub fn data_packs(&self) -> Vec<PathBuf> {
+        let packs = object_files(&self.path("repo/packs")).into_iter();
+        packs.filter(|pack| std::fs::read(pack).unwrap()[4] == 1).collect()
     }
 
     pub fn run(&self, arguments: &[&str]) -> Said {

@@ -1,7 +1,5 @@
 //! `repair`: the plan, and what comes of it.
 
-use std::path::PathBuf;
-
 use lakebed_testkit::damage::{Damage, damage, object_files};
 
 use crate::kit::Kit;
@@ -12,12 +10,6 @@ fn with_snapshots() -> Kit {
     kit.file("src/new.py", "print('new')\n");
     kit.run(&["backup", "src", "--time", "2026-01-02T00:00:00Z"]).exits(0);
     kit
-}
-
-/// The packs of data, which a header's fifth byte tells from those of trees.
-fn data_packs(kit: &Kit) -> Vec<PathBuf> {
-    let packs = object_files(&kit.path("repo/packs")).into_iter();
-    packs.filter(|pack| std::fs::read(pack).unwrap()[4] == 1).collect()
 }
 
 #[test]
@@ -33,7 +25,7 @@ fn nothing_is_to_be_done_where_nothing_is_wrong() {
 #[test]
 fn a_plan_is_shown_and_carried_out_only_when_asked_for() {
     let kit = with_snapshots();
-    for pack in data_packs(&kit) {
+    for pack in kit.data_packs() {
         damage(&pack, Damage::Delete).keep();
     }
     let before = object_files(&kit.path("repo"));
@@ -69,7 +61,7 @@ fn a_plan_is_shown_and_carried_out_only_when_asked_for() {
 #[test]
 fn flipped_bits_are_found_with_read_data() {
     let kit = with_snapshots();
-    let pack = data_packs(&kit).into_iter().max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap();
+    let pack = kit.data_packs().into_iter().max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap();
     damage(&pack, Damage::FlipByte { offset: 60, mask: 1 }).keep();
     kit.run(&["repair"]).exits(0);
     kit.run(&["repair", "--read-data"]).exits(4).says("store again what can be read").says("lost in snapshot");

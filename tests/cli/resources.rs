@@ -389,7 +389,7 @@ fn few_open_files_and_little_memory_are_enough() {
     limited(&["verify", "--read-data", "--repo", "other"]).exits(0);
     limited(&["forget", "--keep-last", "1", "--prune", "--max-unused", "0", "--repack-small"]).exits(0);
     assert_readable(&kit, &out(&kit, "out-2"), &limited);
-    for pack in object_files(&kit.path("repo/packs")).into_iter().step_by(2) {
+    for pack in kit.data_packs().into_iter().step_by(2) {
         damage(&pack, Damage::Delete).keep();
     }
     limited(&["repair", "--read-data", "--apply"]).exits(4);

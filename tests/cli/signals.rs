@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use lakebed_testkit::compare::{CompareOptions, assert_same_tree};
+use lakebed_testkit::damage::{Damage, damage, object_files};
 use lakebed_testkit::tree::Content;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -40,7 +41,7 @@ fn checkpoints(kit: &Kit) -> Vec<PathBuf> {
     if !kit.path("repo/sessions").exists() {
         return Vec::new();
     }
-    let mut records = lakebed_testkit::damage::object_files(&kit.path("repo/sessions"));
+    let mut records = object_files(&kit.path("repo/sessions"));
     records.retain(|record| !record.ends_with("00000000"));
     records
 }
@@ -185,7 +186,7 @@ fn snapshots(kit: &Kit, repo: &str) -> usize {
 }
 
 fn files_below(folder: &std::path::Path) -> usize {
-    if folder.is_dir() { lakebed_testkit::damage::object_files(folder).len() } else { 0 }
+    if folder.is_dir() { object_files(folder).len() } else { 0 }
 }
 
 #[test]
@@ -229,9 +230,9 @@ fn reading_copying_and_repairing_can_be_told_to_stop_and_run_again() {
         stop(|| kit.command(&["index", "rebuild"]), signal, || true);
         kit.run(&["verify", "--read-data"]).exits(0);
 
-        let pack = lakebed_testkit::damage::object_files(&kit.path("repo/packs")).into_iter().next().unwrap();
-        let undo =
-            lakebed_testkit::damage::damage(&pack, lakebed_testkit::damage::Damage::FlipByte { offset: 60, mask: 1 });
+        // one of data: of folders as they were the source has nothing any more
+        let pack = kit.data_packs().into_iter().next().unwrap();
+        let undo = damage(&pack, Damage::FlipByte { offset: 60, mask: 1 });
         stop(|| kit.command(&["repair", "--read-data", "--apply"]), signal, || true);
         kit.run(&["repair", "--read-data", "--apply"]).exits(4);
         undo.keep();
