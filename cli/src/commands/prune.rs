@@ -73,7 +73,9 @@ fn parse_unused(text: &str) -> Result<Unused, String> {
         "unlimited" => Ok(Unused::Unlimited),
         "0%" => Ok(Unused::Share(0.0)),
         share if share.ends_with('%') => parse_share(share).map(Unused::Share),
-        size => parse_size(size).map(Unused::Bytes),
+        size => parse_size(size)
+            .map(Unused::Bytes)
+            .map_err(|error| format!("{error}; a share such as 5%, or `unlimited`, would do as well")),
     }
 }
 
@@ -234,5 +236,6 @@ mod tests {
         assert_eq!(parse_unused("5GiB"), Ok(Unused::Bytes(5 << 30)));
         assert_eq!(parse_unused("unlimited"), Ok(Unused::Unlimited));
         assert!(parse_unused("120%").is_err() && parse_unused("much").is_err());
+        assert!(parse_unused("much").is_err_and(|error| error.contains("5%") && error.contains("unlimited")));
     }
 }
