@@ -131,19 +131,24 @@ fn everything_is_flushed_before_what_counts_on_it() {
     for night in 0..3 {
         kit.file(&format!("src/night-{night}"), "something small");
         std::fs::write(kit.path("src/large"), Content::random(night, 2_000_000).bytes()).unwrap();
-        let lines = traced(&kit, &["backup", "src"]);
-        let calls = parse(&lines);
+        let calls = parse(&traced(&kit, &["backup", "src"]));
         assert_eq!(problems(&calls, &repo), Vec::<String>::new());
         let commits = |calls: &[Call]| {
             calls.iter().filter(|call| call.paths.get(1).is_some_and(|to| to.contains("/snapshots/"))).count()
         };
         assert_eq!(commits(&calls), 1);
         // each kind of flush is missed
-        for gone in ["fdatasync(", "/packs", "/index>", "/snapshots>"] {
-            let flaw = |line: &&String| !(line.contains("sync(") && line.contains(gone));
-            let doctored: Vec<String> = lines.iter().filter(flaw).cloned().collect();
-            assert!(doctored.len() < lines.len(), "{gone}");
-            assert!(!problems(&parse(&doctored), &repo).is_empty(), "without {gone}");
+        let flushes: [(&str, &dyn Fn(&Call) -> bool); 4] = [
+            ("of files", &|call| call.name == "fdatasync"),
+            ("of packs", &|call| call.paths[0].contains("/packs")),
+            ("of the index", &|call| call.paths[0].ends_with("/index")),
+            ("of snapshots", &|call| call.paths[0].ends_with("/snapshots")),
+        ];
+        for (which, goes) in flushes {
+            let doctored: Vec<Call> =
+                calls.iter().filter(|call| !(call.name.ends_with("sync") && goes(call))).cloned().collect();
+            assert!(doctored.len() < calls.len(), "{which}");
+            assert!(!problems(&doctored, &repo).is_empty(), "without the flushes {which}");
         }
     }
     kit.run(&["forget", "--keep-last", "1"]).exits(0);
