@@ -124,6 +124,10 @@ fn problems(calls: &[Call], repo: &str) -> Vec<String> {
     problems
 }
 
+fn without_flushes(calls: &[Call], which: impl Fn(&&Call) -> bool) -> Vec<Call> {
+    calls.iter().filter(|call| !(call.name.ends_with("sync") && which(call))).cloned().collect()
+}
+
 #[test]
 fn everything_is_flushed_before_what_counts_on_it() {
     let kit = Kit::with_repo();
@@ -138,17 +142,18 @@ fn everything_is_flushed_before_what_counts_on_it() {
         };
         assert_eq!(commits(&calls), 1);
         // each kind of flush is missed
-        let flushes: [(&str, &dyn Fn(&Call) -> bool); 4] = [
-            ("of files", &|call| call.name == "fdatasync"),
-            ("of packs", &|call| call.paths[0].contains("/packs")),
-            ("of the index", &|call| call.paths[0].ends_with("/index")),
-            ("of snapshots", &|call| call.paths[0].ends_with("/snapshots")),
-        ];
-        for (which, goes) in flushes {
-            let doctored: Vec<Call> =
-                calls.iter().filter(|call| !(call.name.ends_with("sync") && goes(call))).cloned().collect();
-            assert!(doctored.len() < calls.len(), "{which}");
-            assert!(!problems(&doctored, &repo).is_empty(), "without the flushes {which}");
+        let of_files = |call: &&Call| call.name == "fdatasync";
+        let of_packs = |call: &&Call| call.paths[0].contains("/packs");
+        let of_index = |call: &&Call| call.paths[0].ends_with("/index");
+        let of_snapshots = |call: &&Call| call.paths[0].ends_with("/snapshots");
+        for (which, gone) in [
+            ("files", without_flushes(&calls, of_files)),
+            ("packs", without_flushes(&calls, of_packs)),
+            ("index", without_flushes(&calls, of_index)),
+            ("snapshots", without_flushes(&calls, of_snapshots)),
+        ] {
+            assert!(gone.len() < calls.len(), "{which}");
+            assert!(!problems(&gone, &repo).is_empty(), "without the flushes of {which}");
         }
     }
     kit.run(&["forget", "--keep-last", "1"]).exits(0);

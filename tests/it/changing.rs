@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::monitor::Silent;
 use lakebed_engine::core::record::tree::{Entry, EntryKind};
-use lakebed_engine::core::source::{Fingerprint, Source, SourceDir, SourceError, SourceFile};
+use lakebed_engine::core::source::{Fingerprint, Listing, Source, SourceDir, SourceError, SourceFile};
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::source::Mount;
 
@@ -70,8 +70,8 @@ impl Source for Restless {
 }
 
 impl SourceDir for Restless {
-    fn list(&mut self, _: &mut dyn FnMut(SourceError)) -> Result<Vec<Entry>, SourceError> {
-        Ok(vec![self.entry()])
+    fn list(&self) -> Result<Listing<'_>, SourceError> {
+        Ok(Box::new(std::iter::once(Ok(self.entry()))))
     }
 
     fn complete(&self, _: &mut Entry) -> Result<(), SourceError> {

@@ -16,7 +16,7 @@ use lakebed_engine::core::pack::{PackKind, Removal, encode_removal};
 use lakebed_engine::core::record::session::{Outcome, Run};
 use lakebed_engine::core::record::snapshot::Original;
 use lakebed_engine::core::record::tree::{Content as Bytes, Entry, EntryKind, Xattr};
-use lakebed_engine::core::source::{Fingerprint, Source, SourceDir, SourceError, SourceFile};
+use lakebed_engine::core::source::{Fingerprint, Listing, Source, SourceDir, SourceError, SourceFile};
 use lakebed_engine::core::storage::{Storage, StorageErrorKind};
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::query::{Listed, entry_at, walk, write_content};
@@ -344,8 +344,9 @@ impl Source for Masked {
 }
 
 impl SourceDir for Masked {
-    fn list(&mut self, _: &mut dyn FnMut(SourceError)) -> Result<Vec<Entry>, SourceError> {
-        Ok(self.files.keys().map(|name| Entry { name: name.as_bytes().to_vec(), ..self.mask.clone() }).collect())
+    fn list(&self) -> Result<Listing<'_>, SourceError> {
+        let entry = |name: &&'static str| Ok(Entry { name: name.as_bytes().to_vec(), ..self.mask.clone() });
+        Ok(Box::new(self.files.keys().map(entry)))
     }
 
     fn complete(&self, _: &mut Entry) -> Result<(), SourceError> {

@@ -28,22 +28,44 @@ pub struct ChunkerParameters {
     pub normalization: u32,
 }
 
+/// What is compressed already is cut this much coarser.
+const COARSER: u32 = 4;
+
 impl Default for ChunkerParameters {
-    /// 128 KiB, 256 KiB, 1 MiB at level 2. An average of 256 KiB finds 96 % of a CSV again after an edit every 8 MiB,
-    /// where 1 MiB finds 86 %; since frames and not chunks are compressed, it costs nothing but index.
+    /// As [`ChunkerParameters::with_average`] of 16 KiB. Since frames and not chunks are compressed, small chunks cost
+    /// index and time, but no compression; what they find is in `docs/decisions/0012-small-chunks.md`.
     fn default() -> Self {
-        Self {
-            algorithm: FASTCDC_2020.into(),
-            small_file_bytes: 256 << 10,
-            min_bytes: 128 << 10,
-            average_bytes: 256 << 10,
-            max_bytes: 1 << 20,
-            normalization: 2,
-        }
+        Self::with_average(16 << 10)
     }
 }
 
 impl ChunkerParameters {
+    /// Chunks of about that many bytes, a power of two: half of it at least, four times of it at most, at level 2. Files
+    /// of up to the largest size are one chunk.
+    pub fn with_average(average_bytes: u32) -> Self {
+        Self {
+            algorithm: FASTCDC_2020.into(),
+            small_file_bytes: average_bytes.saturating_mul(4),
+            min_bytes: average_bytes / 2,
+            average_bytes,
+            max_bytes: average_bytes.saturating_mul(4),
+            normalization: 2,
+        }
+    }
+
+    /// Returns how files are cut that are compressed already, whose parts are hardly ever found again: four times
+    /// coarser, unless that is more than a chunk may be.
+    #[must_use]
+    pub fn coarser(&self) -> Self {
+        let coarser = Self {
+            min_bytes: self.min_bytes.saturating_mul(COARSER),
+            average_bytes: self.average_bytes.saturating_mul(COARSER),
+            max_bytes: self.max_bytes.saturating_mul(COARSER),
+            ..self.clone()
+        };
+        if coarser.check().is_ok() { coarser } else { self.clone() }
+    }
+
     /// Checks the parameters.
     ///
     /// # Errors
@@ -174,18 +196,41 @@ mod tests {
     /// The cuts of format 1. They must never change.
     #[test]
     fn golden_cuts() {
-        let chunker = Chunker::new(&ChunkerParameters::default(), &[42; 32]).unwrap();
-        let cuts = lengths(&chunker, &noise(4 << 20));
-        assert_eq!(cuts.iter().sum::<usize>(), 4 << 20);
-        assert_eq!(cuts, GOLDEN);
+        for (parameters, length, golden) in [
+            (ChunkerParameters::default(), 256 << 10, GOLDEN),
+            (ChunkerParameters::default().coarser(), 1 << 20, GOLDEN_COARSER),
+            (ChunkerParameters::with_average(256 << 10), 4 << 20, GOLDEN_LARGE),
+        ] {
+            let chunker = Chunker::new(&parameters, &[42; 32]).unwrap();
+            let cuts = lengths(&chunker, &noise(length));
+            assert_eq!(cuts.iter().sum::<usize>(), length);
+            assert_eq!(cuts, golden, "{parameters:?}");
+        }
     }
     const GOLDEN: &[usize] =
+        &[17170, 17715, 20358, 20918, 20151, 15567, 14961, 16808, 23827, 22211, 17819, 16457, 19573, 16587, 2022];
+    const GOLDEN_COARSER: &[usize] =
+        &[67885, 83060, 67637, 95866, 99065, 73208, 57926, 93457, 65832, 85225, 136408, 104589, 18418];
+    const GOLDEN_LARGE: &[usize] =
         &[275131, 269516, 558634, 304145, 495654, 273496, 298581, 296049, 340816, 275780, 263171, 416129, 127202];
+
+    #[test]
+    fn coarser_chunks_are_no_larger_than_chunks_may_be() {
+        let fine = ChunkerParameters::default();
+        assert_eq!(
+            fine.coarser(),
+            ChunkerParameters { small_file_bytes: 64 << 10, ..ChunkerParameters::with_average(64 << 10) }
+        );
+        let coarsest = ChunkerParameters::with_average(8 << 20);
+        assert_eq!(coarsest.check(), Ok(()));
+        assert_eq!(coarsest.coarser(), coarsest);
+    }
 
     #[test]
     fn an_edit_moves_few_cuts_and_another_key_moves_all() {
         let bytes = noise(16 << 20);
-        let chunker = Chunker::new(&ChunkerParameters::default(), &[1; 32]).unwrap();
+        let parameters = ChunkerParameters::with_average(256 << 10);
+        let chunker = Chunker::new(&parameters, &[1; 32]).unwrap();
         let mut edited = bytes.clone();
         edited.splice(5_000_000..5_000_000, *b"inserted");
         let ends = |cuts: Vec<usize>| {
@@ -201,7 +246,7 @@ mod tests {
             ends(lengths(&chunker, &edited)).into_iter().map(|at| at - if at > 5_000_000 { 8 } else { 0 }).collect();
         let kept = before.iter().filter(|at| after.contains(at)).count();
         assert!(kept + 3 >= before.len(), "{kept} of {}", before.len());
-        let other = Chunker::new(&ChunkerParameters::default(), &[2; 32]).unwrap();
+        let other = Chunker::new(&parameters, &[2; 32]).unwrap();
         let moved = ends(lengths(&other, &bytes));
         assert!(before.iter().filter(|at| moved.contains(at)).count() <= 2);
     }

@@ -73,9 +73,13 @@ pub trait Source: Send + Sync {
     fn open_root(&self) -> Result<Box<dyn SourceFile>, SourceError>;
 }
 
+/// The entries of a directory, each with what listing says of it.
+pub type Listing<'a> = Box<dyn Iterator<Item = Result<Entry, SourceError>> + 'a>;
+
 /// One directory, opened.
-pub trait SourceDir: Send {
-    /// Lists what is to be kept, sorted by name bytes, excludes applied; what cannot be looked at goes to `failed`.
+pub trait SourceDir: Send + Sync {
+    /// Lists what is to be kept, sorted by name bytes, excludes applied. What cannot be looked at is an error among the
+    /// others. Entries are looked at while they are listed, so that a large directory need not be held whole.
     ///
     /// The entries have what comparing needs (kind, size, times, inode, mode, owner) and lack what costs more (extended
     /// attributes, link targets): see [`SourceDir::complete`]. Content and subtree are what the source itself calls
@@ -83,7 +87,7 @@ pub trait SourceDir: Send {
     ///
     /// # Errors
     /// A directory that cannot be listed at all.
-    fn list(&mut self, failed: &mut dyn FnMut(SourceError)) -> Result<Vec<Entry>, SourceError>;
+    fn list(&self) -> Result<Listing<'_>, SourceError>;
 
     /// Fills in what [`SourceDir::list`] left out, for an entry that is new or has changed.
     ///

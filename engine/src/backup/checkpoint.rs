@@ -3,11 +3,8 @@
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use lakebed_core::id::TreeId;
 use lakebed_core::record::session::Checkpoint;
-use lakebed_core::record::tree::{Entry, write_directory};
 
-use super::directory::{DirNode, Slot};
 use super::run::Run;
 use crate::error::Result;
 
@@ -34,7 +31,7 @@ impl Run<'_> {
         while let Some(frame) = self.queue.take_frame() {
             self.chunks.store_frame(&frame)?;
         }
-        let root = self.partial_tree(&self.root)?;
+        let root = self.root.so_far(self.nodes())?;
         self.chunks.publish()?;
         let checkpoint = Checkpoint { root, summary: self.summary() };
         if let Some(session) = &*self.session.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -42,26 +39,5 @@ impl Run<'_> {
         }
         self.schedule_checkpoint();
         Ok(())
-    }
-
-    /// Writes the tree of what is finished in an unfinished directory.
-    fn partial_tree(&self, node: &DirNode) -> Result<TreeId> {
-        let (_, slots, finished) = node.so_far();
-        if let Some(id) = finished {
-            return Ok(id);
-        }
-        let mut entries = Vec::new();
-        for slot in slots {
-            match slot {
-                Slot::Done(entry) => entries.push(*entry),
-                Slot::Open(child) => {
-                    let subtree = Some(self.partial_tree(&child)?);
-                    let (entry, _, _) = child.so_far();
-                    entries.push(Entry { subtree, ..entry });
-                }
-                Slot::Pending | Slot::Skipped => {}
-            }
-        }
-        write_directory(entries, &mut self.chunks.node_sink())
     }
 }

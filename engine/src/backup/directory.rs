@@ -3,56 +3,54 @@
 use std::collections::HashMap;
 use std::iter::Peekable;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use lakebed_core::id::TreeId;
-use lakebed_core::record::tree::{Entry, EntryKind, write_directory};
-use lakebed_core::source::{ContentChange, SourceDir};
+use lakebed_core::record::tree::{Entry, EntryKind};
+use lakebed_core::source::{ContentChange, Listing, SourceDir};
 
+use super::node::{DirNode, Finished, Nodes};
 use super::run::{Run, Worker};
 use crate::error::{Error, Result};
 use crate::repository::TreeEntries;
 use crate::source::Mount;
 
-/// What became of an entry.
-#[derive(Clone)]
-pub(super) enum Slot {
-    /// Nothing yet.
-    Pending,
-    /// A directory whose entries are being worked on.
-    Open(Arc<DirNode>),
-    /// It is finished.
-    Done(Box<Entry>),
-    /// It is left out.
-    Skipped,
-}
-
-/// A directory that is not finished.
-pub(super) struct DirNode {
-    /// The directory that it lies in, and its place there.
-    parent: Option<(Arc<DirNode>, usize)>,
-    /// The same directory in the trees that are compared with: (which one, its node).
-    comparisons: Vec<(usize, TreeId)>,
-    state: Mutex<State>,
-}
-
-struct State {
-    entry: Entry,
-    slots: Vec<Slot>,
-    pending: usize,
-    /// Everything so far is as in the first tree compared with: then its node can be taken over.
-    same: bool,
-    finished: Option<TreeId>,
-}
-
 /// The counterparts of an entry: (which tree compared with, its entry).
 pub(super) type Matching = Vec<(usize, Entry)>;
 
-/// A directory, or a source that is a single file, to be worked on.
+/// A directory or a file to be worked on.
 pub(super) enum Work {
     Directory { node: Arc<DirNode>, mount: Arc<Mount>, path: Vec<Vec<u8>>, entry: Box<Entry> },
-    RootFile { node: Arc<DirNode>, slot: usize, mount: Arc<Mount>, entry: Box<Entry>, matching: Matching },
+    File { node: Arc<DirNode>, slot: usize, file: Box<FileWork> },
 }
+
+/// A file that is worked on apart from the others of its directory, or a source that is a single file.
+pub(super) struct FileWork {
+    pub(super) place: Place,
+    /// Its path in the snapshot.
+    pub(super) path: Vec<Vec<u8>>,
+    pub(super) entry: Entry,
+    pub(super) matching: Matching,
+}
+
+/// A directory that is being listed.
+struct Listed<'a> {
+    node: &'a Arc<DirNode>,
+    mount: &'a Arc<Mount>,
+    /// Its path below the source's root.
+    path: Vec<Vec<u8>>,
+    /// Its path in the snapshot.
+    full_path: &'a [Vec<u8>],
+}
+
+/// Where a file is opened.
+pub(super) enum Place {
+    Root(Arc<Mount>),
+    Directory(Arc<dyn SourceDir>),
+}
+
+/// Files of at least this many bytes are worth being handed to another worker.
+const HANDED_OVER_MIN_BYTES: u64 = 4 << 20;
 
 impl Work {
     /// The root of a source.
@@ -61,107 +59,48 @@ impl Work {
     }
 }
 
-impl DirNode {
-    /// `takes_over`: the first tree compared with is a live snapshot's, whose nodes nobody deletes.
-    fn new(
-        parent: Option<(Arc<Self>, usize)>,
-        comparisons: Vec<(usize, TreeId)>,
-        takes_over: bool,
-        entry: Entry,
-    ) -> Arc<Self> {
-        let same = takes_over && comparisons.first().is_some_and(|(which, _)| *which == 0);
-        let state = State { entry, slots: Vec::new(), pending: 0, same, finished: None };
-        Arc::new(Self { parent, comparisons, state: Mutex::new(state) })
-    }
-
-    /// The top of a snapshot.
-    pub(super) fn root(comparisons: Vec<(usize, TreeId)>, takes_over: bool) -> Arc<Self> {
-        Self::new(None, comparisons, takes_over, Entry::new(Vec::new(), EntryKind::Directory))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes room for so many entries, in the order of their names. The directory is not finished before
-    /// [`DirNode::release`] has said that whoever fills it knows all about it.
-    pub(super) fn fill(&self, entries: usize) {
-        let mut state = self.lock();
-        state.pending = entries + 1;
-        state.slots = vec![Slot::Pending; entries];
-    }
-
-    /// Notes that the directory has been listed and compared whole. Returns whether everything in it is finished too.
-    pub(super) fn release(&self) -> bool {
-        let mut state = self.lock();
-        state.pending -= 1;
-        state.pending == 0
-    }
-
-    /// Notes that the directory differs from the one compared with.
-    pub(super) fn differs(&self) {
-        self.lock().same = false;
-    }
-
-    /// Sets what became of an entry; `None` leaves it out. Returns whether it was the last one.
-    pub(super) fn complete(&self, slot: usize, entry: Option<Entry>) -> bool {
-        let mut state = self.lock();
-        state.slots[slot] = match entry {
-            Some(entry) => Slot::Done(Box::new(entry)),
-            None => {
-                state.same = false;
-                Slot::Skipped
-            }
-        };
-        state.pending -= 1;
-        state.pending == 0
-    }
-
-    fn open(&self, slot: usize, child: Arc<Self>) {
-        self.lock().slots[slot] = Slot::Open(child);
-    }
-
-    /// Returns the topmost node of the finished tree.
-    pub(super) fn finished(&self) -> Option<TreeId> {
-        self.lock().finished
-    }
-
-    /// Returns what is there so far: the directory's own entry and its slots.
-    pub(super) fn so_far(&self) -> (Entry, Vec<Slot>, Option<TreeId>) {
-        let state = self.lock();
-        (state.entry.clone(), state.slots.clone(), state.finished)
-    }
-}
-
 /// Walks a directory of a tree beside a sorted listing.
 struct Beside {
     which: usize,
     entries: Peekable<TreeEntries>,
+    /// The place of the next entry.
+    next: usize,
+    /// Entries that were passed over: the listing does not have them.
+    passed: usize,
 }
 
 impl Beside {
-    /// Returns the entry of that name. Names must be asked for in ascending order; `passed` counts those passed over.
-    fn find(&mut self, name: &[u8], passed: &mut usize) -> Result<Option<Entry>> {
+    /// Returns the entry of that name and its place. Names must be asked for in ascending order.
+    fn find(&mut self, name: &[u8]) -> Result<Option<(usize, Entry)>> {
         loop {
             match self.entries.peek() {
-                Some(Ok(entry)) if entry.name.as_slice() < name => *passed += 1,
+                Some(Ok(entry)) if entry.name.as_slice() < name => self.passed += 1,
                 Some(Ok(entry)) if entry.name == name => {}
                 Some(Ok(_)) | None => return Ok(None),
                 Some(Err(_)) => {}
             }
+            self.next += 1;
             match self.entries.next() {
-                Some(Ok(entry)) if entry.name == name => return Ok(Some(entry)),
+                Some(Ok(entry)) if entry.name == name => return Ok(Some((self.next - 1, entry))),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error),
                 None => return Ok(None),
             }
         }
     }
+
+    /// Tells whether it has entries that the listing does not have. For the end of the listing.
+    fn has_more(&mut self) -> bool {
+        self.passed > 0 || self.entries.next().is_some()
+    }
 }
 
 impl Run<'_> {
     fn beside(&self, node: &DirNode) -> Vec<Beside> {
-        let begin = |&(which, id): &(usize, TreeId)| Beside { which, entries: self.reader.entries(id).peekable() };
+        let begin = |&(which, id): &(usize, TreeId)| {
+            let entries = self.reader.entries(id).peekable();
+            Beside { which, entries, next: 0, passed: 0 }
+        };
         node.comparisons.iter().map(begin).collect()
     }
 
@@ -217,26 +156,16 @@ impl Run<'_> {
         parent.subtree.filter(|_| certain && change == ContentChange::Unchanged)
     }
 
-    /// Joins the entries of a directory whose last entry is finished, and goes on with the directory above if this was
-    /// its last one.
+    /// Returns what is needed to make nodes.
+    pub(super) fn nodes(&self) -> Nodes<'_> {
+        Nodes { reader: &self.reader, chunks: &self.chunks }
+    }
+
+    /// Makes the node of a directory whose last entry is finished, and goes on with the directory above if this was its
+    /// last one.
     pub(super) fn finish_directory(&self, mut node: Arc<DirNode>) -> Result<()> {
         loop {
-            let (slots, same, mut entry) = {
-                let mut state = node.lock();
-                (std::mem::take(&mut state.slots), state.same, state.entry.clone())
-            };
-            let counterpart = node.comparisons.first().filter(|_| same).map(|(_, id)| *id);
-            let id = match counterpart {
-                Some(id) => id,
-                None => {
-                    let done = slots.into_iter().filter_map(|slot| match slot {
-                        Slot::Done(entry) => Some(*entry),
-                        _ => None,
-                    });
-                    write_directory(done.collect(), &mut self.chunks.node_sink())?
-                }
-            };
-            node.lock().finished = Some(id);
+            let (id, mut entry) = node.finish(self.nodes())?;
             let Some((parent, slot)) = &node.parent else { return Ok(()) };
             self.counts.directories.fetch_add(1, Ordering::Relaxed);
             if node.comparisons.first() != Some(&(0, id)) {
@@ -244,7 +173,7 @@ impl Run<'_> {
             }
             entry.subtree = Some(id);
             self.note_owner(&entry);
-            if !parent.complete(*slot, Some(entry)) {
+            if !parent.complete(*slot, Some(Finished { entry, equal_to: None }), self.nodes())? {
                 return Ok(());
             }
             let parent = parent.clone();
@@ -268,115 +197,144 @@ fn count(counter: &AtomicU64) {
 }
 
 impl Worker<'_, '_> {
-    /// Works on a directory, or on a source that is one file.
-    pub(super) fn directory(&mut self, work: Work) -> Result<()> {
+    /// Works on a directory or a file.
+    pub(super) fn work_on(&mut self, work: Work) -> Result<()> {
         let run = self.run;
         match work {
-            Work::RootFile { node, slot, mount, entry, matching } => {
-                let mut entry = *entry;
-                let tree_path = mount.tree_path.clone();
-                let kept = self.leaf(&mut entry, &matching, &tree_path, None, &|_| mount.source.open_root())?;
-                if kept {
+            Work::File { node, slot, file } => {
+                let FileWork { place, path, mut entry, matching } = *file;
+                let kept = match &place {
+                    Place::Root(mount) => {
+                        self.leaf(&mut entry, &matching, &path, None, &|_| mount.source.open_root())?
+                    }
+                    Place::Directory(directory) => {
+                        self.leaf(&mut entry, &matching, &path, Some(&**directory), &|entry| directory.open(entry))?
+                    }
+                };
+                if kept && matches!(place, Place::Root(_)) {
                     count(&run.counts.roots_read);
                 }
-                if self.settle(&node, slot, kept.then_some(entry), &matching) {
-                    run.finish_directory(node)?;
+                match self.settle(&node, slot, kept.then_some(entry), &matching, None)? {
+                    true => run.finish_directory(node),
+                    false => Ok(()),
                 }
-                Ok(())
             }
             Work::Directory { node, mount, path, entry } => {
                 let full_path = [&mount.tree_path[..], &path[..]].concat();
-                let mut failed = |error| run.entry_failed(&full_path, &error);
-                let listed = match mount.source.open_dir(&path, &entry) {
-                    Ok(mut directory) => directory.list(&mut failed).map(|entries| (directory, entries)),
-                    Err(error) => Err(error),
-                };
+                let opened = mount.source.open_dir(&path, &entry);
+                let listed = opened.and_then(|directory| {
+                    let directory: Arc<dyn SourceDir> = directory.into();
+                    let place = Listed { node: &node, mount: &mount, path, full_path: &full_path };
+                    let result = self.entries(&place, &directory, directory.list()?);
+                    Ok(result)
+                });
                 match listed {
-                    Ok((directory, entries)) => self.entries(&node, &mount, path, &full_path, &*directory, entries),
+                    Ok(result) => result?,
                     Err(error) => {
-                        failed(error);
+                        run.entry_failed(&full_path, &error);
                         node.differs();
-                        node.fill(0);
-                        if node.release() { run.finish_directory(node) } else { Ok(()) }
                     }
                 }
+                if node.release() { run.finish_directory(node) } else { Ok(()) }
             }
         }
     }
 
-    fn entries(
-        &mut self,
-        node: &Arc<DirNode>,
-        mount: &Arc<Mount>,
-        path: Vec<Vec<u8>>,
-        full_path: &[Vec<u8>],
-        directory: &dyn SourceDir,
-        entries: Vec<Entry>,
-    ) -> Result<()> {
+    fn entries(&mut self, place: &Listed<'_>, directory: &Arc<dyn SourceDir>, listing: Listing<'_>) -> Result<()> {
         let run = self.run;
+        let Listed { node, full_path, .. } = *place;
         let mut beside = run.beside(node);
-        let mut passed = 0;
-        if path.is_empty() {
-            count(&run.counts.roots_read);
-        }
-        node.fill(entries.len());
+        let (mut listed, mut failed) = (0, 0);
         let below = |name: &[u8]| [full_path, &[name.to_vec()]].concat();
         let mut matching = Matching::new();
-        for (slot, mut entry) in entries.into_iter().enumerate() {
+        for entry in listing {
             self.pause()?;
+            let mut entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    run.entry_failed(full_path, &error);
+                    failed += 1;
+                    continue;
+                }
+            };
+            listed += 1;
+            let slot = node.add();
             matching.clear();
-            beside.retain_mut(|beside| {
-                let mut skipped = 0;
-                match beside.find(&entry.name, &mut skipped) {
-                    Ok(found) => {
-                        matching.extend(found.map(|found| (beside.which, found)));
-                        passed += if beside.which == 0 { skipped } else { 0 };
-                        true
+            let mut equal_to = None;
+            beside.retain_mut(|beside| match beside.find(&entry.name) {
+                Ok(found) => {
+                    if let Some((at, found)) = found {
+                        matching.push((beside.which, found));
+                        equal_to = equal_to.or((beside.which == 0).then_some(at));
                     }
-                    Err(error) => {
-                        run.comparison_failed(&error);
-                        passed += 1;
-                        false
-                    }
+                    true
+                }
+                Err(error) => {
+                    run.comparison_failed(&error);
+                    node.differs();
+                    false
                 }
             });
             if entry.kind == EntryKind::Directory {
                 let full_path = below(&entry.name);
                 let change = directory.content_change(&entry);
                 if change == ContentChange::Unknown {
-                    self.complete_entry(&mut entry, &matching, &full_path, directory);
+                    self.complete_entry(&mut entry, &matching, &full_path, &**directory);
                 }
                 if let Some(subtree) = run.taken_over(change, &matching) {
                     entry.subtree = Some(subtree);
-                    self.settle(node, slot, Some(entry), &matching);
+                    self.settle(node, slot, Some(entry), &matching, equal_to)?;
                     continue;
                 }
                 let child = run.child_directory(node, slot, entry.clone(), &matching);
-                let mut path = path.clone();
+                let mut path = place.path.clone();
                 path.push(entry.name.clone());
-                run.queue.push(Work::Directory { node: child, mount: mount.clone(), path, entry: Box::new(entry) });
+                let mount = place.mount.clone();
+                run.queue.push(Work::Directory { node: child, mount, path, entry: Box::new(entry) });
                 continue;
             }
             let full_path = below(&entry.name);
-            let kept = self.leaf(&mut entry, &matching, &full_path, Some(directory), &|entry| directory.open(entry))?;
-            self.settle(node, slot, kept.then_some(entry), &matching);
+            let is_large = entry.kind == EntryKind::File && entry.size >= HANDED_OVER_MIN_BYTES;
+            if is_large && run.queue.runs_dry() {
+                let matching = std::mem::take(&mut matching);
+                let place = Place::Directory(directory.clone());
+                let file = Box::new(FileWork { place, path: full_path, entry, matching });
+                run.queue.push(Work::File { node: node.clone(), slot, file });
+                continue;
+            }
+            let open = |entry: &Entry| directory.open(entry);
+            let kept = self.leaf(&mut entry, &matching, &full_path, Some(&**directory), &open)?;
+            self.settle(node, slot, kept.then_some(entry), &matching, equal_to)?;
+        }
+        // a root of which nothing could be looked at was not read
+        if place.path.is_empty() && (listed > 0 || failed == 0) {
+            count(&run.counts.roots_read);
         }
         // what the tree compared with still has was removed
-        if passed > 0 || beside.iter_mut().any(|beside| beside.which == 0 && beside.entries.next().is_some()) {
+        if beside.iter_mut().any(|beside| beside.which == 0 && beside.has_more()) {
             node.differs();
         }
-        if node.release() { run.finish_directory(node.clone()) } else { Ok(()) }
+        Ok(())
     }
 
     /// Enters what became of an entry that is finished at once. Returns whether it was the last of its directory.
-    fn settle(&self, node: &DirNode, slot: usize, entry: Option<Entry>, matching: &[(usize, Entry)]) -> bool {
+    /// `place`: of its counterpart in the first tree compared with.
+    fn settle(
+        &self,
+        node: &DirNode,
+        slot: usize,
+        entry: Option<Entry>,
+        matching: &[(usize, Entry)],
+        place: Option<usize>,
+    ) -> Result<bool> {
         let run = self.run;
-        if let Some(entry) = &entry {
+        let finished = entry.map(|entry| {
             let counterpart = matching.iter().find(|(which, _)| *which == 0).map(|(_, entry)| entry);
-            if counterpart != Some(entry) {
+            let is_equal = counterpart == Some(&entry);
+            if !is_equal {
                 node.differs();
             }
-            run.note_owner(entry);
+            run.note_owner(&entry);
             match entry.kind {
                 EntryKind::File => {
                     count(&run.counts.files);
@@ -386,7 +344,8 @@ impl Worker<'_, '_> {
                 _ => count(&run.counts.others),
             }
             run.monitor.advance(lakebed_core::monitor::Progress { entries: 1, bytes: entry.size });
-        }
-        node.complete(slot, entry)
+            Finished { entry, equal_to: place.filter(|_| is_equal) }
+        });
+        node.complete(slot, finished, run.nodes())
     }
 }

@@ -5,12 +5,18 @@ use std::sync::atomic::Ordering;
 
 use lakebed_core::codec::compress::FrameContent;
 use lakebed_core::id::ChunkId;
-use lakebed_core::record::tree::{Content, Entry, EntryKind, Extent, INLINE_EXTENTS_MAX, write_extents};
+use lakebed_core::record::tree::{Content, Entry, EntryKind, Extent};
 use lakebed_core::source::{ContentChange, Fingerprint, SourceDir, SourceError, SourceErrorKind, SourceFile};
 use lakebed_core::time::Timestamp;
 
+use super::compressed::is_compressed;
+use super::pieces::{Pieces, Rest};
 use super::run::{LinkedFile, Worker};
 use crate::error::Result;
+use crate::repository::{ExtentRuns, large_content};
+
+/// Files of fewer bytes are compressed as small files are.
+const LARGE_MIN_BYTES: usize = 1 << 20;
 
 /// How often a file that changes while it is read is read again before it is kept as it came.
 const TRIES: usize = 3;
@@ -186,17 +192,18 @@ impl Worker<'_, '_> {
         let extents = match content {
             Content::None => return Ok(true),
             Content::Chunk(id) => return self.run.chunks.has(*id),
-            Content::Extents { extents, .. } => extents.clone(),
-            Content::Indirect { root, .. } => match self.run.reader.extent_list(*root) {
-                Ok(extents) => extents,
-                Err(_) => return Ok(false),
-            },
+            Content::Extents { extents, .. } => ExtentRuns::of(&self.run.reader, extents.clone()),
+            Content::Indirect { root, .. } => ExtentRuns::below(&self.run.reader, *root),
         };
-        for extent in extents {
-            if let Extent::Data { id, .. } = extent
-                && !self.run.chunks.has(id)?
-            {
-                return Ok(false);
+        for run in extents {
+            // what cannot be read is not there
+            let Ok(run) = run else { return Ok(false) };
+            for extent in run {
+                if let Extent::Data { id, .. } = extent
+                    && !self.run.chunks.has(id)?
+                {
+                    return Ok(false);
+                }
             }
         }
         Ok(true)
@@ -311,101 +318,87 @@ impl Worker<'_, '_> {
         expected: u64,
         have: usize,
     ) -> std::result::Result<Read, Failure> {
-        let max = self.run.chunker.parameters().max_bytes as usize;
-        let capacity = max * 4;
-        self.buffer.resize(capacity.max(self.buffer.len()), 0);
-        let mut hasher = self.run.reader.store().keys().content_hasher();
-        let mut extents = Vec::new();
-        // everything before `offset` is in `extents`
-        let mut offset = 0u64;
-        let (mut start, mut end) = (0, have);
+        let coarse_max = self.run.coarse_chunker.parameters().max_bytes as usize;
+        let capacity = LARGE_MIN_BYTES.max(2 * coarse_max);
+        if self.buffer.len() < capacity {
+            self.buffer.resize(capacity, 0);
+        }
+        let mut pieces = Pieces::new(self.run.reader.store().keys().content_hasher());
+        pieces.hasher.update(&self.buffer[..have]);
+        pieces.end = have;
         let mut whole = true;
-        while let Some(data) = file.next_data(offset + (end - start) as u64)? {
-            let at = offset + (end - start) as u64;
-            if data.start > at {
+        while let Some(data) = file.next_data(pieces.read_to())? {
+            if data.start > pieces.read_to() {
                 // a hole: what is in the buffer ends before it
-                offset += self.cut_all(&mut hasher, &mut extents, start, end)?;
-                (start, end) = (0, 0);
-                extents.push(Extent::Hole { length: data.start - offset });
-                offset = data.start;
+                self.cut(&mut pieces, Rest::Last)?;
+                let length = data.start - pieces.offset;
+                pieces.list.push(Extent::Hole { length }, &mut self.run.chunks.node_sink())?;
+                pieces.offset = data.start;
             }
-            let mut left = data.end - (offset + (end - start) as u64).min(data.end);
-            while left > 0 {
-                if end == capacity {
-                    self.buffer.copy_within(start..end, 0);
-                    (start, end) = (0, end - start);
-                }
-                let room = (capacity - end).min(usize::try_from(left).unwrap_or(usize::MAX));
-                let count = file.read(&mut self.buffer[end..end + room])?;
+            while pieces.read_to() < data.end {
+                let left = usize::try_from(data.end - pieces.read_to()).unwrap_or(usize::MAX);
+                let room = (capacity - pieces.end).min(left);
+                let count = file.read(&mut self.buffer[pieces.end..pieces.end + room])?;
                 if count == 0 {
                     whole = data.end == u64::MAX;
                     break;
                 }
                 self.count_read(count as u64);
-                end += count;
-                left -= count as u64;
-                while end - start >= max {
-                    let cut = self.run.chunker.cut(&self.buffer[start..end]);
-                    self.cut_one(&mut hasher, &mut extents, start..start + cut)?;
-                    start += cut;
-                    offset += cut as u64;
-                    self.pause()?;
+                pieces.hasher.update(&self.buffer[pieces.end..pieces.end + count]);
+                pieces.end += count;
+                if pieces.end == capacity {
+                    self.cut(&mut pieces, Rest::Stays)?;
                 }
             }
-            if left > 0 {
+            if pieces.read_to() < data.end {
                 break;
             }
         }
-        offset += self.cut_all(&mut hasher, &mut extents, start, end)?;
+        self.cut(&mut pieces, Rest::Last)?;
+        let Pieces { hasher, mut list, mut offset, .. } = pieces;
+        let sink = &mut self.run.chunks.node_sink();
         let after = file.fingerprint()?;
         if whole && offset < expected && after.size == expected {
             // nothing but a hole is left; what a file has grown by meanwhile is no hole
-            extents.push(Extent::Hole { length: expected - offset });
+            list.push(Extent::Hole { length: expected - offset }, sink)?;
             offset = expected;
         }
         let consistent = whole && (after.size == offset || is_unsized(&after));
-        let content = match extents.as_slice() {
-            [] => Content::None,
-            [Extent::Data { id, .. }] => Content::Chunk(*id),
-            _ => {
-                let hash = hasher.finish();
-                if extents.len() <= INLINE_EXTENTS_MAX {
-                    Content::Extents { hash, extents }
-                } else {
-                    Content::Indirect { hash, root: write_extents(extents, &mut self.run.chunks.node_sink())? }
-                }
-            }
-        };
+        let content = list.into_content(&hasher, sink)?;
         Ok(Read { content, size: offset, after, consistent })
     }
 
-    /// Cuts everything in the buffer; it is the end of a stretch of data. Returns how many bytes that were.
-    fn cut_all(
-        &mut self,
-        hasher: &mut lakebed_core::codec::seal::ContentHasher,
-        extents: &mut Vec<Extent>,
-        mut start: usize,
-        end: usize,
-    ) -> Result<u64> {
-        let all = (end - start) as u64;
-        while start < end {
-            let cut = self.run.chunker.cut(&self.buffer[start..end]);
-            self.cut_one(hasher, extents, start..start + cut)?;
-            start += cut;
+    /// Cuts what is in the buffer. Where it is not the end of a stretch of data, what is left of it goes to the buffer's
+    /// front, to be cut with what follows.
+    fn cut(&mut self, pieces: &mut Pieces, rest: Rest) -> Result<()> {
+        let mut start = 0;
+        if pieces.list.is_empty() {
+            pieces.coarse = is_compressed(&self.buffer[..pieces.end]);
         }
-        Ok(all)
-    }
-
-    fn cut_one(
-        &mut self,
-        hasher: &mut lakebed_core::codec::seal::ContentHasher,
-        extents: &mut Vec<Extent>,
-        range: std::ops::Range<usize>,
-    ) -> Result<()> {
-        hasher.update(&self.buffer[range.clone()]);
-        let length = range.len() as u64;
-        let id = self.chunk(FrameContent::LargeFiles, range)?;
-        extents.push(Extent::Data { id, length });
+        if pieces.content.is_none() && (pieces.coarse || pieces.end >= LARGE_MIN_BYTES) {
+            let store = self.run.reader.store();
+            pieces.content = Some(match pieces.coarse {
+                true => FrameContent::LargeFiles,
+                false => large_content(store, &self.buffer[..pieces.end], self.run.options.compression)?,
+            });
+        }
+        let content = pieces.content.unwrap_or(FrameContent::SmallFiles);
+        let run = self.run;
+        let chunker = if pieces.coarse { &run.coarse_chunker } else { &run.chunker };
+        let least = match rest {
+            Rest::Last => 1,
+            Rest::Stays => chunker.parameters().max_bytes as usize,
+        };
+        while pieces.end - start >= least {
+            let length = chunker.cut(&self.buffer[start..pieces.end]);
+            let id = self.chunk(content, start..start + length)?;
+            pieces.list.push(Extent::Data { id, length: length as u64 }, &mut run.chunks.node_sink())?;
+            start += length;
+            pieces.offset += length as u64;
+            self.pause()?;
+        }
+        self.buffer.copy_within(start..pieces.end, 0);
+        pieces.end -= start;
         Ok(())
     }
 

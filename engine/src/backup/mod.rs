@@ -7,9 +7,12 @@
 //! Order of durability: packs, then segments, then the snapshot. The local index comes whenever it can.
 
 mod checkpoint;
+mod compressed;
 mod directory;
 mod file;
+mod node;
 mod parent;
+mod pieces;
 mod queue;
 mod run;
 

@@ -1,8 +1,8 @@
 //! The queue that the workers share.
 //!
-//! Directories come back last in, first out, so that few are unfinished at a time. Full frames go to whoever has nothing
-//! else to do. A worker that finds nothing while all others wait knows that everything is done. A checkpoint parks all
-//! workers; the last one to park makes it.
+//! Directories come back last in, first out, so that few are unfinished at a time. Where there is nothing else to do, or
+//! soon will be, full frames and large files go to whoever comes for them. A worker that finds nothing while all others
+//! wait knows that everything is done. A checkpoint parks all workers; the last one to park makes it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -33,7 +33,7 @@ pub(super) struct Queue<W> {
     state: Mutex<State<W>>,
     changed: Condvar,
     workers: usize,
-    /// Workers with nothing to do, to decide quickly whether to hand over a frame.
+    /// Workers with nothing to do, to see quickly whether somebody is to be woken.
     idle: AtomicUsize,
     parking: AtomicBool,
     /// The run has failed, to see quickly.
@@ -70,13 +70,19 @@ impl<W> Queue<W> {
         }
     }
 
-    /// Hands a frame to an idle worker; gives it back where there is none.
+    /// Tells whether a worker that comes now, or soon, finds nothing.
+    pub(super) fn runs_dry(&self) -> bool {
+        self.workers > 1 && self.lock().work.is_empty()
+    }
+
+    /// Hands a frame to the other workers; gives it back where they have enough to do.
     pub(super) fn offer(&self, frame: FrameBuilder) -> Result<(), FrameBuilder> {
-        if self.idle.load(Ordering::Relaxed) == 0 {
+        if self.workers == 1 {
             return Err(frame);
         }
         let mut state = self.lock();
-        if state.frames.len() >= self.workers || state.ended {
+        // a few wait, so that nobody runs out of them while whoever fills them stores one
+        if !state.work.is_empty() || state.frames.len() >= self.workers || state.ended {
             return Err(frame);
         }
         state.frames.push_back(frame);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lakebed_core::chunker::Chunker;
+use lakebed_core::chunker::{Chunker, ChunkerParameters};
 use lakebed_core::codec::compress::FrameContent;
 use lakebed_core::id::{SessionId, TreeId};
 use lakebed_core::monitor::{Monitor, Phase};
@@ -17,7 +17,8 @@ use lakebed_core::source::{Fingerprint, SourceError};
 use lakebed_core::text::escape_path;
 use lakebed_core::time::Timestamp;
 
-use super::directory::{DirNode, Work};
+use super::directory::{FileWork, Place, Work};
+use super::node::DirNode;
 use super::parent::{Base, Comparison, choose};
 use super::queue::{Next, Queue};
 use super::{BackupOptions, BackupReport, Request};
@@ -57,6 +58,8 @@ pub(super) struct Run<'a> {
     pub(super) reader: BlobReader,
     pub(super) chunks: ChunkStore,
     pub(super) chunker: Chunker,
+    /// Cuts what is compressed already.
+    pub(super) coarse_chunker: Chunker,
     pub(super) queue: Queue<Work>,
     pub(super) comparisons: Vec<Comparison>,
     /// A pack or a segment is missing, or was damaged once: no chunk counts as present before it was looked up.
@@ -116,11 +119,32 @@ impl Run<'_> {
     }
 }
 
+/// The frames that a worker fills, one for each kind of content.
+pub(super) struct Frames {
+    all: [FrameBuilder; 3],
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        let all = [FrameContent::SmallFiles, FrameContent::LargeFiles, FrameContent::LargeTexts];
+        Self { all: all.map(FrameBuilder::new) }
+    }
+}
+
+impl Frames {
+    fn of(&mut self, content: FrameContent) -> &mut FrameBuilder {
+        &mut self.all[match content {
+            FrameContent::LargeFiles => 1,
+            FrameContent::LargeTexts => 2,
+            FrameContent::SmallFiles | FrameContent::Metadata => 0,
+        }]
+    }
+}
+
 /// What one worker has of its own.
 pub(super) struct Worker<'r, 'a> {
     pub(super) run: &'r Run<'a>,
-    pub(super) small: FrameBuilder,
-    pub(super) large: FrameBuilder,
+    pub(super) frames: Frames,
     pub(super) buffer: Vec<u8>,
 }
 
@@ -128,18 +152,14 @@ impl Worker<'_, '_> {
     fn work(&mut self) -> Result<()> {
         loop {
             match self.run.queue.next() {
-                Next::Work(work) => self.directory(work)?,
+                Next::Work(work) => self.work_on(work)?,
                 Next::Frame(frame) => self.run.chunks.store_frame(&frame)?,
                 Next::Park => self.park()?,
                 Next::End => break,
             }
         }
-        for frame in [&mut self.small, &mut self.large] {
-            if !frame.is_empty() {
-                let frame = std::mem::replace(frame, FrameBuilder::new(frame.content));
-                self.run.left_over.lock().unwrap_or_else(PoisonError::into_inner).push(frame);
-            }
-        }
+        let left = std::mem::take(&mut self.frames).all.into_iter().filter(|frame| !frame.is_empty());
+        self.run.left_over.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
         Ok(())
     }
 
@@ -150,10 +170,7 @@ impl Worker<'_, '_> {
         id: lakebed_core::id::ChunkId,
         plain: &[u8],
     ) -> Result<()> {
-        let builder = match content {
-            FrameContent::LargeFiles => &mut self.large,
-            _ => &mut self.small,
-        };
+        let builder = self.frames.of(content);
         if !builder.has_room(plain.len()) {
             let full = std::mem::replace(builder, FrameBuilder::new(content));
             // an idle worker takes it; else it is stored here, and its memory used again
@@ -189,11 +206,9 @@ impl Worker<'_, '_> {
     }
 
     fn park(&mut self) -> Result<()> {
-        for frame in [&mut self.small, &mut self.large] {
-            if !frame.is_empty() {
-                self.run.chunks.store_frame(frame)?;
-                frame.clear();
-            }
+        for frame in self.frames.all.iter_mut().filter(|frame| !frame.is_empty()) {
+            self.run.chunks.store_frame(frame)?;
+            frame.clear();
         }
         let run = self.run;
         run.queue.park(|| {
@@ -369,8 +384,10 @@ fn run_session(
     monitor.phase(Phase::Backup, None);
 
     let config = repository.config();
-    let chunker = Chunker::new(&config.chunker, repository.store().keys().chunker_key())
-        .map_err(|why| Error::Config(lakebed_core::record::config::ConfigError::Chunker { why }))?;
+    let chunker = |parameters: &ChunkerParameters| {
+        Chunker::new(parameters, repository.store().keys().chunker_key())
+            .map_err(|why| Error::Config(lakebed_core::record::config::ConfigError::Chunker { why }))
+    };
     let limit = |rate: Option<u64>| rate.map(|rate| RateLimit::new(rate, repository.shared_clock()));
     let workers = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -384,7 +401,8 @@ fn run_session(
         monitor,
         reader: BlobReader::new(repository.store().clone(), index.clone()),
         chunks: ChunkStore::new(repository, index.clone(), own_id, options.compression, limit(options.write_limit))?,
-        chunker,
+        chunker: chunker(&config.chunker)?,
+        coarse_chunker: chunker(&config.chunker.coarser())?,
         queue: Queue::new(workers),
         comparisons,
         distrust: request.distrust
@@ -479,12 +497,7 @@ fn walk(run: &Run<'_>, mount_points: MountPoint, workers: usize) -> Result<()> {
         for number in 0..workers {
             let thread = std::thread::Builder::new().name(format!("lakebed-backup-{number}"));
             let work = || {
-                let mut worker = Worker {
-                    run,
-                    small: FrameBuilder::new(FrameContent::SmallFiles),
-                    large: FrameBuilder::new(FrameContent::LargeFiles),
-                    buffer: Vec::new(),
-                };
+                let mut worker = Worker { run, frames: Frames::default(), buffer: Vec::new() };
                 // a worker that panics must not leave the others waiting for it
                 let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.work()));
                 match result {
@@ -539,7 +552,6 @@ fn place_mounts(run: &Run<'_>, top: MountPoint) -> Result<()> {
                 Ok(_) => return Err(Error::SamePath { path: String::new() }),
                 Err(error) => {
                     unreadable.push((mount.tree_path.clone(), error));
-                    node.fill(0);
                     if node.release() {
                         run.finish_directory(node)?;
                     }
@@ -548,8 +560,8 @@ fn place_mounts(run: &Run<'_>, top: MountPoint) -> Result<()> {
             continue;
         }
         let mut comparisons = run.children_in_comparisons(&node)?;
-        node.fill(point.below.len());
-        for (slot, (name, below)) in point.below.into_iter().enumerate() {
+        for (name, below) in point.below {
+            let slot = node.add();
             let matching = comparisons.remove(&name).unwrap_or_default();
             let mut path: Vec<Vec<u8>> = path.clone();
             path.push(name.clone());
@@ -572,18 +584,13 @@ fn place_mounts(run: &Run<'_>, top: MountPoint) -> Result<()> {
                         let child = run.child_directory(&node, slot, entry.clone(), &matching);
                         run.queue.push(Work::mounted(child, mount, entry));
                     } else {
-                        run.queue.push(Work::RootFile {
-                            node: node.clone(),
-                            slot,
-                            mount,
-                            entry: Box::new(entry),
-                            matching,
-                        });
+                        let file = FileWork { place: Place::Root(mount), path, entry, matching };
+                        run.queue.push(Work::File { node: node.clone(), slot, file: Box::new(file) });
                     }
                 }
                 Err(error) => {
                     unreadable.push((mount.tree_path.clone(), error));
-                    node.complete(slot, None);
+                    node.complete(slot, None, run.nodes())?;
                 }
             }
         }

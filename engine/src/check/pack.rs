@@ -77,9 +77,11 @@ struct PackReader<'a> {
     reader: &'a BlobReader,
     id: PackId,
     size: u64,
-    /// Where the buffer begins in the pack.
+    /// How far the pack was consumed.
     offset: u64,
+    /// What was read and, behind `start`, is not consumed.
     buffer: Vec<u8>,
+    start: usize,
     next: Vec<u8>,
     hasher: ObjectHasher,
     /// Zeros stand for what cannot be read.
@@ -90,12 +92,19 @@ impl<'a> PackReader<'a> {
     fn new(reader: &'a BlobReader, id: PackId, size: u64) -> Self {
         let buffer = Vec::with_capacity(2 * READ_BYTES);
         let hasher = ObjectHasher::default();
-        Self { reader, id, size, offset: 0, buffer, next: Vec::new(), hasher, takes_anything: false }
+        Self { reader, id, size, offset: 0, buffer, start: 0, next: Vec::new(), hasher, takes_anything: false }
+    }
+
+    /// Returns what was read from the current place on.
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..]
     }
 
     /// Makes `length` bytes from the current place on available, as far as the pack reaches.
     fn fill(&mut self, length: usize) -> Result<()> {
-        while self.buffer.len() < length {
+        while self.bytes().len() < length {
+            self.buffer.drain(..self.start);
+            self.start = 0;
             let at = self.offset + self.buffer.len() as u64;
             let left = self.size - at;
             if left == 0 {
@@ -114,7 +123,7 @@ impl<'a> PackReader<'a> {
     }
 
     fn consume(&mut self, length: usize) {
-        self.buffer.drain(..length);
+        self.start += length;
         self.offset += length as u64;
     }
 
@@ -122,16 +131,16 @@ impl<'a> PackReader<'a> {
     fn find_next(&mut self) -> Result<bool> {
         let mut from = 1;
         loop {
-            let magics = self.buffer.get(from..).unwrap_or_default().windows(FRAME_MAGIC.len());
+            let magics = self.bytes().get(from..).unwrap_or_default().windows(FRAME_MAGIC.len());
             if let Some(at) = magics.enumerate().find(|(_, bytes)| *bytes == FRAME_MAGIC).map(|(at, _)| at) {
                 self.consume(from + at);
                 return Ok(true);
             }
             // its first bytes may be the last ones here
-            let kept = (FRAME_MAGIC.len() - 1).min(self.buffer.len());
-            self.consume(self.buffer.len() - kept);
+            let kept = (FRAME_MAGIC.len() - 1).min(self.bytes().len());
+            self.consume(self.bytes().len() - kept);
             self.fill(kept + 1)?;
-            if self.buffer.len() == kept {
+            if self.bytes().len() == kept {
                 return Ok(false);
             }
             from = 0;
@@ -152,7 +161,7 @@ pub(crate) fn check_pack(reader: &BlobReader, id: PackId, size: u64, described: 
     let mut first_problem = None;
     loop {
         pack.fill(FRAME_HEADER_LEN)?;
-        let header = match FrameHeader::decode(&pack.buffer) {
+        let header = match FrameHeader::decode(pack.bytes()) {
             Ok(header) => header,
             Err(error) => {
                 first_problem.get_or_insert(Error::DamagedFrame {
@@ -169,7 +178,7 @@ pub(crate) fn check_pack(reader: &BlobReader, id: PackId, size: u64, described: 
         let kind = if header.kind == FrameKind::Nodes { PackKind::Tree } else { PackKind::Data };
         let frame_len = header.frame_len();
         pack.fill(frame_len)?;
-        let opened = match pack.buffer.get(..frame_len) {
+        let opened = match pack.bytes().get(..frame_len) {
             Some(bytes) => reader.open_bytes(id, pack.offset, kind, bytes, &mut frame),
             None => Err(invalid("it ends within a frame")),
         };
@@ -185,8 +194,8 @@ pub(crate) fn check_pack(reader: &BlobReader, id: PackId, size: u64, described: 
     if first_problem.is_none() {
         pack.fill(rest)?;
     } else {
-        while pack.offset + (pack.buffer.len() as u64) < size {
-            pack.consume(pack.buffer.len());
+        while pack.offset + (pack.bytes().len() as u64) < size {
+            pack.consume(pack.bytes().len());
             pack.fill(1)?;
         }
     }
@@ -200,7 +209,7 @@ pub(crate) fn check_pack(reader: &BlobReader, id: PackId, size: u64, described: 
     if let Some(error) = first_problem {
         return Err(error);
     }
-    let directory = open_tail(reader, &pack.buffer).ok_or_else(|| invalid("its directory cannot be read"))??;
+    let directory = open_tail(reader, pack.bytes()).ok_or_else(|| invalid("its directory cannot be read"))??;
     if directory.frames != frames {
         return Err(invalid("its directory names other chunks than its frames hold"));
     }
@@ -260,7 +269,7 @@ pub(crate) fn scan(
     let mut tries = size.saturating_mul(4).saturating_add(TRIED_BYTES_MIN);
     loop {
         pack.fill(FRAME_HEADER_LEN)?;
-        let header = FrameHeader::decode(&pack.buffer).ok();
+        let header = FrameHeader::decode(pack.bytes()).ok();
         let kind = header.and_then(|header| match header.kind {
             FrameKind::Chunks => Some(PackKind::Data),
             FrameKind::Nodes => Some(PackKind::Tree),
@@ -271,7 +280,7 @@ pub(crate) fn scan(
         {
             let frame_len = header.frame_len();
             pack.fill(frame_len)?;
-            let bytes = pack.buffer.get(..frame_len).unwrap_or_default();
+            let bytes = pack.bytes().get(..frame_len).unwrap_or_default();
             if reader.open_bytes(id, pack.offset, kind, bytes, &mut frame).is_ok() {
                 let info = frame_info(reader, kind, &header, &frame);
                 each(FoundFrame { kind, offset: pack.offset, info }, &frame)?;

@@ -4,12 +4,13 @@
 //! an error of the entry that it touches; a repository that cannot be read any more ends the run.
 
 use std::collections::{HashMap, HashSet};
+use std::iter::Peekable;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lakebed_core::id::TreeId;
 use lakebed_core::record::snapshot::Original;
 use lakebed_core::record::tree::{Entry, EntryKind};
-use lakebed_core::source::{ContentChange, Source, SourceDir, SourceError, SourceErrorKind, SourceFile};
+use lakebed_core::source::{ContentChange, Listing, Source, SourceDir, SourceError, SourceErrorKind, SourceFile};
 use lakebed_core::text::escape_path;
 
 use super::file::SnapshotFile;
@@ -107,7 +108,7 @@ impl Source for SnapshotSource {
             return Err(SourceError { kind, operation: "list", path: escape_path(&path), source });
         };
         let counterpart = lock(&self.0.counterparts).remove(&path);
-        Ok(Box::new(SnapshotDir { shared: self.0.clone(), path, node, counterpart, unchanged: HashSet::new() }))
+        Ok(Box::new(SnapshotDir { shared: self.0.clone(), path, node, counterpart, unchanged: Mutex::default() }))
     }
 
     fn open_root(&self) -> Result<Box<dyn SourceFile>, SourceError> {
@@ -121,50 +122,45 @@ struct SnapshotDir {
     node: TreeId,
     /// The same directory in the snapshot that was copied before.
     counterpart: Option<TreeId>,
-    /// Names of entries whose content is that of their counterpart.
-    unchanged: HashSet<Vec<u8>>,
+    /// Names of entries that were listed and whose content is that of their counterpart.
+    unchanged: Mutex<HashSet<Vec<u8>>>,
 }
 
 impl SnapshotDir {
-    /// Walks the counterpart beside the listing and notes what is equal. What cannot be read of it counts as another.
-    fn compare(&mut self, entries: &[Entry]) {
-        let Some(counterpart) = self.counterpart else { return };
-        let mut before = self.shared.reader.entries(counterpart).flatten().peekable();
-        let mut counterparts = Vec::new();
-        for entry in entries {
-            while before.next_if(|before| before.name < entry.name).is_some() {}
-            let Some(before) = before.next_if(|before| before.name == entry.name) else { continue };
-            counterparts.extend(before.subtree.map(|subtree| (join(&self.path, &entry.name), subtree)));
-            let may_be_taken = entry.kind != EntryKind::Directory || self.shared.takes_over_directories;
-            let is_same = before.kind == entry.kind
-                && before.size == entry.size
-                // not by the hash: holes have no part in it
-                && before.content == entry.content
-                && before.subtree == entry.subtree;
-            if may_be_taken && is_same {
-                self.unchanged.insert(entry.name.clone());
-            }
+    /// Compares an entry that is listed with its counterpart, and notes what is equal. What cannot be read of the
+    /// counterpart counts as another.
+    fn compare(&self, entry: &Entry, before: &mut Peekable<impl Iterator<Item = Entry>>) {
+        while before.next_if(|before| before.name < entry.name).is_some() {}
+        let Some(before) = before.next_if(|before| before.name == entry.name) else { return };
+        if let Some(subtree) = before.subtree {
+            lock(&self.shared.counterparts).insert(join(&self.path, &entry.name), subtree);
         }
-        lock(&self.shared.counterparts).extend(counterparts);
+        let may_be_taken = entry.kind != EntryKind::Directory || self.shared.takes_over_directories;
+        let is_same = before.kind == entry.kind
+            && before.size == entry.size
+            // not by the hash: holes have no part in it
+            && before.content == entry.content
+            && before.subtree == entry.subtree;
+        if may_be_taken && is_same {
+            lock(&self.unchanged).insert(entry.name.clone());
+        }
     }
 }
 
 impl SourceDir for SnapshotDir {
-    fn list(&mut self, failed: &mut dyn FnMut(SourceError)) -> Result<Vec<Entry>, SourceError> {
-        let (mut entries, mut errors) = (Vec::new(), Vec::new());
-        for entry in self.shared.reader.entries(self.node) {
-            match entry {
-                Ok(entry) => entries.push(entry),
-                Err(error) => errors.push(self.shared.failed("list", &self.path, error)),
-            }
-        }
+    fn list(&self) -> Result<Listing<'_>, SourceError> {
+        let before =
+            self.counterpart.into_iter().flat_map(|counterpart| self.shared.reader.entries(counterpart).flatten());
+        let mut before = before.peekable();
         // a damaged node costs its entries, not those of the others
-        match errors.pop() {
-            Some(error) if entries.is_empty() => return Err(error),
-            last => errors.into_iter().chain(last).for_each(failed),
-        }
-        self.compare(&entries);
-        Ok(entries)
+        let entries = self.shared.reader.entries(self.node).map(move |entry| match entry {
+            Ok(entry) => {
+                self.compare(&entry, &mut before);
+                Ok(entry)
+            }
+            Err(error) => Err(self.shared.failed("list", &self.path, error)),
+        });
+        Ok(Box::new(entries))
     }
 
     fn complete(&self, _entry: &mut Entry) -> Result<(), SourceError> {
@@ -172,7 +168,7 @@ impl SourceDir for SnapshotDir {
     }
 
     fn content_change(&self, entry: &Entry) -> ContentChange {
-        match self.unchanged.contains(&entry.name) {
+        match lock(&self.unchanged).contains(&entry.name) {
             true => ContentChange::Unchanged,
             false => ContentChange::Changed,
         }

@@ -14,10 +14,7 @@ use lakebed_core::storage::StorageErrorKind;
 
 use super::mark::{Home, Marks};
 use crate::error::{Error, Result};
-use crate::repository::{BlobReader, FrameBuilder, PackWriter, Repository};
-
-/// Frames whose chunks are at least this long on average hold pieces of large files.
-const LARGE_CHUNK_BYTES: usize = 64 << 10;
+use crate::repository::{BlobReader, FrameBuilder, PackWriter, Repository, large_content};
 
 /// A condemned pack, and what of it has no home elsewhere.
 pub(super) struct Source {
@@ -172,12 +169,6 @@ impl Worker<'_> {
         let mut frame = OpenFrame::default();
         let mut bytes = Vec::new();
         for &(offset, info) in &part.frames {
-            let average = info.blobs.iter().map(|blob| blob.length as usize).sum::<usize>() / info.blobs.len();
-            let content = match kind {
-                PackKind::Tree => FrameContent::Metadata,
-                PackKind::Data if average >= LARGE_CHUNK_BYTES => FrameContent::LargeFiles,
-                PackKind::Data => FrameContent::SmallFiles,
-            };
             let reader = self.copier.reader;
             let storage = reader.store().storage();
             let opened = storage
@@ -185,6 +176,11 @@ impl Worker<'_> {
                 .map_err(Error::from)
                 .and_then(|()| reader.open_bytes(source.id, offset, kind, &bytes, &mut frame))
                 .is_ok();
+            let content = match kind {
+                PackKind::Tree => FrameContent::Metadata,
+                // nobody has written down how it was compressed
+                PackKind::Data => large_content(reader.store(), &frame.plain, self.copier.compression)?,
+            };
             let mut at = 0;
             for blob in &info.blobs {
                 let range = at..at + blob.length as usize;

@@ -21,27 +21,33 @@ pub fn write_content(reader: &BlobReader, entry: &Entry, path: &str, out: &mut d
     let failed = |source| Error::Machine { operation: "write to the output", source };
     let mut hasher = reader.store().keys().content_hasher();
     let whole = matches!(entry.content, Content::Extents { .. } | Content::Indirect { .. });
-    for extent in reader.extents(entry)? {
-        match extent {
-            Extent::Data { id, length } => {
-                let written = reader.with_chunk(id, |plain| {
-                    if plain.len() as u64 != length {
+    for run in reader.extent_runs(entry) {
+        let run = run?;
+        let mut left = run.as_slice();
+        while let Some(extent) = left.first() {
+            let mut count = 1;
+            match *extent {
+                Extent::Data { .. } => {
+                    let (read, written) = reader.with_chunks(left, |plain| {
+                        if whole {
+                            hasher.update(plain);
+                        }
+                        out.write_all(plain).map(|()| plain.len() as u64).map_err(failed)
+                    })?;
+                    if written? != left[..read].iter().map(Extent::length).sum::<u64>() {
                         return Err(Error::WrongContent { path: path.into() });
                     }
-                    if whole {
-                        hasher.update(plain);
+                    count = read;
+                }
+                Extent::Hole { mut length } => {
+                    while length > 0 {
+                        let part = length.min(ZEROS.len() as u64);
+                        out.write_all(&ZEROS[..part as usize]).map_err(failed)?;
+                        length -= part;
                     }
-                    out.write_all(plain).map_err(failed)
-                })?;
-                written?;
-            }
-            Extent::Hole { mut length } => {
-                while length > 0 {
-                    let part = length.min(ZEROS.len() as u64);
-                    out.write_all(&ZEROS[..part as usize]).map_err(failed)?;
-                    length -= part;
                 }
             }
+            left = &left[count..];
         }
     }
     match entry.content.hash() {

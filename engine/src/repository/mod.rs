@@ -14,6 +14,7 @@ mod snapshots;
 mod store;
 mod structure;
 mod tombstones;
+mod trial;
 mod trust;
 mod writer;
 
@@ -21,7 +22,7 @@ pub(crate) use chunk_store::ChunkStore;
 pub use keys::KeyInfo;
 pub(crate) use limit::RateLimit;
 pub use open::{InitOptions, OpenOptions, RepositoryInfo};
-pub use reader::{BlobReader, TreeEntries};
+pub use reader::{BlobReader, ExtentRuns, TreeEntries};
 pub(crate) use segments::PACKS_PER_SEGMENT;
 pub use session_state::SessionState;
 pub(crate) use sessions::HEARTBEAT;
@@ -31,6 +32,7 @@ pub use store::Store;
 pub(crate) use store::draw;
 pub(crate) use structure::{Step, is_whole};
 pub(crate) use tombstones::TombstoneState;
+pub(crate) use trial::large_content;
 pub(crate) use writer::{FrameBuilder, PackWriter, measure_frame};
 
 use std::collections::HashSet;

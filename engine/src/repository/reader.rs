@@ -3,6 +3,7 @@
 //! Every byte that is read is checked: the seal of its frame, then the hash that names it.
 
 use std::collections::{HashSet, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -119,6 +120,16 @@ impl BlobReader {
     /// Passes the bytes of a chunk or node to `read`, after checking them. Where one place is damaged, others are tried.
     /// Where its pack is gone, a prune has moved it: what was published since is folded, and it is looked up again.
     pub(crate) fn with_blob<T>(&self, id: BlobId, kind: PackKind, mut read: impl FnMut(&[u8]) -> T) -> Result<T> {
+        self.with_blob_in_frame(id, kind, |frame, place| read(&frame.plain[place]))
+    }
+
+    /// As [`BlobReader::with_blob`], with all of the frame and the range of its bytes. Only those of the range were checked.
+    fn with_blob_in_frame<T>(
+        &self,
+        id: BlobId,
+        kind: PackKind,
+        mut read: impl FnMut(&OpenFrame, Range<usize>) -> T,
+    ) -> Result<T> {
         let mut result = self.find_blob(id, kind, &mut read);
         for _ in 0..REFOLDS {
             match &result {
@@ -167,7 +178,12 @@ impl BlobReader {
         Ok(nothing)
     }
 
-    fn find_blob<T>(&self, id: BlobId, kind: PackKind, mut read: impl FnMut(&[u8]) -> T) -> Result<T> {
+    fn find_blob<T>(
+        &self,
+        id: BlobId,
+        kind: PackKind,
+        mut read: impl FnMut(&OpenFrame, Range<usize>) -> T,
+    ) -> Result<T> {
         let what = if kind == PackKind::Data { "The chunk" } else { "The tree node" };
         let place = self.index.lookup(&id)?.ok_or(Error::Missing { what, blob: id })?;
         let first = match self.with_blob_at(id, kind, &place, &mut read) {
@@ -187,23 +203,23 @@ impl BlobReader {
         id: BlobId,
         kind: PackKind,
         place: &Location,
-        read: &mut impl FnMut(&[u8]) -> T,
+        read: &mut impl FnMut(&OpenFrame, Range<usize>) -> T,
     ) -> Result<T> {
         let frame = self.frame(place, kind)?;
-        let end = place.offset as usize + place.length as usize;
+        let range = place.offset as usize..place.offset as usize + place.length as usize;
         let wrong = || Error::WrongBlob { pack: place.pack, offset: place.frame_offset.into(), blob: id };
-        let plain = frame.plain.get(place.offset as usize..end).ok_or_else(wrong)?;
+        let plain = frame.plain.get(range.clone()).ok_or_else(wrong)?;
         if kind.blob_id(self.store.keys(), plain) != id {
             return Err(wrong());
         }
-        Ok(read(plain))
+        Ok(read(&frame, range))
     }
 
     /// Tells whether a chunk or node can be read from a pack that is not one of these.
     pub(crate) fn is_readable_outside(&self, id: BlobId, kind: PackKind, packs: &HashSet<PackId>) -> Result<bool> {
         let places = self.index.lookup_all(&id)?;
         let mut others = places.iter().filter(|place| !packs.contains(&place.pack));
-        Ok(others.any(|place| self.with_blob_at(id, kind, place, &mut |_| ()).is_ok()))
+        Ok(others.any(|place| self.with_blob_at(id, kind, place, &mut |_, _| ()).is_ok()))
     }
 
     /// Passes the bytes of a chunk to `read`.
@@ -212,6 +228,32 @@ impl BlobReader {
     /// It is nowhere, or damaged.
     pub fn with_chunk<T>(&self, id: ChunkId, read: impl FnMut(&[u8]) -> T) -> Result<T> {
         self.with_blob(id.into(), PackKind::Data, read)
+    }
+
+    /// Passes the bytes of the first extent, which must be data, to `read`, and with it those of as many that follow it as
+    /// lie behind it in the same frame. Returns how many extents that were.
+    ///
+    /// # Errors
+    /// The first is nowhere, or damaged. What is wrong with the others is for the next call to say.
+    pub(crate) fn with_chunks<T>(&self, extents: &[Extent], mut read: impl FnMut(&[u8]) -> T) -> Result<(usize, T)> {
+        let Some((Extent::Data { id, .. }, others)) = extents.split_first() else {
+            return Err(Error::Poisoned { message: "a hole was read as data".into() });
+        };
+        self.with_blob_in_frame((*id).into(), PackKind::Data, |frame, first| {
+            let mut end = first.end;
+            let mut count = 1;
+            for (extent, length) in others.iter().zip(frame.lengths_from(end)) {
+                let plain = &frame.plain[end..end + length];
+                let follows = matches!(extent, Extent::Data { id, length: expected }
+                    if *expected == length as u64 && self.store.keys().chunk_id(plain) == *id);
+                if !follows {
+                    break;
+                }
+                end += length;
+                count += 1;
+            }
+            (count, read(&frame.plain[first.start..end]))
+        })
     }
 
     /// Reads a node of a tree.
@@ -252,48 +294,102 @@ impl BlobReader {
         Err(wrong_node(node, "directory"))
     }
 
-    /// Returns the extents of a file, in order.
+    /// Returns the extents of a file, in order. Long lists take memory: see [`BlobReader::extent_runs`].
     ///
     /// # Errors
     /// Nodes of a long list are missing or damaged, or do not add up to the file's size.
     pub fn extents(&self, entry: &Entry) -> Result<Vec<Extent>> {
+        let mut all = Vec::new();
+        for run in self.extent_runs(entry) {
+            all.extend(run?);
+        }
+        Ok(all)
+    }
+
+    /// Iterates over the extents of a file, in order, some thousand at a time.
+    pub fn extent_runs(&self, entry: &Entry) -> ExtentRuns<'_> {
         match &entry.content {
-            Content::None => Ok(Vec::new()),
-            Content::Chunk(id) => Ok(vec![Extent::Data { id: *id, length: entry.size }]),
-            Content::Extents { extents, .. } => Ok(extents.clone()),
+            Content::None => ExtentRuns::of(self, Vec::new()),
+            Content::Chunk(id) => ExtentRuns::of(self, vec![Extent::Data { id: *id, length: entry.size }]),
+            Content::Extents { extents, .. } => ExtentRuns::of(self, extents.clone()),
             Content::Indirect { root, .. } => {
-                let extents = self.extent_list(*root)?;
-                let total = extents.iter().try_fold(0u64, |sum, extent: &Extent| sum.checked_add(extent.length()));
-                if total != Some(entry.size) {
-                    let source = lakebed_core::wire::DecodeError::invalid(
-                        "content list",
-                        "its extents do not add up to the size of the file",
-                    );
-                    return Err(Error::TreeNode { node: *root, source });
-                }
-                Ok(extents)
+                ExtentRuns { expected: Some((*root, entry.size)), ..ExtentRuns::below(self, *root) }
             }
         }
     }
+}
 
-    /// Returns the extents of a content list that is kept in nodes.
-    pub(crate) fn extent_list(&self, root: TreeId) -> Result<Vec<Extent>> {
-        let mut extents = Vec::new();
-        self.collect_extents(root, &mut extents, 0)?;
-        Ok(extents)
+/// The extents of a file, one node of a long list in memory at a time. After an error nothing follows.
+#[derive(Debug)]
+pub struct ExtentRuns<'r> {
+    reader: &'r BlobReader,
+    inline: Option<Vec<Extent>>,
+    above: Vec<std::vec::IntoIter<TreeId>>,
+    /// The topmost node, and the bytes that its extents add up to, less those that came.
+    expected: Option<(TreeId, u64)>,
+}
+
+impl<'r> ExtentRuns<'r> {
+    /// A list that is at hand.
+    pub(crate) fn of(reader: &'r BlobReader, extents: Vec<Extent>) -> Self {
+        let inline = Some(extents).filter(|extents| !extents.is_empty());
+        Self { reader, inline, above: Vec::new(), expected: None }
     }
 
-    fn collect_extents(&self, node: TreeId, extents: &mut Vec<Extent>, depth: usize) -> Result<()> {
-        match self.node(node)? {
-            Node::Extents(more) => extents.extend(more),
-            Node::ExtentIndex(nodes) if depth < MAX_DEPTH => {
-                for node in nodes {
-                    self.collect_extents(node, extents, depth + 1)?;
-                }
-            }
-            _ => return Err(wrong_node(node, "content list")),
+    /// A list that is kept in nodes, of a file of any size.
+    pub(crate) fn below(reader: &'r BlobReader, root: TreeId) -> Self {
+        Self { reader, inline: None, above: vec![vec![root].into_iter()], expected: None }
+    }
+
+    fn fail(&mut self, error: Error) -> Option<Result<Vec<Extent>>> {
+        self.above.clear();
+        self.expected = None;
+        Some(Err(error))
+    }
+
+    fn wrong_size(&mut self, node: TreeId) -> Option<Result<Vec<Extent>>> {
+        let source = lakebed_core::wire::DecodeError::invalid(
+            "content list",
+            "its extents do not add up to the size of the file",
+        );
+        self.fail(Error::TreeNode { node, source })
+    }
+}
+
+impl Iterator for ExtentRuns<'_> {
+    type Item = Result<Vec<Extent>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(extents) = self.inline.take() {
+            return Some(Ok(extents));
         }
-        Ok(())
+        loop {
+            let node = loop {
+                let Some(above) = self.above.last_mut() else {
+                    let missing = self.expected.take().filter(|(_, left)| *left > 0);
+                    return missing.and_then(|(root, _)| self.wrong_size(root));
+                };
+                match above.next() {
+                    Some(node) => break node,
+                    None => drop(self.above.pop()),
+                }
+            };
+            match self.reader.node(node) {
+                Ok(Node::Extents(extents)) => {
+                    if let Some((root, left)) = self.expected {
+                        let sum = extents.iter().try_fold(0u64, |sum, extent| sum.checked_add(extent.length()));
+                        match sum.and_then(|sum| left.checked_sub(sum)) {
+                            Some(left) => self.expected = Some((root, left)),
+                            None => return self.wrong_size(root),
+                        }
+                    }
+                    return Some(Ok(extents));
+                }
+                Ok(Node::ExtentIndex(nodes)) if self.above.len() < MAX_DEPTH => self.above.push(nodes.into_iter()),
+                Ok(_) => return self.fail(wrong_node(node, "content list")),
+                Err(error) => return self.fail(error),
+            }
+        }
     }
 }
 
@@ -306,7 +402,7 @@ fn wrong_node(node: TreeId, expected: &'static str) -> Error {
 }
 
 /// The entries of a directory, one leaf in memory at a time.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TreeEntries {
     reader: BlobReader,
     above: Vec<std::vec::IntoIter<TreeId>>,

@@ -7,7 +7,7 @@ use lakebed_core::codec::frame::OpenFrame;
 use lakebed_core::id::{ChunkId, PackId};
 use lakebed_core::layout;
 use lakebed_core::pack::PackKind;
-use lakebed_core::record::tree::{Content, Extent};
+use lakebed_core::record::tree::{Content, Entry, Extent};
 use lakebed_core::text::escape_path;
 use rayon::prelude::*;
 
@@ -51,33 +51,39 @@ impl Existing {
     }
 
     /// Tells whether the file has exactly this content already. Holes are taken for what they read as.
-    fn is_whole(&self, size: u64, extents: &[Extent], reader: &BlobReader) -> bool {
-        use std::os::unix::fs::FileExt;
-        if self.file.metadata().map(|metadata| metadata.len()).ok() != Some(size) {
-            return false;
+    fn is_whole(&self, entry: &Entry, reader: &BlobReader) -> Result<bool> {
+        if self.file.metadata().map(|metadata| metadata.len()).ok() != Some(entry.size) {
+            return Ok(false);
         }
         let mut offset = 0;
-        extents.iter().all(|extent| {
-            let at = offset;
-            offset += extent.length();
-            match *extent {
-                Extent::Data { id, length } => self.with_chunk(at, length, id, reader, &mut |_| ()).is_some(),
-                Extent::Hole { length } => {
-                    let mut buffer = vec![0; 64 << 10];
-                    let end = at + length;
-                    let mut at = at;
-                    while at < end {
-                        let part = (end - at).min(buffer.len() as u64) as usize;
-                        let read = self.file.read_exact_at(&mut buffer[..part], at);
-                        if read.is_err() || buffer[..part].iter().any(|&byte| byte != 0) {
-                            return false;
-                        }
-                        at += part as u64;
-                    }
-                    true
+        for run in reader.extent_runs(entry) {
+            for extent in run? {
+                let is_there = match extent {
+                    Extent::Data { id, length } => self.with_chunk(offset, length, id, reader, &mut |_| ()).is_some(),
+                    Extent::Hole { length } => self.is_zero(offset, length),
+                };
+                if !is_there {
+                    return Ok(false);
                 }
+                offset += extent.length();
             }
-        })
+        }
+        Ok(true)
+    }
+
+    fn is_zero(&self, offset: u64, length: u64) -> bool {
+        use std::os::unix::fs::FileExt;
+        let mut buffer = vec![0; 64 << 10];
+        let (mut at, end) = (offset, offset + length);
+        while at < end {
+            let part = (end - at).min(buffer.len() as u64) as usize;
+            let read = self.file.read_exact_at(&mut buffer[..part], at);
+            if read.is_err() || buffer[..part].iter().any(|&byte| byte != 0) {
+                return false;
+            }
+            at += part as u64;
+        }
+        true
     }
 }
 
@@ -182,49 +188,59 @@ impl Restore<'_> {
         }
         let entry = &job.entry;
         let shown = escape_path(&job.path);
-        let extents = self.reader.extents(entry)?;
         let existing = if job.replaces { self.target.existing(&job.path) } else { None };
         let existing = existing.map(|file| Existing { file, buffer: Mutex::default() });
         if let Some(existing) = &existing
-            && existing.is_whole(entry.size, &extents, self.reader)
+            && existing.is_whole(entry, self.reader)?
         {
             return Ok(Written { action: Action::Kept, problem: self.target.finish_entry(&job.path, entry).err() });
+        }
+        let mut runs = self.reader.extent_runs(entry).peekable();
+        // where the list cannot be read nothing is begun
+        if let Some(Err(error)) = runs.next_if(Result::is_err) {
+            return Err(error);
         }
         let mut file = self.target.begin_file(&job.path, self.ground == Ground::Fresh)?;
         let mut hasher = self.reader.store().keys().content_hasher();
         let whole = matches!(entry.content, Content::Extents { .. } | Content::Indirect { .. });
         let mut offset = 0;
-        for extent in &extents {
-            if self.monitor.is_cancelled() {
-                return Err(Error::Interrupted);
-            }
-            match *extent {
-                Extent::Hole { length } => file.skip(length)?,
-                Extent::Data { id, length } => {
-                    let mut write = |plain: &[u8]| {
-                        if plain.len() as u64 != length {
-                            return Err(Error::WrongContent { path: shown.clone() });
-                        }
-                        if whole {
-                            hasher.update(plain);
-                        }
-                        file.write(plain)
-                    };
-                    let reused = existing
-                        .as_ref()
-                        .and_then(|existing| existing.with_chunk(offset, length, id, self.reader, &mut write));
-                    match reused {
-                        Some(result) => result?,
-                        None => self.reader.with_chunk(id, write)??,
-                    }
+        let mut ends_with_hole = false;
+        for run in runs {
+            let run = run?;
+            let mut left = run.as_slice();
+            while let Some(extent) = left.first() {
+                if self.monitor.is_cancelled() {
+                    return Err(Error::Interrupted);
                 }
+                let mut write = |plain: &[u8]| {
+                    if whole {
+                        hasher.update(plain);
+                    }
+                    file.write(plain).map(|()| plain.len() as u64)
+                };
+                let (count, written) = match (extent, &existing) {
+                    (&Extent::Hole { length }, _) => (1, file.skip(length).map(|()| length)),
+                    (&Extent::Data { id, length }, Some(existing)) => {
+                        match existing.with_chunk(offset, length, id, self.reader, &mut write) {
+                            Some(written) => (1, written),
+                            None => self.reader.with_chunks(&left[..1], write)?,
+                        }
+                    }
+                    (Extent::Data { .. }, None) => self.reader.with_chunks(left, write)?,
+                };
+                let (written, (done, rest)) = (written?, left.split_at(count));
+                if written != done.iter().map(Extent::length).sum::<u64>() {
+                    return Err(Error::WrongContent { path: shown });
+                }
+                offset += written;
+                left = rest;
             }
-            offset += extent.length();
+            ends_with_hole = matches!(run.last(), Some(Extent::Hole { .. }));
         }
         if whole && entry.content.hash() != Some(hasher.finish()) {
             return Err(Error::WrongContent { path: shown });
         }
-        if matches!(extents.last(), Some(Extent::Hole { .. })) {
+        if ends_with_hole {
             file.set_size(entry.size)?;
         }
         let problem = self.target.finish_file(file, entry, self.options.delete)?;

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lakebed_core::record::tree::{Entry, EntryKind, Xattr};
-use lakebed_core::source::{Fingerprint, Source, SourceDir, SourceError, SourceErrorKind, SourceFile};
+use lakebed_core::source::{Fingerprint, Listing, Source, SourceDir, SourceError, SourceErrorKind, SourceFile};
 use lakebed_core::time::Timestamp;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::{Errno, retry_on_intr};
@@ -387,7 +387,7 @@ impl Source for LocalSource {
         }
         let foreign = shared.one_file_system
             && shared.root_device().map_err(|errno| place.error(LIST, b"", errno))? != status::device(&stat);
-        Ok(Box::new(LocalDir { shared: Arc::clone(shared), place: Arc::new(place), fd, foreign, listed: false }))
+        Ok(Box::new(LocalDir { shared: Arc::clone(shared), place: Arc::new(place), fd, foreign }))
     }
 
     fn open_root(&self) -> Result<Box<dyn SourceFile>, SourceError> {
@@ -408,8 +408,6 @@ struct LocalDir {
     fd: OwnedFd,
     /// It is on another file system, and only one is wanted.
     foreign: bool,
-    /// The descriptor is at the end of the names.
-    listed: bool,
 }
 
 /// Names of a directory, one after the other in one buffer.
@@ -456,17 +454,39 @@ impl Names {
 
 impl LocalDir {
     /// Reads all names. An error after the first of them costs the rest, not the directory.
-    fn names(&self, failed: &mut dyn FnMut(SourceError)) -> Result<Names, SourceError> {
+    fn names(&self) -> Result<(Names, Option<SourceError>), SourceError> {
         let mut names = Names::default();
-        if let Err(errno) = self.read_names(&mut names) {
-            let error = self.place.error(LIST, b"", errno);
-            if names.items.is_empty() {
-                return Err(error);
+        let cut_off = match self.read_names(&mut names) {
+            Ok(()) => None,
+            Err(errno) => Some(self.place.error(LIST, b"", errno)),
+        };
+        match cut_off {
+            Some(error) if names.items.is_empty() => Err(error),
+            cut_off => {
+                names.sort();
+                Ok((names, cut_off))
             }
-            failed(error);
         }
-        names.sort();
-        Ok(names)
+    }
+
+    /// Looks at a name of the listing; `None` where it is left out.
+    fn listed(&self, name: &[u8], kind: FileType) -> Option<Result<Entry, SourceError>> {
+        let filter = &self.shared.filter;
+        // paths are put together only where a pattern will look at them
+        let excludes = |is_dir| filter.has_patterns() && filter.excludes(&joined(&self.place.tree, name), is_dir);
+        if kind != FileType::Unknown && excludes(kind.is_dir()) {
+            return None;
+        }
+        match self.entry(name) {
+            // what the names did not say, and what has become another thing since
+            Ok(Some(entry)) => {
+                let is_dir = entry.kind == EntryKind::Directory;
+                let asked = kind != FileType::Unknown && kind.is_dir() == is_dir;
+                (asked || !excludes(is_dir)).then_some(Ok(entry))
+            }
+            Ok(None) => None,
+            Err(error) => Some(Err(error)),
+        }
     }
 
     #[cfg(target_os = "linux")]
@@ -550,47 +570,21 @@ impl LocalDir {
 }
 
 impl SourceDir for LocalDir {
-    fn list(&mut self, failed: &mut dyn FnMut(SourceError)) -> Result<Vec<Entry>, SourceError> {
+    fn list(&self) -> Result<Listing<'_>, SourceError> {
         if self.foreign {
-            return Ok(Vec::new());
+            return Ok(Box::new(std::iter::empty()));
         }
-        if self.listed {
-            let rewound = rustix::fs::seek(&self.fd, SeekFrom::Start(0));
-            rewound.map_err(|errno| self.place.error(LIST, b"", errno))?;
-        }
-        self.listed = true;
-        let mut names = self.names(failed)?;
+        // whoever lists again begins at the front
+        let rewound = rustix::fs::seek(&self.fd, SeekFrom::Start(0));
+        rewound.map_err(|errno| self.place.error(LIST, b"", errno))?;
+        let (mut names, cut_off) = self.names()?;
         self.apply_markers(&mut names);
-
-        let filter = &self.shared.filter;
-        // paths are put together only where a pattern will look at them
-        let mut path = if filter.has_patterns() { joined(&self.place.tree, b"") } else { Vec::new() };
-        let parent = path.len();
-        let mut excludes = |name: &[u8], is_dir: bool| {
-            path.truncate(parent);
-            path.extend_from_slice(name);
-            filter.excludes(&path, is_dir)
-        };
-        let mut entries = Vec::with_capacity(names.items.len());
-        for (range, kind) in &names.items {
-            let name = names.get(range);
-            if filter.has_patterns() && *kind != FileType::Unknown && excludes(name, kind.is_dir()) {
-                continue;
-            }
-            match self.entry(name) {
-                // what the names did not say, and what has become another thing since
-                Ok(Some(entry)) => {
-                    let is_dir = entry.kind == EntryKind::Directory;
-                    let asked = *kind != FileType::Unknown && kind.is_dir() == is_dir;
-                    if asked || !filter.has_patterns() || !excludes(name, is_dir) {
-                        entries.push(entry);
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => failed(error),
-            }
-        }
-        Ok(entries)
+        let items = names.items.len();
+        let entries = (0..items).filter_map(move |at| {
+            let (range, kind) = &names.items[at];
+            self.listed(names.get(range), *kind)
+        });
+        Ok(Box::new(cut_off.map(Err).into_iter().chain(entries)))
     }
 
     /// Fills in extended attributes and link targets. Where one attribute cannot be read the others are still there.
@@ -878,13 +872,13 @@ mod tests {
         source.open_dir(&path, expected)
     }
 
-    fn list(dir: &mut dyn SourceDir) -> Vec<Entry> {
-        dir.list(&mut |error| panic!("{error}: {}", error.source)).unwrap()
+    fn list(dir: &dyn SourceDir) -> Vec<Entry> {
+        dir.list().unwrap().map(|entry| entry.unwrap_or_else(|error| panic!("{error}: {}", error.source))).collect()
     }
 
     fn opened_root(source: &LocalSource) -> (Box<dyn SourceDir>, Vec<Entry>) {
-        let mut dir = open(source, &[], &source.root().unwrap()).unwrap();
-        let entries = list(&mut *dir);
+        let dir = open(source, &[], &source.root().unwrap()).unwrap();
+        let entries = list(&*dir);
         (dir, entries)
     }
 
@@ -895,8 +889,8 @@ mod tests {
     /// All paths below the root as the filter leaves them, directories with a slash, in the order of a walk.
     fn walk(source: &LocalSource) -> Vec<String> {
         fn visit(source: &LocalSource, path: &mut Vec<Vec<u8>>, entry: &Entry, found: &mut Vec<String>) {
-            let mut dir = source.open_dir(path, entry).unwrap();
-            for entry in list(&mut *dir) {
+            let dir = source.open_dir(path, entry).unwrap();
+            for entry in list(&*dir) {
                 path.push(entry.name.clone());
                 let shown = display_path(&path.join(&b'/'));
                 match entry.kind {
@@ -994,9 +988,9 @@ mod tests {
     fn a_directory_can_be_listed_again() {
         let temp = tempfile::tempdir().unwrap();
         std::fs::write(temp.path().join("a"), b"").unwrap();
-        let (mut dir, entries) = opened_root(&source(temp.path()));
+        let (dir, entries) = opened_root(&source(temp.path()));
         std::fs::write(temp.path().join("b"), b"").unwrap();
-        assert_eq!((entries.len(), list(&mut *dir).len()), (1, 2));
+        assert_eq!((entries.len(), list(&*dir).len()), (1, 2));
     }
 
     #[test]
@@ -1078,8 +1072,8 @@ mod tests {
         let (dir, entries) = opened_root(&source);
         assert_eq!(entries[0].name, strange.as_bytes());
         dir.complete(&mut entries[0].clone()).unwrap();
-        let mut below = open(&source, &[strange.as_bytes()], &entries[0]).unwrap();
-        let files = list(&mut *below);
+        let below = open(&source, &[strange.as_bytes()], &entries[0]).unwrap();
+        let files = list(&*below);
         assert_eq!(files[0].name, long.as_bytes());
         assert_eq!(content(below.open(&files[0]).unwrap()), b"x");
 
@@ -1113,10 +1107,10 @@ mod tests {
         let source = source(temp.path());
         let mut expected = source.root().unwrap();
         for depth in 0..path.len() {
-            expected = list(&mut *source.open_dir(&path[..depth], &expected).unwrap()).remove(0);
+            expected = list(&*source.open_dir(&path[..depth], &expected).unwrap()).remove(0);
         }
-        let mut deep = source.open_dir(&path, &expected).unwrap();
-        let mut entries = list(&mut *deep);
+        let deep = source.open_dir(&path, &expected).unwrap();
+        let mut entries = list(&*deep);
         assert_eq!(entries.len(), 2);
         for entry in &mut entries {
             deep.complete(entry).unwrap();
@@ -1228,8 +1222,8 @@ mod tests {
                 LocalOptions::default(),
             );
             let (_, entries) = opened_root(&source);
-            let mut dir = open(&source, &[b"proc"], find(&entries, b"proc")).unwrap();
-            assert_eq!(dir.list(&mut |_| {}).unwrap().is_empty(), one_file_system);
+            let dir = open(&source, &[b"proc"], find(&entries, b"proc")).unwrap();
+            assert_eq!(dir.list().unwrap().next().is_none(), one_file_system);
         }
     }
 
@@ -1267,7 +1261,7 @@ mod tests {
         std::fs::create_dir_all(root.join("other/b")).unwrap();
         let source = source(root);
         let (_, entries) = opened_root(&source);
-        let below = list(&mut *open(&source, &[b"a"], find(&entries, b"a")).unwrap());
+        let below = list(&*open(&source, &[b"a"], find(&entries, b"a")).unwrap());
         std::fs::rename(root.join("a"), root.join("old")).unwrap();
         symlink("other", root.join("a")).unwrap();
         let error = open(&source, &[b"a", b"b"], &below[0]).err().unwrap();
@@ -1374,8 +1368,8 @@ mod tests {
         }
         let source = source(temp.path());
         let (_, entries) = opened_root(&source);
-        let mut dir = open(&source, &[b"a"], &entries[0]).unwrap();
-        let mut below = list(&mut *dir);
+        let dir = open(&source, &[b"a"], &entries[0]).unwrap();
+        let mut below = list(&*dir);
         std::fs::rename(temp.path().join("a"), temp.path().join("b")).unwrap();
         dir.complete(&mut below[0]).unwrap();
         assert!(below[0].xattrs.iter().any(|xattr| xattr.name == b"user.k"));
@@ -1447,7 +1441,7 @@ mod tests {
         let source = source(temp.path());
         let fd = rustix::fs::openat(CWD, temp.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
         let place = Arc::new(source.shared.root_place());
-        let dir = LocalDir { shared: Arc::clone(&source.shared), place, fd, foreign: false, listed: false };
+        let dir = LocalDir { shared: Arc::clone(&source.shared), place, fd, foreign: false };
         assert!(dir.entry(b"a").unwrap().is_some());
         let error = dir.entry(b"gone").unwrap_err();
         assert_eq!((error.kind, error.path.as_str()), (SourceErrorKind::Vanished, "src/gone"));

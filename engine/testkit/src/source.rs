@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use lakebed_core::record::tree::{Entry, EntryKind, Xattr};
-use lakebed_core::source::{Fingerprint, Source, SourceDir, SourceError, SourceFile};
+use lakebed_core::source::{Fingerprint, Listing, Source, SourceDir, SourceError, SourceFile};
 use lakebed_core::text::escape_path;
 
 use crate::tree::{Content, Item, ItemKind, TreeSpec};
@@ -139,7 +139,7 @@ impl MemoryDir {
 }
 
 impl SourceDir for MemoryDir {
-    fn list(&mut self, _: &mut dyn FnMut(SourceError)) -> Result<Vec<Entry>, SourceError> {
+    fn list(&self) -> Result<Listing<'_>, SourceError> {
         let prefix = self.below(b"");
         let is_here =
             |path: &[u8]| path.strip_prefix(&prefix[..]).is_some_and(|name| !name.is_empty() && !name.contains(&b'/'));
@@ -151,7 +151,7 @@ impl SourceDir for MemoryDir {
             entry.link_target.clear();
             entry.xattrs.clear();
         }
-        Ok(entries)
+        Ok(Box::new(entries.into_iter().map(Ok)))
     }
 
     fn complete(&self, entry: &mut Entry) -> Result<(), SourceError> {
@@ -214,8 +214,9 @@ mod tests {
     type Found = (Vec<u8>, Entry, Option<Vec<u8>>);
 
     fn read_all(source: &MemorySource, path: Vec<Vec<u8>>, found: &mut Vec<Found>) {
-        let mut dir = source.open_dir(&path, &source.root().unwrap()).unwrap();
-        for mut entry in dir.list(&mut |error| panic!("{error}")).unwrap() {
+        let dir = source.open_dir(&path, &source.root().unwrap()).unwrap();
+        for entry in dir.list().unwrap() {
+            let mut entry = entry.unwrap();
             dir.complete(&mut entry).unwrap();
             let mut below = path.clone();
             below.push(entry.name.clone());

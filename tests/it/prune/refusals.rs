@@ -1,5 +1,7 @@
 //! What stops a prune before it does harm: brakes, damage, no right to delete; and what it does with little room.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 #[test]

@@ -300,6 +300,17 @@ impl OpenFrame {
             chunk
         })
     }
+
+    /// Returns the lengths of the chunks behind the one that ends there.
+    pub fn lengths_from(&self, end: usize) -> impl Iterator<Item = usize> {
+        let mut at = 0;
+        let behind = move |length: &usize| {
+            let starts_before = at < end;
+            at += length;
+            starts_before
+        };
+        self.lengths.iter().map(|&length| length as usize).skip_while(behind)
+    }
 }
 
 /// Opens the frame that `bytes` are, all of them, into `out`.

@@ -224,10 +224,13 @@ impl ObjectSealer {
         sealed: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SealMismatch> {
-        out.clear();
-        let (body, tag) = sealed.split_at(sealed.len().checked_sub(SEAL_LEN).ok_or(SealMismatch)?);
+        let Some((body, tag)) = sealed.len().checked_sub(SEAL_LEN).map(|at| sealed.split_at(at)) else {
+            out.clear();
+            return Err(SealMismatch);
+        };
         match &self.cipher {
             Cipher::Aes(key) => {
+                // what it held is overwritten: only what is longer is filled with zeros first
                 out.resize(body.len(), 0);
                 let aad = Aad::from(self.associated(header, context));
                 if key.open_separate_gather(nonce(number), aad, body, tag, out).is_err() {
@@ -236,6 +239,7 @@ impl ObjectSealer {
                 }
             }
             Cipher::Checksum(key) => {
+                out.clear();
                 if self.checksum(key, number, header, context, body) != *tag {
                     return Err(SealMismatch);
                 }

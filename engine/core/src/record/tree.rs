@@ -626,26 +626,54 @@ fn cuts_after_name(name: &[u8]) -> bool {
 }
 
 /// Splits sized items into runs, each of which becomes a node.
+#[derive(Debug, Clone)]
+struct Runs<T> {
+    run: Vec<T>,
+    bytes: usize,
+}
+
+impl<T> Default for Runs<T> {
+    fn default() -> Self {
+        Self { run: Vec::new(), bytes: 0 }
+    }
+}
+
+impl<T> Runs<T> {
+    /// Adds an item and passes each run that ends with it, or before it, to `ended`.
+    fn push<E>(
+        &mut self,
+        item: T,
+        length: usize,
+        cuts_after: impl Fn(&T) -> bool,
+        mut ended: impl FnMut(Vec<T>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if !self.run.is_empty() && self.bytes + length > NODE_MAX_BYTES {
+            ended(self.take())?;
+        }
+        let cut = self.bytes + length >= NODE_MIN_BYTES && cuts_after(&item);
+        self.run.push(item);
+        self.bytes += length;
+        if cut { ended(self.take()) } else { Ok(()) }
+    }
+
+    fn take(&mut self) -> Vec<T> {
+        self.bytes = 0;
+        std::mem::take(&mut self.run)
+    }
+}
+
+/// Splits all items of a level above the leaves.
 fn runs<T>(items: Vec<T>, size: impl Fn(&T) -> usize, cuts_after: impl Fn(&T) -> bool) -> Vec<Vec<T>> {
-    let mut all = Vec::new();
-    let mut run = Vec::new();
-    let mut bytes = 0;
+    let (mut all, mut runs) = (Vec::new(), Runs::default());
     for item in items {
         let length = size(&item);
-        if !run.is_empty() && bytes + length > NODE_MAX_BYTES {
-            all.push(std::mem::take(&mut run));
-            bytes = 0;
-        }
-        let cut = bytes + length >= NODE_MIN_BYTES && cuts_after(&item);
-        run.push(item);
-        bytes += length;
-        if cut {
-            all.push(std::mem::take(&mut run));
-            bytes = 0;
-        }
+        let Ok(()) = runs.push(item, length, &cuts_after, |run| {
+            all.push(run);
+            Ok::<(), std::convert::Infallible>(())
+        });
     }
-    if !run.is_empty() || all.is_empty() {
-        all.push(run);
+    if !runs.run.is_empty() {
+        all.push(runs.take());
     }
     all
 }
@@ -676,20 +704,60 @@ fn entry_size(entry: &Entry) -> usize {
 /// # Errors
 /// What the sink says.
 pub fn write_directory<S: NodeSink>(entries: Vec<Entry>, sink: &mut S) -> Result<TreeId, S::Error> {
-    let mut items = Vec::new();
-    for run in runs(entries, entry_size, |entry| cuts_after_name(&entry.name)) {
-        let first_name = run.first().map(|entry| entry.name.clone()).unwrap_or_default();
-        items.push(IndexItem { first_name, node: sink.put_node(Node::Entries(run).encode())? });
+    let mut writer = DirectoryWriter::default();
+    entries.into_iter().try_for_each(|entry| writer.push(entry, sink))?;
+    writer.finish(sink)
+}
+
+/// Stores a directory entry by entry. Of a directory of any size it keeps one node, and the names of the others.
+#[derive(Debug, Clone, Default)]
+pub struct DirectoryWriter {
+    runs: Runs<Entry>,
+    items: Vec<IndexItem>,
+}
+
+impl DirectoryWriter {
+    /// Adds the next entry, in the order of their names.
+    ///
+    /// # Errors
+    /// What the sink says.
+    pub fn push<S: NodeSink>(&mut self, entry: Entry, sink: &mut S) -> Result<(), S::Error> {
+        let (items, length) = (&mut self.items, entry_size(&entry));
+        self.runs.push(
+            entry,
+            length,
+            |entry| cuts_after_name(&entry.name),
+            |run| {
+                items.push(put_entries(run, sink)?);
+                Ok(())
+            },
+        )
     }
-    while items.len() > 1 {
-        let mut above = Vec::new();
-        for run in runs(items, |item| item.first_name.len() + 34, |item| item.node.as_bytes()[0] == 0) {
-            let first_name = run[0].first_name.clone();
-            above.push(IndexItem { first_name, node: sink.put_node(Node::EntryIndex(run).encode())? });
+
+    /// Returns the topmost node.
+    ///
+    /// # Errors
+    /// What the sink says.
+    pub fn finish<S: NodeSink>(mut self, sink: &mut S) -> Result<TreeId, S::Error> {
+        if !self.runs.run.is_empty() || self.items.is_empty() {
+            self.items.push(put_entries(self.runs.take(), sink)?);
         }
-        items = above;
+        let mut items = self.items;
+        while items.len() > 1 {
+            let mut above = Vec::new();
+            for run in runs(items, |item| item.first_name.len() + 34, |item| item.node.as_bytes()[0] == 0) {
+                let first_name = run[0].first_name.clone();
+                above.push(IndexItem { first_name, node: sink.put_node(Node::EntryIndex(run).encode())? });
+            }
+            items = above;
+        }
+        Ok(items[0].node)
     }
-    Ok(items[0].node)
+}
+
+fn put_entries<S: NodeSink>(run: Vec<Entry>, sink: &mut S) -> Result<IndexItem, S::Error> {
+    let first_name = run.first().map(|entry| entry.name.clone()).unwrap_or_default();
+    Ok(IndexItem { first_name, node: sink.put_node(Node::Entries(run).encode())? })
 }
 
 /// Stores a long content list and returns its topmost node. The list must not be empty.
@@ -697,19 +765,50 @@ pub fn write_directory<S: NodeSink>(entries: Vec<Entry>, sink: &mut S) -> Result
 /// # Errors
 /// What the sink says.
 pub fn write_extents<S: NodeSink>(extents: Vec<Extent>, sink: &mut S) -> Result<TreeId, S::Error> {
-    let cuts_after = |extent: &Extent| matches!(extent, Extent::Data { id, .. } if id.as_bytes()[0] == 0);
-    let mut nodes = Vec::new();
-    for run in runs(extents, |_| 36, cuts_after) {
-        nodes.push(sink.put_node(Node::Extents(run).encode())?);
+    let mut writer = ExtentsWriter::default();
+    extents.into_iter().try_for_each(|extent| writer.push(extent, sink))?;
+    writer.finish(sink)
+}
+
+/// Stores a content list extent by extent. Of a list of any length it keeps one node, and the names of the others.
+#[derive(Debug, Default)]
+pub struct ExtentsWriter {
+    runs: Runs<Extent>,
+    nodes: Vec<TreeId>,
+}
+
+impl ExtentsWriter {
+    /// Adds the next extent.
+    ///
+    /// # Errors
+    /// What the sink says.
+    pub fn push<S: NodeSink>(&mut self, extent: Extent, sink: &mut S) -> Result<(), S::Error> {
+        let cuts_after = |extent: &Extent| matches!(extent, Extent::Data { id, .. } if id.as_bytes()[0] == 0);
+        let nodes = &mut self.nodes;
+        self.runs.push(extent, 36, cuts_after, |run| {
+            nodes.push(sink.put_node(Node::Extents(run).encode())?);
+            Ok(())
+        })
     }
-    while nodes.len() > 1 {
-        let mut above = Vec::new();
-        for run in runs(nodes, |_| 32, |node: &TreeId| node.as_bytes()[0] == 0) {
-            above.push(sink.put_node(Node::ExtentIndex(run).encode())?);
+
+    /// Returns the topmost node.
+    ///
+    /// # Errors
+    /// What the sink says.
+    pub fn finish<S: NodeSink>(mut self, sink: &mut S) -> Result<TreeId, S::Error> {
+        if !self.runs.run.is_empty() || self.nodes.is_empty() {
+            self.nodes.push(sink.put_node(Node::Extents(self.runs.take()).encode())?);
         }
-        nodes = above;
+        let mut nodes = self.nodes;
+        while nodes.len() > 1 {
+            let mut above = Vec::new();
+            for run in runs(nodes, |_| 32, |node: &TreeId| node.as_bytes()[0] == 0) {
+                above.push(sink.put_node(Node::ExtentIndex(run).encode())?);
+            }
+            nodes = above;
+        }
+        Ok(nodes[0])
     }
-    Ok(nodes[0])
 }
 
 #[cfg(test)]
@@ -915,7 +1014,7 @@ mod tests {
         };
         const MIN: usize = 32 * 1024;
         const MAX: usize = 128 * 1024;
-        assert_eq!(lengths(&[]), [0]);
+        assert_eq!(lengths(&[]), [0; 0]);
         // not before it is long enough
         assert_eq!(lengths(&[(MIN - 10, true), (9, true), (1, true)]), [3]);
         assert_eq!(lengths(&[(MIN - 10, true), (9, true), (1, false), (1, true), (1, false)]), [4, 1]);
