@@ -41,7 +41,7 @@ pub(crate) struct PruneArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "How space is freed")]
 pub(crate) struct FreeArgs {
-    /// How much may stay unused in packs that hold other things: 10%, 5GiB, 0 or `unlimited` [default: 5%]
+    /// How much may stay unused in packs that hold other things: 5%, 5GiB, 0 or `unlimited` [default: 10%]
     #[arg(long, value_name = "SHARE|SIZE", value_parser = parse_unused)]
     max_unused: Option<Unused>,
     /// Join packs that are much smaller than they should be

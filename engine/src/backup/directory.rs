@@ -182,6 +182,11 @@ impl Run<'_> {
     }
 
     pub(super) fn note_owner(&self, entry: &Entry) {
+        // nearly always it is the one of the entry before
+        let owner = u64::from(entry.uid) << 32 | u64::from(entry.gid);
+        if self.last_owner.swap(owner, Ordering::Relaxed) == owner {
+            return;
+        }
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         if !owners.0.contains(&entry.uid) {
             owners.0.insert(entry.uid);

@@ -70,6 +70,8 @@ pub(super) struct Run<'a> {
     /// The run was told to stop: it makes a checkpoint and ends.
     pub(super) stopping: AtomicBool,
     pub(super) owners: Mutex<(BTreeSet<u32>, BTreeSet<u32>)>,
+    /// User and group that were noted last.
+    pub(super) last_owner: AtomicU64,
     pub(super) hard_links: Mutex<HashMap<(u64, u64), LinkedFile>>,
     pub(super) read_limit: Option<RateLimit>,
     pub(super) root: Arc<DirNode>,
@@ -415,6 +417,7 @@ fn run_session(
         failed: Mutex::default(),
         stopping: AtomicBool::new(false),
         owners: Mutex::default(),
+        last_owner: AtomicU64::new(u64::MAX),
         hard_links: Mutex::default(),
         read_limit: limit(options.read_limit),
         root: root.clone(),

@@ -76,7 +76,7 @@ pub struct PruneOptions {
 impl Default for PruneOptions {
     fn default() -> Self {
         Self {
-            max_unused: Unused::Share(0.05),
+            max_unused: Unused::Share(0.1),
             repack_small: false,
             max_repack: None,
             max_time: None,
