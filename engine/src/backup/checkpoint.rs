@@ -8,6 +8,9 @@ use lakebed_core::record::session::Checkpoint;
 use super::run::Run;
 use crate::error::Result;
 
+/// What is in flight is held in memory, about 100 bytes for each chunk: no more than so many.
+const CHUNKS_MAX: u64 = 500_000;
+
 /// However long a run takes, no more than this lies between its checkpoints.
 const INTERVAL_MAX_NS: u64 = 300 * 1_000_000_000;
 
@@ -15,6 +18,7 @@ impl Run<'_> {
     pub(super) fn checkpoint_is_due(&self) -> bool {
         let bytes = self.chunks.since_checkpoint.load(Ordering::Relaxed);
         bytes >= self.options.checkpoint_bytes
+            || self.chunks.unpublished.load(Ordering::Relaxed) >= CHUNKS_MAX
             || (bytes > 0 && self.clock.monotonic_ns() >= self.checkpoint_due_ns.load(Ordering::Relaxed))
     }
 

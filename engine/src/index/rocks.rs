@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use lakebed_core::id::{PackId, RepositoryId, SegmentId};
 use lakebed_core::pack::{BlobId, PackInfo, PackKind, Removal};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, FlushOptions, IteratorMode,
-    MergeOperands, Options, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DataBlockIndexType,
+    ErrorKind, FlushOptions, IteratorMode, MergeOperands, Options, WriteBatch, WriteOptions,
 };
 use rustix::fs::FlockOperation;
 
@@ -442,6 +442,12 @@ fn options(memory_bytes: u64, reads_beside: bool) -> (Options, Vec<ColumnFamilyD
         table.set_format_version(5);
         if name == CHUNKS {
             table.set_bloom_filter(10.0, false);
+            // whole filters of a large index, a megabyte and more, find no place in a small cache and would be read again
+            // for each chunk that is looked up
+            table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+            table.set_partition_filters(true);
+            table.set_pin_top_level_index_and_filter(true);
+            table.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
             options.set_write_buffer_size((memory / 8).clamp(1 << 20, 64 << 20));
             options.set_merge_operator_associative("places", join_places);
         } else {

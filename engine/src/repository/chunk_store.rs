@@ -60,6 +60,8 @@ pub(crate) struct ChunkStore {
     pub(crate) counts: ByteCounts,
     /// Plain bytes since the last checkpoint.
     pub(crate) since_checkpoint: AtomicU64,
+    /// Chunks and nodes that are in flight.
+    pub(crate) unpublished: AtomicU64,
     limit: Option<RateLimit>,
 }
 
@@ -89,6 +91,7 @@ impl ChunkStore {
             compression,
             counts: ByteCounts::default(),
             since_checkpoint: AtomicU64::new(0),
+            unpublished: AtomicU64::new(0),
             limit,
             store,
         })
@@ -107,9 +110,15 @@ impl ChunkStore {
 
     /// Tells whether the caller has to store a chunk: nobody has it and nobody is at it.
     pub(crate) fn claim(&self, id: ChunkId, length: u64) -> Result<bool> {
-        let new = !self.is_present(&id.into())? && self.in_flight.claim(id.into());
+        let new = self.is_new(id.into())?;
         let count = if new { &self.counts.new } else { &self.counts.deduplicated };
         count.fetch_add(length, Ordering::Relaxed);
+        Ok(new)
+    }
+
+    fn is_new(&self, id: BlobId) -> Result<bool> {
+        let new = !self.is_present(&id)? && self.in_flight.claim(id);
+        self.unpublished.fetch_add(u64::from(new), Ordering::Relaxed);
         Ok(new)
     }
 
@@ -151,7 +160,7 @@ impl ChunkStore {
 
     fn put_node(&self, plain: &[u8]) -> Result<TreeId> {
         let id = self.store.keys().tree_id(plain);
-        if self.is_present(&id.into())? || !self.in_flight.claim(id.into()) {
+        if !self.is_new(id.into())? {
             return Ok(id);
         }
         let full = {
@@ -205,6 +214,7 @@ impl ChunkStore {
         packs.iter().try_for_each(check)?;
         self.publish_segments(&packs)?;
         self.in_flight.clear();
+        self.unpublished.store(0, Ordering::Relaxed);
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use lakebed_core::pack::{BlobId, BlobInfo, FrameInfo, PackDirectory, PackInfo, P
 use lakebed_core::storage::{ObjectWriter, StorageError};
 use lakebed_core::time::Random;
 use lakebed_core::wire::DecodeError;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::Store;
 use super::store::draw;
@@ -58,7 +58,7 @@ impl FrameBuilder {
     /// Adds a chunk which the caller has just named. The caller has asked [`FrameBuilder::has_room`]; no chunk is larger
     /// than the chunker's maximum.
     pub(crate) fn push(&mut self, id: BlobId, plain: &[u8]) {
-        self.checksums.push(xxh3_64(plain));
+        self.checksums.push(XxHash3_64::oneshot(plain));
         self.blobs.push(BlobInfo { id, length: plain.len() as u32 });
         self.plain.extend_from_slice(plain);
     }
@@ -83,7 +83,8 @@ impl FrameBuilder {
     /// Compares what was opened again with what came.
     fn came_back(&self, back: &OpenFrame) -> bool {
         let lengths = self.blobs.iter().map(|blob| blob.length);
-        back.lengths.iter().copied().eq(lengths) && back.chunks().map(xxh3_64).eq(self.checksums.iter().copied())
+        back.lengths.iter().copied().eq(lengths)
+            && back.chunks().map(XxHash3_64::oneshot).eq(self.checksums.iter().copied())
     }
 }
 

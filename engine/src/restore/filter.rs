@@ -1,5 +1,7 @@
 //! What is restored.
 
+use std::collections::BTreeSet;
+
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::{Error, Result};
@@ -8,6 +10,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Default)]
 pub struct PathFilter {
     paths: Vec<Vec<Vec<u8>>>,
+    /// Where the includes begin: names up to the first one that may stand for others. `None` if one may match anywhere.
+    beginnings: Option<Vec<Vec<Vec<u8>>>>,
     include: Option<GlobSet>,
     exclude: Option<GlobSet>,
 }
@@ -49,6 +53,18 @@ fn globs(patterns: &[String]) -> Result<Option<GlobSet>> {
     })
 }
 
+/// Returns the names that everything which the pattern matches begins with; `None` where it may match anywhere.
+fn beginning(pattern: &str) -> Option<Vec<Vec<u8>>> {
+    // as in `globs`: only one with a slash is anchored
+    if !pattern.trim_end_matches('/').contains('/') {
+        return None;
+    }
+    let names = pattern.trim_matches('/').split('/');
+    let literal = names.take_while(|name| !name.is_empty() && !name.contains(['*', '?', '[', ']', '{', '}', '\\']));
+    let names: Vec<Vec<u8>> = literal.map(|name| name.as_bytes().to_vec()).collect();
+    (!names.is_empty()).then_some(names)
+}
+
 impl PathFilter {
     /// Builds a filter of paths (with all below them), of globs of which one must match, and of globs of which none may.
     ///
@@ -56,12 +72,28 @@ impl PathFilter {
     /// A path with `..`, or a glob that is none.
     pub fn new(paths: &[Vec<u8>], include: &[String], exclude: &[String]) -> Result<Self> {
         let paths = paths.iter().map(|path| crate::query::split_path(path)).collect::<Result<_>>()?;
-        Ok(Self { paths, include: globs(include)?, exclude: globs(exclude)? })
+        let beginnings: Option<Vec<_>> = include.iter().map(|pattern| beginning(pattern)).collect();
+        let beginnings = beginnings.filter(|all| !all.is_empty());
+        Ok(Self { paths, beginnings, include: globs(include)?, exclude: globs(exclude)? })
     }
 
     /// Returns the paths that were asked for.
     pub fn paths(&self) -> &[Vec<Vec<u8>>] {
         &self.paths
+    }
+
+    /// Returns the names of which alone something can be wanted in a directory; `None` where any can.
+    pub(super) fn names_in(&self, directory: &[u8]) -> Option<BTreeSet<Vec<u8>>> {
+        let at: Vec<&[u8]> = directory.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).collect();
+        let below = |all: &[Vec<Vec<u8>>]| -> Option<BTreeSet<Vec<u8>>> {
+            let leads_here = |path: &&Vec<Vec<u8>>| path.iter().zip(&at).all(|(a, b)| a == b);
+            all.iter().filter(leads_here).map(|path| path.get(at.len()).cloned()).collect()
+        };
+        let by_path = if self.paths.is_empty() { None } else { below(&self.paths) };
+        match (by_path, self.beginnings.as_deref().and_then(below)) {
+            (Some(a), Some(b)) => Some(a.intersection(&b).cloned().collect()),
+            (a, b) => a.or(b),
+        }
     }
 
     pub(super) fn wants(&self, path: &[u8], is_directory: bool) -> Wanted {
@@ -111,6 +143,34 @@ mod tests {
         assert_eq!(filter.wants(b"a/b/c", false), Wanted::Yes);
         assert_eq!(filter.wants(b"a/bc", false), Wanted::No);
         assert!(PathFilter::new(&[b"../x".to_vec()], &[], &[]).is_err());
+    }
+
+    #[test]
+    fn only_the_way_to_what_is_wanted_is_looked_at() {
+        let names = |filter: &PathFilter, directory: &str| {
+            let names = filter.names_in(directory.as_bytes())?;
+            Some(names.into_iter().map(|name| String::from_utf8(name).unwrap()).collect::<Vec<_>>().join(" "))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        let paths = filter(&["a/b/c", "a/d", "e"], &[], &["x"]);
+        assert_eq!(names(&paths, ""), some("a e"));
+        assert_eq!(names(&paths, "a"), some("b d"));
+        assert_eq!(names(&paths, "a/b"), some("c"));
+        assert_eq!(names(&paths, "a/d"), None);
+        assert_eq!(names(&paths, "e/f"), None);
+        assert_eq!(names(&filter(&[], &["a/b", "b/"], &[]), ""), None, "`b/` may be anywhere");
+        let globs = filter(&[], &["a/b*/c", "/a/x/y.py", "b/c/"], &[]);
+        assert_eq!(names(&globs, ""), some("a b"));
+        assert_eq!(names(&globs, "a"), None);
+        assert_eq!(names(&globs, "b"), some("c"));
+        assert_eq!(names(&globs, "b/c"), None);
+        assert_eq!(names(&filter(&[], &["*.py"], &[]), ""), None);
+        assert_eq!(names(&filter(&[], &["*/x"], &[]), ""), None);
+        assert_eq!(names(&filter(&[], &[], &["a/b"]), ""), None);
+        let both = filter(&["a"], &["a/b/*.py", "c/d"], &[]);
+        assert_eq!(names(&both, ""), some("a"));
+        assert_eq!(names(&both, "a"), some("b"));
+        assert_eq!(names(&both, "a/b"), None);
     }
 
     #[test]

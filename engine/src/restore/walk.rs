@@ -14,7 +14,7 @@ use super::target::{TEMPORARY_PREFIX, UNFINISHED_MODE, mtime};
 use super::{Action, Overwrite};
 use crate::error::{Error, Result};
 use crate::query::join;
-use crate::repository::{SnapshotInfo, TreeEntries};
+use crate::repository::SnapshotInfo;
 
 /// Files planned before they are written: enough for every frame to be met once, few enough to be held in memory.
 const BATCH_FILES: usize = 16 * 1024;
@@ -38,9 +38,9 @@ impl FirstLink {
 }
 
 /// A directory that is being walked.
-struct Level {
+struct Level<'r> {
     path: Vec<u8>,
-    entries: TreeEntries,
+    entries: Box<dyn Iterator<Item = Result<Entry>> + 'r>,
 }
 
 /// A directory whose metadata are set at the end.
@@ -65,7 +65,7 @@ enum Decision {
 struct Walk<'r, 'a> {
     restore: &'r Restore<'a>,
     pool: &'r rayon::ThreadPool,
-    stack: Vec<Level>,
+    stack: Vec<Level<'r>>,
     /// Files that are planned and not yet written.
     jobs: Vec<Job>,
     directories: Vec<Unfinished>,
@@ -123,7 +123,14 @@ pub(super) fn walk(restore: &Restore<'_>, info: &SnapshotInfo, pool: &rayon::Thr
 
 impl Walk<'_, '_> {
     fn enter(&mut self, path: Vec<u8>, directory: TreeId) {
-        self.stack.push(Level { path, entries: self.restore.reader.entries(directory) });
+        let reader = self.restore.reader;
+        let entries: Box<dyn Iterator<Item = Result<Entry>>> = match self.restore.options.filter.names_in(&path) {
+            None => Box::new(reader.entries(directory)),
+            Some(names) => {
+                Box::new(names.into_iter().filter_map(move |name| reader.lookup_name(directory, &name).transpose()))
+            }
+        };
+        self.stack.push(Level { path, entries });
     }
 
     fn entry(&mut self, path: Vec<u8>, entry: Entry) -> Result<()> {
