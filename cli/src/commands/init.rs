@@ -21,6 +21,7 @@ use crate::args::Kdf;
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::secret;
+use crate::size::parse_size;
 
 const EXAMPLES: &str = "\
 The folder above the repository must exist, so that no repository is made below the mount point of a missing disk. \
@@ -43,6 +44,10 @@ pub(crate) struct InitArgs {
     /// Make this file of 32 random bytes and use it as the key; it must not exist
     #[arg(long, value_name = "FILE", conflicts_with_all = ["password_file", "password_command", "key_file", "kdf"])]
     new_key_file: Option<PathBuf>,
+    /// Cut large files into pieces of about this size, a power of two. Small pieces find more that is there already,
+    /// large ones need less index: about 100 bytes for each. It cannot be changed later
+    #[arg(long, value_name = "SIZE", value_parser = parse_chunk_size, default_value = "16KiB")]
+    chunk_size: u32,
     /// How costly it is to guess the password
     #[arg(long, value_enum, default_value_t, value_name = "COST")]
     kdf: Kdf,
@@ -84,7 +89,7 @@ pub(crate) fn run(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
             _ => KdfCost::from(args.kdf).unlock(),
         },
         label: args.label.clone(),
-        chunker: ChunkerParameters::default(),
+        chunker: ChunkerParameters::with_average(args.chunk_size),
     };
     let repository = Repository::init(Arc::new(storage), &secret, &init, &options)?;
     ctx.ui.set_repository(&repository);
@@ -108,6 +113,14 @@ pub(crate) fn run(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
         },
     )?;
     Ok(Exit::Done)
+}
+
+fn parse_chunk_size(text: &str) -> Result<u32, String> {
+    let size = u32::try_from(parse_size(text)?).unwrap_or(u32::MAX);
+    match ChunkerParameters::with_average(size).check() {
+        Ok(()) => Ok(size),
+        Err(_) => Err("it must be a power of two from 256 bytes to 8MiB".into()),
+    }
 }
 
 /// Says that there is a repository already before anybody is asked for a password.
@@ -137,6 +150,15 @@ mod tests {
     use super::*;
     use lakebed_engine::system::SystemRandom;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn chunk_sizes_are_powers_of_two_within_limits() {
+        assert_eq!(parse_chunk_size("16KiB"), Ok(ChunkerParameters::default().average_bytes));
+        assert_eq!(parse_chunk_size("8MiB"), Ok(8 << 20));
+        for wrong in ["0", "128", "100000", "16MiB", "5GiB", "large"] {
+            assert!(parse_chunk_size(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_key_file_is_private_random_and_never_replaced() {

@@ -24,6 +24,9 @@ use crate::error::Error;
 /// Version of what is kept in RocksDB. Another one leads to a new index.
 const SCHEMA: &[u8] = b"lakebed index 2";
 
+/// Files of the index are about so large: a few for each hundred million chunks.
+const FILE_BYTES: u64 = 256 << 20;
+
 const CHUNKS: &str = "chunks";
 const PACKS: &str = "packs";
 const SEGMENTS: &str = "segments";
@@ -141,7 +144,7 @@ impl Rocks {
     }
 
     fn open_or_make(path: &Path, fresh: bool, repository: RepositoryId, memory_bytes: u64, lock: File) -> Result<Self> {
-        let (options, families, cache) = options(memory_bytes, false);
+        let (options, families, cache) = options(memory_bytes);
         let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| classify(path, &error))?;
         let rocks = Self { db, cache, path: path.into(), mode: Mode::Primary, _lock: Some(lock), scratch: None };
         if !fresh {
@@ -160,7 +163,7 @@ impl Rocks {
     fn open_secondary(folder: &Path, repository: RepositoryId, memory_bytes: u64) -> Option<Self> {
         let (_, path) = numbered(folder, "rocks-").pop()?;
         let scratch = folder.join(format!("secondary-{}", std::process::id()));
-        let (options, families, cache) = options(memory_bytes, true);
+        let (options, families, cache) = options(memory_bytes);
         // a primary that is only just making or remaking its index is no reason to fail: all is in storage
         let Ok(db) = DB::open_cf_descriptors_as_secondary(&options, &path, &scratch, families) else {
             let _ = std::fs::remove_dir_all(&scratch);
@@ -176,7 +179,7 @@ impl Rocks {
     /// Returns `None` where there is nothing that can be read.
     pub(super) fn open_as_it_is(folder: &Path, repository: RepositoryId, memory_bytes: u64) -> Option<Self> {
         let (_, path) = numbered(folder, "rocks-").pop()?;
-        let (options, families, cache) = options(memory_bytes, true);
+        let (options, families, cache) = options(memory_bytes);
         let db = DB::open_cf_descriptors_read_only(&options, &path, families, false).ok()?;
         let rocks = Self { db, cache, path, mode: Mode::ReadOnly, _lock: None, scratch: None };
         rocks.check_identity(repository).is_ok().then_some(rocks)
@@ -421,14 +424,15 @@ fn join_places(_key: &[u8], existing: Option<&[u8]>, operands: &MergeOperands) -
 }
 
 /// Divides the memory: half to the block cache (index and filter blocks live there too), a quarter to write buffers.
-fn options(memory_bytes: u64, reads_beside: bool) -> (Options, Vec<ColumnFamilyDescriptor>, Cache) {
+fn options(memory_bytes: u64) -> (Options, Vec<ColumnFamilyDescriptor>, Cache) {
     let memory = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
     let cache = Cache::new_lru_cache((memory / 2).max(1 << 20));
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_atomic_flush(true);
-    options.set_max_open_files(if reads_beside { -1 } else { 64 });
+    // files stay open: opening one for a lookup costs more than all the rest of it. There are few, since they are large
+    options.set_max_open_files(-1);
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(1);
     options.set_stats_dump_period_sec(0);
@@ -453,6 +457,7 @@ fn options(memory_bytes: u64, reads_beside: bool) -> (Options, Vec<ColumnFamilyD
         } else {
             options.set_write_buffer_size(1 << 20);
         }
+        options.set_target_file_size_base(FILE_BYTES);
         options.set_compression_type(rocksdb::DBCompressionType::None);
         options.set_block_based_table_factory(&table);
         ColumnFamilyDescriptor::new(name, options)
