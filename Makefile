@@ -1,7 +1,7 @@
 # What can be done with a checkout of lakebed. Each target is a script in scripts/, which says what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint soak killed nights fuzz mutants demo bench
+.PHONY: help setup build test lint soak killed nights fuzz mutants demo bench growth parts
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -36,5 +36,11 @@ mutants: ## change the code in small ways and see whether a test notices (PART=c
 demo: ## two nights of backups of real files, a restore, a comparison (SOURCE=folder, KEEP=1)
 	@SOURCE='$(SOURCE)' KEEP='$(KEEP)' scripts/demo
 
-bench: ## one run of each phase beside plain floors (SOURCE=folder, WORK=folder, ROUNDS=n)
-	@SOURCE='$(SOURCE)' WORK='$(WORK)' ROUNDS='$(ROUNDS)' scripts/bench
+bench: ## lakebed beside the peers on PATH and plain floors (WORKLOAD=notebooks or files, or SOURCE and CHANGE; SCALE, ROUNDS, DAYS, WORK)
+	@WORKLOAD='$(WORKLOAD)' SOURCE='$(SOURCE)' CHANGE='$(CHANGE)' SCALE='$(SCALE)' ROUNDS='$(ROUNDS)' DAYS='$(DAYS)' WORK='$(WORK)' scripts/bench compare
+
+growth: ## a million files, many snapshots, many chunks, a sparse file (FILES, SNAPSHOTS, CHUNKS, WORK)
+	@FILES='$(FILES)' SNAPSHOTS='$(SNAPSHOTS)' CHUNKS='$(CHUNKS)' WORK='$(WORK)' scripts/bench growth
+
+parts: ## the parts of a backup alone: cutting, hashing, compressing, trees
+	@scripts/bench parts

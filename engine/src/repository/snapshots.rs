@@ -11,9 +11,13 @@ use lakebed_core::record::snapshot::{Annotation, Snapshot};
 use lakebed_core::storage::ObjectKey;
 use lakebed_core::text::file_uri_path;
 use lakebed_core::time::Timestamp;
+use rayon::prelude::*;
 
 use super::Repository;
 use crate::error::{Error, Result};
+
+/// So many records are worth being read by several threads.
+const PARALLEL_MIN: usize = 256;
 
 /// A snapshot and its id. Tags and description are those that count now.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,11 +135,15 @@ impl Repository {
     pub(crate) fn catalogue_of(&self, is_wanted: impl Fn(SnapshotId) -> bool) -> Result<Catalogue> {
         let mut annotations = self.annotations()?;
         let mut catalogue = Catalogue::default();
-        for id in self.store.list_ids::<SnapshotId>(layout::SNAPSHOTS)? {
-            if !is_wanted(id) {
-                continue;
-            }
-            match self.read_snapshot(id) {
+        let mut ids = self.store.list_ids::<SnapshotId>(layout::SNAPSHOTS)?;
+        ids.retain(|id| is_wanted(*id));
+        let read = |id: SnapshotId| (id, self.read_snapshot(id));
+        let all: Vec<_> = match ids.len() {
+            0..PARALLEL_MIN => ids.into_iter().map(read).collect(),
+            _ => ids.into_par_iter().map(read).collect(),
+        };
+        for (id, snapshot) in all {
+            match snapshot {
                 Ok(None) => {}
                 Ok(Some(mut snapshot)) => {
                     if let Some(number) = annotations.remove(&id) {
