@@ -15,6 +15,7 @@ mod forget;
 mod fuzz;
 mod golden;
 mod index;
+mod large;
 mod layering;
 mod listings;
 mod prune;
