@@ -1,7 +1,8 @@
 //! A directory that is not finished: its entries, in the order of their names, on their way into nodes of the tree.
 //!
-//! However many entries it has, few are held. What is finished at the front goes into nodes as soon as there is much of
-//! it; what is equal to the tree compared with is held as its place there.
+//! However many entries it has, few are held: what is finished at the front goes into nodes as soon as there is much of
+//! it, and what is equal to the tree compared with is held as its place there. Only what waits behind an entry that is not
+//! finished is held whole.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
