@@ -36,8 +36,8 @@ mutants: ## change the code in small ways and see whether a test notices (PART=c
 demo: ## two nights of backups of real files, a restore, a comparison (SOURCE=folder, KEEP=1)
 	@SOURCE='$(SOURCE)' KEEP='$(KEEP)' scripts/demo
 
-bench: ## lakebed beside the peers on PATH and plain floors (WORKLOAD=notebooks or files, or SOURCE and CHANGE; SCALE, ROUNDS, DAYS, WORK)
-	@WORKLOAD='$(WORKLOAD)' SOURCE='$(SOURCE)' CHANGE='$(CHANGE)' SCALE='$(SCALE)' ROUNDS='$(ROUNDS)' DAYS='$(DAYS)' WORK='$(WORK)' scripts/bench compare
+bench: ## lakebed beside the peers on PATH and plain floors (WORKLOAD=notebooks or files, or SOURCE and CHANGE; SCALE, ROUNDS, DAYS, UNDER='taskset -c 0', WORK)
+	@WORKLOAD='$(WORKLOAD)' SOURCE='$(SOURCE)' CHANGE='$(CHANGE)' SCALE='$(SCALE)' ROUNDS='$(ROUNDS)' DAYS='$(DAYS)' UNDER='$(UNDER)' WORK='$(WORK)' scripts/bench compare
 
 growth: ## a million files, many snapshots, many chunks, a sparse file (FILES, SNAPSHOTS, CHUNKS, WORK)
 	@FILES='$(FILES)' SNAPSHOTS='$(SNAPSHOTS)' CHUNKS='$(CHUNKS)' WORK='$(WORK)' scripts/bench growth

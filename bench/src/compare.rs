@@ -2,8 +2,7 @@
 //!
 //! How it is kept fair: in each phase the tools come one after the other, another one first each round; what is read is
 //! read once before, so that it is in memory; each tool has a repository and a home of its own; what was restored is
-//! compared and then moved aside, not deleted: ext4 without a journal makes creating files slow for minutes after many were
-//! deleted.
+//! compared and stays, since ext4 without a journal makes creating files slow for minutes after many were deleted.
 
 use std::path::{Path, PathBuf};
 

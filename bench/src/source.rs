@@ -137,17 +137,16 @@ fn notebook_path(root: &Path, number: u64) -> PathBuf {
 }
 
 fn write_notebook(root: &Path, number: u64, version: u64) -> Result<(), Failure> {
-    let mut numbers = Numbers::new(number << 20 | version);
-    // an eighth are copies of another one, the rest have 1 to 60 KB, most of them few
-    let seed = if number % 8 == 7 && version == 0 { number - 7 } else { number << 20 | version };
-    let size = 1000 + numbers.below(7000) + if numbers.below(16) == 0 { numbers.below(60_000) } else { 0 };
+    // an eighth are copies of another one until they are edited
+    let mut numbers = Numbers::new(if number % 8 == 7 { number - 7 } else { number });
+    // most have a few KB, some up to 70
+    let size = (1000 + numbers.below(7000) + if numbers.below(16) == 0 { numbers.below(60_000) } else { 0 }) as usize;
     let mut content = String::from("# Databricks notebook source\n");
-    // every version has the same text, but for a few lines
-    content.push_str(&text(&mut Numbers::new(if number % 8 == 7 { seed } else { number }), size as usize));
+    content.push_str(&text(&mut numbers, size));
     if version > 0 {
-        let at = content.len() / 2;
-        content.truncate(at);
-        content.push_str(&text(&mut Numbers::new(seed), size as usize / 2));
+        // the first half stays; all of it is ASCII
+        content.truncate(content.len() / 2);
+        content.push_str(&text(&mut Numbers::new(number << 20 | version), size / 2));
     }
     let path = notebook_path(root, number);
     if let Some(folder) = path.parent() {

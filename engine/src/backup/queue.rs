@@ -169,3 +169,27 @@ impl<W> Queue<W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lakebed_core::codec::compress::FrameContent;
+
+    use super::*;
+
+    #[test]
+    fn frames_are_taken_where_others_run_dry_and_no_more_than_a_few() {
+        let frame = || FrameBuilder::new(FrameContent::LargeFiles);
+        let alone = Queue::<u8>::new(1);
+        assert!(!alone.runs_dry() && alone.offer(frame()).is_err());
+
+        let queue = Queue::new(2);
+        queue.push(1);
+        assert!(!queue.runs_dry() && queue.offer(frame()).is_err(), "there is work for the other one");
+        assert!(matches!(queue.next(), Next::Work(1)));
+        assert!(queue.runs_dry());
+        assert!(queue.offer(frame()).is_ok() && queue.offer(frame()).is_ok() && queue.offer(frame()).is_err());
+        queue.push(2);
+        assert!(matches!(queue.next(), Next::Frame(_)), "frames hold memory: they go first");
+        assert!(queue.take_frame().is_some() && queue.take_frame().is_none());
+    }
+}
