@@ -22,6 +22,28 @@ fn a_path_is_stored_under_the_name_it_was_given_by() {
 }
 
 #[test]
+fn a_path_in_another_one_that_does_not_come_with_it_is_a_failure() {
+    let kit = Kit::with_repo();
+    kit.file("elsewhere/data", "1");
+    std::os::unix::fs::symlink("../elsewhere", kit.path("src/link")).unwrap();
+    kit.run(&["backup", "src", "src/link"]).exits(0);
+    kit.run(&["backup", "src", "src/sub/b.py"]).exits(0);
+    for arguments in [
+        &["backup", "src", "src/link/data"][..],
+        &["backup", "src", "src/link/"],
+        &["backup", "src", "src/sub", "--exclude", "sub"],
+        &["backup", "src", "src/sub/b.py", "--exclude", "sub"],
+    ] {
+        kit.run(arguments).exits(3).says(arguments[2].trim_end_matches('/')).says("does not come with it");
+    }
+    kit.run(&["backup", "src", "src/missing"]).exits(3).says("src/missing").says("No such file");
+    // what marks a folder as a cache takes all that is in it along
+    kit.file("src/sub/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55");
+    kit.run(&["backup", "src", "src/sub/b.py"]).exits(0);
+    kit.run(&["backup", "src", "src/sub/b.py", "--exclude-caches"]).exits(3).says("does not come with it");
+}
+
+#[test]
 fn the_second_night_reads_only_what_changed() {
     let kit = Kit::with_repo();
     let first = kit.run(&["--json", "backup", "src"]).exits(0).result();

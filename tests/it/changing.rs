@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::monitor::Silent;
-use lakebed_engine::core::record::tree::{Entry, EntryKind};
-use lakebed_engine::core::source::{Fingerprint, Listing, Source, SourceDir, SourceError, SourceFile};
+use lakebed_engine::core::record::tree::{Entry, EntryKind, Xattr};
+use lakebed_engine::core::source::{Fingerprint, Listing, Source, SourceDir, SourceError, SourceErrorKind, SourceFile};
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::source::Mount;
 
@@ -19,7 +19,10 @@ struct Restless {
     length: usize,
     changes: Arc<AtomicU64>,
     version: Arc<AtomicU64>,
-    vanishes: bool,
+    /// What becomes of opening it for the n-th time, counted from 1.
+    refuses: fn(u64) -> Option<SourceErrorKind>,
+    /// An attribute of the folder itself cannot be read.
+    root_is_closed: bool,
     opened: Arc<Mutex<u64>>,
 }
 
@@ -29,9 +32,15 @@ impl Restless {
             length,
             changes: Arc::new(AtomicU64::new(changes)),
             version: Arc::default(),
-            vanishes: false,
+            refuses: |_| None,
+            root_is_closed: false,
             opened: Arc::default(),
         }
+    }
+
+    fn mount(&self) -> Mount {
+        let source = Arc::new(self.clone());
+        Mount { tree_path: vec![b"top".to_vec()], ancestors: Vec::new(), source, failures: Vec::new() }
     }
 
     fn print(&self) -> Fingerprint {
@@ -60,6 +69,14 @@ impl Source for Restless {
         Ok(Entry::new("root", EntryKind::Directory))
     }
 
+    fn complete_root(&self, entry: &mut Entry) -> Result<(), SourceError> {
+        entry.xattrs = vec![Xattr { name: b"user.open".to_vec(), value: b"read".to_vec() }];
+        match self.root_is_closed {
+            true => Err(SourceError::new("read the attributes of", "top", std::io::ErrorKind::PermissionDenied.into())),
+            false => Ok(()),
+        }
+    }
+
     fn open_dir(&self, _: &[Vec<u8>], _: &Entry) -> Result<Box<dyn SourceDir>, SourceError> {
         Ok(Box::new(self.clone()))
     }
@@ -79,9 +96,11 @@ impl SourceDir for Restless {
     }
 
     fn open(&self, _: &Entry) -> Result<Box<dyn SourceFile>, SourceError> {
-        *self.opened.lock().unwrap() += 1;
-        if self.vanishes {
-            return Err(SourceError::new("open", "file", std::io::ErrorKind::NotFound.into()));
+        let mut opened = self.opened.lock().unwrap();
+        *opened += 1;
+        if let Some(kind) = (self.refuses)(*opened) {
+            let error = SourceError::new("open", "file", std::io::Error::other("it is not what it was"));
+            return Err(SourceError { kind, ..error });
         }
         Ok(Box::new(Reading { source: self.clone(), content: self.content(), at: 0 }))
     }
@@ -117,8 +136,7 @@ impl SourceFile for Reading {
 
 fn run(source: &Restless) -> (lakebed_engine::backup::BackupReport, Option<Entry>, Vec<u8>) {
     let (_place, repository) = Place::memory(Encryption::Aes256Gcm);
-    let mount = Mount { tree_path: vec![b"top".to_vec()], ancestors: Vec::new(), source: Arc::new(source.clone()) };
-    let report = repository.backup(vec![mount], &options(), &Silent).unwrap();
+    let report = repository.backup(vec![source.mount()], &options(), &Silent).unwrap();
     let reader = repository.reader(&Silent).unwrap();
     let info = report.snapshot.clone().unwrap();
     let entry = lakebed_engine::query::entry_at(&reader, &info, &[b"top".to_vec(), b"file".to_vec()]).ok();
@@ -159,8 +177,50 @@ fn a_file_that_never_rests_is_kept_flagged_and_reported() {
 
 #[test]
 fn a_file_that_is_gone_is_left_out_and_reported() {
-    let source = Restless { vanishes: true, ..Restless::new(1000, 0) };
+    let source = Restless { refuses: |_| Some(SourceErrorKind::Vanished), ..Restless::new(1000, 0) };
     let (report, entry, _) = run(&source);
     assert!(entry.is_none());
     assert_eq!(report.failures.len(), 1);
+}
+
+/// A log that is rotated away: what was read of it is worth more than nothing.
+#[test]
+fn a_file_that_is_gone_after_it_was_read_is_kept_flagged_and_reported() {
+    for length in LENGTHS {
+        for gone in
+            [|at| (at > 1).then_some(SourceErrorKind::Vanished), |at| (at > 1).then_some(SourceErrorKind::Other)]
+        {
+            let source = Restless { refuses: gone, ..Restless::new(length, 1) };
+            let (report, entry, content) = run(&source);
+            assert_eq!(report.failures.len(), 1);
+            assert!(entry.unwrap().inconsistent);
+            assert!(content == vec![b'a'; length], "the bytes are not those that were read");
+        }
+    }
+}
+
+/// Editors write another file and rename it to the name, where a file of that name always was.
+#[test]
+fn a_file_that_another_one_was_renamed_to_is_read_under_its_name() {
+    let source = Restless { refuses: |at| (at < 3).then_some(SourceErrorKind::Replaced), ..Restless::new(1000, 0) };
+    let (report, entry, content) = run(&source);
+    assert!(report.failures.is_empty() && !entry.unwrap().inconsistent);
+    assert_eq!(content, [b'a'; 1000]);
+    let source = Restless { refuses: |_| Some(SourceErrorKind::Replaced), ..Restless::new(1000, 0) };
+    let (report, entry, _) = run(&source);
+    assert!(entry.is_none() && report.failures.len() == 1);
+}
+
+#[test]
+fn a_source_whose_own_attributes_cannot_be_read_is_kept_flagged_and_reported() {
+    let source = Restless { root_is_closed: true, ..Restless::new(1000, 0) };
+    let (place, repository) = Place::memory(Encryption::Aes256Gcm);
+    let report = repository.backup(vec![source.mount()], &options(), &Silent).unwrap();
+    assert_eq!(report.failures.len(), 1);
+    assert_eq!(report.failures[0].path, "top");
+    let reader = place.reopen().reader(&Silent).unwrap();
+    let info = report.snapshot.unwrap();
+    let top = lakebed_engine::query::entry_at(&reader, &info, &[b"top".to_vec()]).unwrap();
+    assert!(top.inconsistent && top.xattrs.len() == 1, "what could be read of it is there");
+    assert!(lakebed_engine::query::entry_at(&reader, &info, &[b"top".to_vec(), b"file".to_vec()]).is_ok());
 }

@@ -318,7 +318,12 @@ impl Masked {
     }
 
     fn save(&self, side: &Side, options: &BackupOptions) {
-        let mount = Mount { tree_path: vec![b"top".to_vec()], ancestors: Vec::new(), source: Arc::new(self.clone()) };
+        let mount = Mount {
+            tree_path: vec![b"top".to_vec()],
+            ancestors: Vec::new(),
+            source: Arc::new(self.clone()),
+            failures: Vec::new(),
+        };
         side.repository.backup(vec![mount], options, &Silent).unwrap();
     }
 }

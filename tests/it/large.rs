@@ -1,15 +1,19 @@
 //! Large folders and large files: what is shared among workers, what goes into nodes early, how finely it is cut.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lakebed_engine::backup::{BackupOptions, ParentChoice};
+use lakebed_engine::backup::{BackupOptions, BackupReport, ParentChoice};
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::TreeId;
-use lakebed_engine::core::record::tree::{Content as Stored, EntryKind};
+use lakebed_engine::core::record::tree::{Content as Stored, Entry, EntryKind};
+use lakebed_engine::core::source::{Fingerprint, Listing, Source, SourceDir, SourceError, SourceFile};
+use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::query::{Listed, entry_at, walk};
 use lakebed_engine::repository::SnapshotInfo;
-use lakebed_engine::source::FilterOptions;
+use lakebed_engine::source::{FilterOptions, Mount};
 use lakebed_engine::{Repository, Silent};
 use lakebed_testkit::compare::{CompareOptions, assert_tree_is, snapshot_of};
 use lakebed_testkit::tree::Content;
@@ -135,4 +139,193 @@ fn compressed_files_have_larger_chunks() {
     // 20 KB and 80 KB on average, since none is smaller than half of what was asked for
     assert!((120..200).contains(&chunks[0]), "{chunks:?}");
     assert!((28..50).contains(&chunks[1]), "{chunks:?}");
+}
+
+/// A directory that lists directories, and then pipes, and is watched while it does.
+#[derive(Clone)]
+struct Wide {
+    directories: usize,
+    pipes: usize,
+    /// Directories that were listed and not entered yet, most of them at a time, and pipes when the last was entered.
+    seen: Arc<Mutex<(usize, usize, usize)>>,
+    pipes_listed: Arc<AtomicUsize>,
+}
+
+impl Wide {
+    fn mount(&self) -> Mount {
+        let source = Arc::new(self.clone());
+        Mount { tree_path: vec![b"top".to_vec()], ancestors: Vec::new(), source, failures: Vec::new() }
+    }
+}
+
+impl Source for Wide {
+    fn uri(&self) -> String {
+        "test:wide".into()
+    }
+
+    fn root(&self) -> Result<Entry, SourceError> {
+        Ok(Entry::new("root", EntryKind::Directory))
+    }
+
+    fn open_dir(&self, path: &[Vec<u8>], _: &Entry) -> Result<Box<dyn SourceDir>, SourceError> {
+        if path.is_empty() {
+            return Ok(Box::new(self.clone()));
+        }
+        let mut seen = self.seen.lock().unwrap();
+        seen.0 -= 1;
+        seen.2 = self.pipes_listed.load(Ordering::Relaxed);
+        Ok(Box::new(Self { directories: 0, pipes: 0, ..self.clone() }))
+    }
+
+    fn open_root(&self) -> Result<Box<dyn SourceFile>, SourceError> {
+        Err(SourceError::new("open", "root", std::io::ErrorKind::IsADirectory.into()))
+    }
+}
+
+impl SourceDir for Wide {
+    fn list(&self) -> Result<Listing<'_>, SourceError> {
+        let directories = (0..self.directories).map(|number| {
+            let mut seen = self.seen.lock().unwrap();
+            seen.0 += 1;
+            seen.1 = seen.1.max(seen.0);
+            Ok(Entry::new(format!("d{number:06}"), EntryKind::Directory))
+        });
+        let pipes = (0..self.pipes).map(|number| {
+            self.pipes_listed.fetch_add(1, Ordering::Relaxed);
+            Ok(Entry::new(format!("f{number:06}"), EntryKind::Fifo))
+        });
+        Ok(Box::new(directories.chain(pipes)))
+    }
+
+    fn complete(&self, _: &mut Entry) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn open(&self, _: &Entry) -> Result<Box<dyn SourceFile>, SourceError> {
+        Err(SourceError::new("open", "file", std::io::ErrorKind::NotFound.into()))
+    }
+}
+
+/// What waits takes memory: a listing goes on when little of it waits.
+#[test]
+fn a_folder_of_many_folders_does_not_have_them_all_wait() {
+    let source = Wide { directories: 20_000, pipes: 0, seen: Arc::default(), pipes_listed: Arc::default() };
+    let (_place, repository) = Place::memory(Encryption::Aes256Gcm);
+    for threads in [1, 3] {
+        let report = repository.backup(vec![source.mount()], &BackupOptions { threads, ..options() }, &Silent).unwrap();
+        assert_eq!((report.failures.len(), report.summary.directories), (0, 20_001));
+        let (waiting, most, _) = *source.seen.lock().unwrap();
+        assert!(waiting == 0 && most < 5_000, "{most} waited");
+    }
+    assert_good(&repository);
+}
+
+/// With one worker nobody else finishes the folder that all others wait behind.
+#[test]
+fn what_waits_behind_a_folder_does_not_wait_for_the_end_of_the_listing() {
+    let source = Wide { directories: 1, pipes: 60_000, seen: Arc::default(), pipes_listed: Arc::default() };
+    let (_place, repository) = Place::memory(Encryption::Aes256Gcm);
+    let report = repository.backup(vec![source.mount()], &BackupOptions { threads: 1, ..options() }, &Silent).unwrap();
+    assert_eq!(report.summary.directories, 2);
+    let (_, _, listed) = *source.seen.lock().unwrap();
+    assert!(listed < 30_000, "{listed} entries were held before the folder was entered");
+}
+
+/// Each directory holds the next one, down to a file that takes long enough for checkpoints.
+#[derive(Clone)]
+struct Deep(usize);
+
+impl Source for Deep {
+    fn uri(&self) -> String {
+        "test:deep".into()
+    }
+
+    fn root(&self) -> Result<Entry, SourceError> {
+        Ok(Entry::new("root", EntryKind::Directory))
+    }
+
+    fn open_dir(&self, path: &[Vec<u8>], _: &Entry) -> Result<Box<dyn SourceDir>, SourceError> {
+        Ok(Box::new(Self(self.0 - path.len())))
+    }
+
+    fn open_root(&self) -> Result<Box<dyn SourceFile>, SourceError> {
+        Err(SourceError::new("open", "root", std::io::ErrorKind::IsADirectory.into()))
+    }
+}
+
+/// Bytes of the file at the bottom.
+const BOTTOM_BYTES: u64 = 3 << 20;
+
+impl SourceDir for Deep {
+    fn list(&self) -> Result<Listing<'_>, SourceError> {
+        let kind = if self.0 == 0 { EntryKind::File } else { EntryKind::Directory };
+        let mut entry = Entry::new("below", kind);
+        entry.size = if self.0 == 0 { BOTTOM_BYTES } else { 0 };
+        Ok(Box::new(std::iter::once(Ok(entry))))
+    }
+
+    fn complete(&self, _: &mut Entry) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn open(&self, _: &Entry) -> Result<Box<dyn SourceFile>, SourceError> {
+        let content = Content::random(1, BOTTOM_BYTES).bytes();
+        Ok(Box::new(Bottom(std::io::Cursor::new(content))))
+    }
+}
+
+struct Bottom(std::io::Cursor<Vec<u8>>);
+
+impl SourceFile for Bottom {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
+        Ok(std::io::Read::read(&mut self.0, buffer).unwrap())
+    }
+
+    fn next_data(&mut self, offset: u64) -> Result<Option<std::ops::Range<u64>>, SourceError> {
+        Ok((offset < BOTTOM_BYTES).then_some(offset..BOTTOM_BYTES))
+    }
+
+    fn fingerprint(&mut self) -> Result<Fingerprint, SourceError> {
+        let time = Timestamp::default();
+        Ok(Fingerprint { size: BOTTOM_BYTES, mtime: time, ctime: time, inode: 0 })
+    }
+}
+
+#[test]
+fn a_checkpoint_of_a_very_deep_tree_needs_no_deep_stack() {
+    const DEPTH: usize = 5_000;
+    let (_place, repository) = Place::memory(Encryption::Aes256Gcm);
+    let source = Arc::new(Deep(DEPTH));
+    let mount = || Mount {
+        tree_path: vec![b"top".to_vec()],
+        ancestors: Vec::new(),
+        source: source.clone(),
+        failures: Vec::new(),
+    };
+    let restless = BackupOptions { checkpoint_bytes: 1, threads: 1, ..options() };
+    let with_checkpoints = repository.backup(vec![mount()], &restless, &Silent).unwrap();
+    assert_eq!(with_checkpoints.summary.directories, DEPTH as u64 + 1);
+    let anew = BackupOptions { parent: ParentChoice::None, ..options() };
+    let without = repository.backup(vec![mount()], &anew, &Silent).unwrap();
+    let root = |report: &BackupReport| report.snapshot.as_ref().unwrap().snapshot.root;
+    assert_eq!(root(&with_checkpoints), root(&without));
+}
+
+/// A dry run publishes nothing, so it has nothing to make checkpoints of, and counts nothing for them.
+#[test]
+fn a_dry_run_counts_as_much_however_often_checkpoints_are_made() {
+    let (place, repository) = Place::memory(Encryption::Aes256Gcm);
+    let source = place.path("source");
+    std::fs::create_dir(&source).unwrap();
+    for file in 0..40u64 {
+        std::fs::write(source.join(format!("{file}")), Content::random(file, 100_000).bytes()).unwrap();
+    }
+    let stored = |checkpoint_bytes| {
+        let options = BackupOptions { checkpoint_bytes, dry_run: true, threads: 1, ..options() };
+        let paths = std::slice::from_ref(&source);
+        backup_with(&repository, paths, &options, &FilterOptions::default()).summary.bytes_stored
+    };
+    // the folders above the source have times of their own, which compress more or less well
+    let (with, without): (u64, u64) = (stored(1), stored(u64::MAX));
+    assert!(with.abs_diff(without) < 200, "{with} and {without} bytes");
 }

@@ -217,7 +217,12 @@ fn a_snapshot_that_needs_nothing_of_its_own_goes_too() {
     // a folder on disk lies in others that change
     let source = Arc::new(MemorySource::new(TreeSpec::new().file("a", Content::random(1, 10_000))));
     let [first, twin] = [0; 2].map(|_| {
-        let mount = Mount { tree_path: vec![b"top".to_vec()], ancestors: Vec::new(), source: source.clone() };
+        let mount = Mount {
+            tree_path: vec![b"top".to_vec()],
+            ancestors: Vec::new(),
+            source: source.clone(),
+            failures: Vec::new(),
+        };
         repository.backup(vec![mount], &options(), &Silent).unwrap().snapshot.unwrap()
     });
     assert_eq!(first.snapshot.root, twin.snapshot.root);

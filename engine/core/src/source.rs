@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use crate::record::tree::Entry;
+use crate::text::escape_path;
 
 /// Why one entry could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -54,11 +55,20 @@ pub trait Source: Send + Sync {
     /// Returns the place as a URI without secrets, as it is kept in the snapshot.
     fn uri(&self) -> String;
 
-    /// Returns what lies at the root: usually a directory, but it may be a single file. Its name is not used.
+    /// Returns what lies at the root as [`SourceDir::list`] would: usually a directory, but it may be a single file. Its
+    /// name is not used.
     ///
     /// # Errors
-    /// A root that cannot be read.
+    /// A root that cannot be looked at.
     fn root(&self) -> Result<Entry, SourceError>;
+
+    /// Fills in what [`Source::root`] left out. Where a part cannot be read the others are there.
+    ///
+    /// # Errors
+    /// As [`SourceDir::complete`].
+    fn complete_root(&self, _entry: &mut Entry) -> Result<(), SourceError> {
+        Ok(())
+    }
 
     /// Opens the directory at `path`, the names from the root down; `expected` is its entry as it was listed.
     ///
@@ -88,6 +98,16 @@ pub trait SourceDir: Send + Sync {
     /// # Errors
     /// A directory that cannot be listed at all.
     fn list(&self) -> Result<Listing<'_>, SourceError>;
+
+    /// Looks once more at an entry that changed, or became another thing, since it was listed. It comes as it is listed.
+    ///
+    /// # Errors
+    /// `Vanished` where it is gone, or would be left out by now.
+    fn look_again(&self, name: &[u8]) -> Result<Entry, SourceError> {
+        let is_it = |entry: &Result<Entry, SourceError>| entry.as_ref().is_ok_and(|entry| entry.name == name);
+        let gone = || SourceError::new("find", escape_path(name), std::io::ErrorKind::NotFound.into());
+        self.list()?.find(is_it).unwrap_or_else(|| Err(gone()))
+    }
 
     /// Fills in what [`SourceDir::list`] left out, for an entry that is new or has changed.
     ///

@@ -17,9 +17,10 @@ const INTERVAL_MAX_NS: u64 = 300 * 1_000_000_000;
 impl Run<'_> {
     pub(super) fn checkpoint_is_due(&self) -> bool {
         let bytes = self.chunks.since_checkpoint.load(Ordering::Relaxed);
-        bytes >= self.options.checkpoint_bytes
+        let is_due = bytes >= self.options.checkpoint_bytes
             || self.chunks.unpublished.load(Ordering::Relaxed) >= CHUNKS_MAX
-            || (bytes > 0 && self.clock.monotonic_ns() >= self.checkpoint_due_ns.load(Ordering::Relaxed))
+            || (bytes > 0 && self.clock.monotonic_ns() >= self.checkpoint_due_ns.load(Ordering::Relaxed));
+        is_due && !self.options.dry_run
     }
 
     pub(super) fn schedule_checkpoint(&self) {
@@ -32,6 +33,9 @@ impl Run<'_> {
 
     /// Publishes everything that is finished. All workers are parked and their frames are stored.
     pub(super) fn checkpoint(&self) -> Result<()> {
+        if self.options.dry_run {
+            return Ok(());
+        }
         while let Some(frame) = self.queue.take_frame() {
             self.chunks.store_frame(&frame)?;
         }

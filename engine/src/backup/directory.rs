@@ -10,6 +10,7 @@ use lakebed_core::record::tree::{Entry, EntryKind};
 use lakebed_core::source::{ContentChange, Listing, SourceDir};
 
 use super::node::{DirNode, Finished, Nodes};
+use super::place::Place;
 use super::run::{Run, Worker};
 use crate::error::{Error, Result};
 use crate::repository::TreeEntries;
@@ -43,14 +44,17 @@ struct Listed<'a> {
     full_path: &'a [Vec<u8>],
 }
 
-/// Where a file is opened.
-pub(super) enum Place {
-    Root(Arc<Mount>),
-    Directory(Arc<dyn SourceDir>),
-}
-
 /// Files of at least this many bytes are worth being handed to another worker.
 const HANDED_OVER_MIN_BYTES: u64 = 4 << 20;
+
+/// More directories than this need not wait to be entered: whoever lists a large one enters them before it goes on.
+const WAITING_MAX: usize = 4096;
+
+/// Entries between two looks at what a large directory holds.
+const ENTRIES_BETWEEN_LOOKS: u64 = 512;
+
+/// Directories that a worker is in at a time. Each has a descriptor open and a piece of the stack.
+const NESTED_MAX: usize = 8;
 
 impl Work {
     /// The root of a source.
@@ -208,14 +212,7 @@ impl Worker<'_, '_> {
         match work {
             Work::File { node, slot, file } => {
                 let FileWork { place, path, mut entry, matching } = *file;
-                let kept = match &place {
-                    Place::Root(mount) => {
-                        self.leaf(&mut entry, &matching, &path, None, &|_| mount.source.open_root())?
-                    }
-                    Place::Directory(directory) => {
-                        self.leaf(&mut entry, &matching, &path, Some(&**directory), &|entry| directory.open(entry))?
-                    }
-                };
+                let kept = self.leaf(&mut entry, &matching, &path, &place)?;
                 if kept && matches!(place, Place::Root(_)) {
                     count(&run.counts.roots_read);
                 }
@@ -230,7 +227,7 @@ impl Worker<'_, '_> {
                 let listed = opened.and_then(|directory| {
                     let directory: Arc<dyn SourceDir> = directory.into();
                     let place = Listed { node: &node, mount: &mount, path, full_path: &full_path };
-                    let result = self.entries(&place, &directory, directory.list()?);
+                    let result = self.entries(&place, &Place::Directory(directory.clone()), directory.list()?);
                     Ok(result)
                 });
                 match listed {
@@ -245,11 +242,11 @@ impl Worker<'_, '_> {
         }
     }
 
-    fn entries(&mut self, place: &Listed<'_>, directory: &Arc<dyn SourceDir>, listing: Listing<'_>) -> Result<()> {
+    fn entries(&mut self, listed: &Listed<'_>, place: &Place, listing: Listing<'_>) -> Result<()> {
         let run = self.run;
-        let Listed { node, full_path, .. } = *place;
+        let Listed { node, full_path, .. } = *listed;
         let mut beside = run.beside(node);
-        let (mut listed, mut failed) = (0, 0);
+        let (mut seen, mut failed) = (0u64, 0);
         let below = |name: &[u8]| [full_path, &[name.to_vec()]].concat();
         let mut matching = Matching::new();
         for entry in listing {
@@ -262,7 +259,10 @@ impl Worker<'_, '_> {
                     continue;
                 }
             };
-            listed += 1;
+            seen += 1;
+            if seen % ENTRIES_BETWEEN_LOOKS == 0 {
+                self.catch_up(node)?;
+            }
             let slot = node.add();
             matching.clear();
             let mut equal_to = None;
@@ -282,9 +282,9 @@ impl Worker<'_, '_> {
             });
             if entry.kind == EntryKind::Directory {
                 let full_path = below(&entry.name);
-                let change = directory.content_change(&entry);
+                let change = place.content_change(&entry);
                 if change == ContentChange::Unknown {
-                    self.complete_entry(&mut entry, &matching, &full_path, &**directory);
+                    run.complete_entry(&mut entry, &matching, &full_path, place);
                 }
                 if let Some(subtree) = run.taken_over(change, &matching) {
                     entry.subtree = Some(subtree);
@@ -292,33 +292,47 @@ impl Worker<'_, '_> {
                     continue;
                 }
                 let child = run.child_directory(node, slot, entry.clone(), &matching);
-                let mut path = place.path.clone();
+                let mut path = listed.path.clone();
                 path.push(entry.name.clone());
-                let mount = place.mount.clone();
+                let mount = listed.mount.clone();
                 run.queue.push(Work::Directory { node: child, mount, path, entry: Box::new(entry) });
+                self.catch_up(node)?;
                 continue;
             }
             let full_path = below(&entry.name);
             let is_large = entry.kind == EntryKind::File && entry.size >= HANDED_OVER_MIN_BYTES;
             if is_large && run.queue.runs_dry() {
                 let matching = std::mem::take(&mut matching);
-                let place = Place::Directory(directory.clone());
-                let file = Box::new(FileWork { place, path: full_path, entry, matching });
+                let file = Box::new(FileWork { place: place.clone(), path: full_path, entry, matching });
                 run.queue.push(Work::File { node: node.clone(), slot, file });
                 continue;
             }
-            let open = |entry: &Entry| directory.open(entry);
-            let kept = self.leaf(&mut entry, &matching, &full_path, Some(&**directory), &open)?;
+            let kept = self.leaf(&mut entry, &matching, &full_path, place)?;
             self.settle(node, slot, kept.then_some(entry), &matching, equal_to)?;
         }
         // a root of which nothing could be looked at was not read
-        if place.path.is_empty() && (listed > 0 || failed == 0) {
+        if listed.path.is_empty() && (seen > 0 || failed == 0) {
             count(&run.counts.roots_read);
         }
         // what the tree compared with still has was removed
         if beside.iter_mut().any(|beside| beside.which == 0 && beside.has_more()) {
             node.differs();
         }
+        Ok(())
+    }
+
+    /// Interrupts a listing to work on what waits, where it is so much that memory would grow with the directory.
+    fn catch_up(&mut self, listed: &DirNode) -> Result<()> {
+        if self.nested == NESTED_MAX {
+            return Ok(());
+        }
+        self.nested += 1;
+        loop {
+            let most = if listed.holds_much_behind_a_directory() { 0 } else { WAITING_MAX };
+            let Some(work) = self.run.queue.take_beyond(most) else { break };
+            self.work_on(work)?;
+        }
+        self.nested -= 1;
         Ok(())
     }
 

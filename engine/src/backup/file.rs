@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 use lakebed_core::codec::compress::FrameContent;
 use lakebed_core::id::ChunkId;
 use lakebed_core::record::tree::{Content, Entry, EntryKind, Extent};
-use lakebed_core::source::{ContentChange, Fingerprint, SourceDir, SourceError, SourceErrorKind, SourceFile};
+use lakebed_core::source::{ContentChange, Fingerprint, SourceError, SourceErrorKind, SourceFile};
 use lakebed_core::time::Timestamp;
 
 use super::compressed::is_compressed;
 use super::pieces::{Pieces, Rest};
-use super::run::{LinkedFile, Worker};
+use super::place::Place;
+use super::run::{LinkedFile, Run, Worker};
 use crate::error::Result;
 use crate::repository::{ExtentRuns, large_content};
 
@@ -24,8 +25,6 @@ const TRIES: usize = 3;
 /// File systems stamp changes with a clock of a few milliseconds: a file that changed so shortly before it was read may
 /// have changed again with the same stamp, so it is read again the next time.
 const STAMP_GRANULARITY_NS: i64 = 50_000_000;
-
-type Open<'a> = &'a dyn Fn(&Entry) -> std::result::Result<Box<dyn SourceFile>, SourceError>;
 
 /// What reading a file came to.
 struct Read {
@@ -58,6 +57,41 @@ fn fingerprint(entry: &Entry) -> Fingerprint {
     Fingerprint { size: entry.size, mtime: entry.mtime, ctime: entry.ctime, inode: entry.inode }
 }
 
+impl Run<'_> {
+    /// Fills in attributes and link target, from the entry's counterpart where it was not touched. Returns whether the
+    /// entry can be kept: a link without its target cannot, a file without some attribute can.
+    pub(super) fn complete_entry(
+        &self,
+        entry: &mut Entry,
+        matching: &[(usize, Entry)],
+        path: &[Vec<u8>],
+        place: &Place,
+    ) -> bool {
+        let untouched = |(which, other): &&(usize, Entry)| {
+            let same = other.kind == entry.kind && other.ctime == entry.ctime && other.inode == entry.inode;
+            same && !other.inconsistent
+                && entry.ctime != Timestamp::default()
+                && !stamped_too_late(other, self.comparisons[*which].started)
+        };
+        if let Some((_, known)) = matching.iter().find(untouched).filter(|_| !self.options.ignore_ctime) {
+            entry.xattrs.clone_from(&known.xattrs);
+            entry.attributes.clone_from(&known.attributes);
+            return true;
+        }
+        match place.complete(entry) {
+            Ok(()) => true,
+            Err(error) => {
+                let gone = matches!(error.kind, SourceErrorKind::Vanished | SourceErrorKind::Replaced);
+                self.entry_failed(path, &error);
+                // so that the next run asks again instead of taking it over as whole
+                entry.inconsistent = true;
+                let has_target = entry.kind != EntryKind::Symlink || !entry.link_target.is_empty();
+                !gone && has_target
+            }
+        }
+    }
+}
+
 impl Worker<'_, '_> {
     /// Completes an entry: with what the trees compared with know of it, or from the source. Returns whether it is kept.
     pub(super) fn leaf(
@@ -65,18 +99,17 @@ impl Worker<'_, '_> {
         entry: &mut Entry,
         matching: &[(usize, Entry)],
         path: &[Vec<u8>],
-        directory: Option<&dyn SourceDir>,
-        open: Open<'_>,
+        place: &Place,
     ) -> Result<bool> {
+        let run = self.run;
         let is_file = entry.kind == EntryKind::File;
-        let change = directory.map(|directory| directory.content_change(entry)).unwrap_or_default();
-        let mut complete = directory.is_none() || change != ContentChange::Unknown;
+        let change = place.content_change(entry);
+        let mut complete = change != ContentChange::Unknown;
         if let Some(known) = self.unchanged(entry, matching, change)? {
-            if self.run.options.ignore_ctime
-                && !complete
-                && let Some(directory) = directory
-            {
-                self.complete_entry(entry, &[], path, directory);
+            if run.options.ignore_ctime && !complete {
+                if !run.complete_entry(entry, &[], path, place) {
+                    return Ok(false);
+                }
                 complete = true;
             }
             entry.content = known.content.clone();
@@ -86,62 +119,28 @@ impl Worker<'_, '_> {
                 entry.attributes.clone_from(&known.attributes);
             }
             if is_file {
-                self.run.counts.files_unmodified.fetch_add(1, Ordering::Relaxed);
+                run.counts.files_unmodified.fetch_add(1, Ordering::Relaxed);
             }
             return Ok(true);
         }
-        if let Some(directory) = directory
-            && !complete
-            && !self.complete_entry(entry, &[], path, directory)
-        {
+        if !complete && !run.complete_entry(entry, &[], path, place) {
             return Ok(false);
         }
         if !is_file {
             return Ok(true);
         }
-        match self.content(entry, path, open) {
+        match self.content(entry, path, place) {
             Ok(()) => {}
             Err(Failure::Source(error)) => {
-                self.run.entry_failed(path, &error);
+                run.entry_failed(path, &error);
                 return Ok(false);
             }
             Err(Failure::Repository(error)) => return Err(error),
         }
-        let counts = &self.run.counts;
+        let counts = &run.counts;
         let known = matching.iter().any(|(which, other)| *which == 0 && other.kind == EntryKind::File);
         if known { &counts.files_changed } else { &counts.files_new }.fetch_add(1, Ordering::Relaxed);
         Ok(true)
-    }
-
-    /// Fills in attributes and link target, from the entry's counterpart where it was not touched. Returns whether the
-    /// entry can be kept: a link without its target cannot, a file without some attribute can.
-    pub(super) fn complete_entry(
-        &self,
-        entry: &mut Entry,
-        matching: &[(usize, Entry)],
-        path: &[Vec<u8>],
-        directory: &dyn SourceDir,
-    ) -> bool {
-        let untouched = |other: &&(usize, Entry)| {
-            let same = other.1.kind == entry.kind && other.1.ctime == entry.ctime && other.1.inode == entry.inode;
-            same && !other.1.inconsistent && entry.ctime != Timestamp::default()
-        };
-        if let Some((_, known)) = matching.iter().find(untouched).filter(|_| !self.run.options.ignore_ctime) {
-            entry.xattrs.clone_from(&known.xattrs);
-            entry.attributes.clone_from(&known.attributes);
-            return true;
-        }
-        match directory.complete(entry) {
-            Ok(()) => true,
-            Err(error) => {
-                let gone = matches!(error.kind, SourceErrorKind::Vanished | SourceErrorKind::Replaced);
-                self.run.entry_failed(path, &error);
-                // so that the next run asks again instead of taking it over as whole
-                entry.inconsistent = true;
-                let has_target = entry.kind != EntryKind::Symlink || !entry.link_target.is_empty();
-                !gone && has_target
-            }
-        }
     }
 
     /// Returns the counterpart whose content this entry certainly still has.
@@ -209,46 +208,79 @@ impl Worker<'_, '_> {
         Ok(true)
     }
 
-    /// Reads a file's content into the repository, as often as it takes to read it while it does not change.
-    fn content(&mut self, entry: &mut Entry, path: &[Vec<u8>], open: Open<'_>) -> std::result::Result<(), Failure> {
+    /// Reads a file's content into the repository, as often as it takes to read it while it does not change. What changes
+    /// all the time is kept as it was read last, and marked; so is what is gone after it was read.
+    fn content(&mut self, entry: &mut Entry, path: &[Vec<u8>], place: &Place) -> std::result::Result<(), Failure> {
+        let mut read = self.attempt(entry, place);
+        for _ in 1..TRIES {
+            match &read {
+                // a file that another one was renamed to is looked for under its name again
+                Ok(false) => {}
+                Err(Failure::Source(error)) if error.kind == SourceErrorKind::Replaced => {}
+                _ => break,
+            }
+            let mut now = match self.look_again(entry, path, place) {
+                Ok(now) => now,
+                Err(error) if read.is_ok() => return Ok(self.keep_doubtful(entry, path, &error)),
+                Err(error) => return Err(error.into()),
+            };
+            match self.attempt(&mut now, place) {
+                Err(Failure::Source(error)) if read.is_ok() => return Ok(self.keep_doubtful(entry, path, &error)),
+                next => (*entry, read) = (now, next),
+            }
+        }
+        if !read? {
+            let changed = std::io::Error::other("it kept changing while it was read; what was read is kept");
+            let shown = lakebed_core::text::escape_path(&path.join(&b'/'));
+            self.keep_doubtful(entry, path, &SourceError::new("read consistently", shown, changed));
+        }
+        Ok(())
+    }
+
+    fn keep_doubtful(&self, entry: &mut Entry, path: &[Vec<u8>], error: &SourceError) {
+        entry.inconsistent = true;
+        self.run.entry_failed(path, error);
+    }
+
+    /// Returns a file that changed as it is now, under its name, with its attributes.
+    fn look_again(&self, entry: &Entry, path: &[Vec<u8>], place: &Place) -> std::result::Result<Entry, SourceError> {
+        let mut now = place.look_again(entry)?;
+        if now.kind != EntryKind::File {
+            let shown = lakebed_core::text::escape_path(&path.join(&b'/'));
+            let source = std::io::Error::other("it is no file any more");
+            return Err(SourceError { kind: SourceErrorKind::Replaced, ..SourceError::new("read", shown, source) });
+        }
+        if place.content_change(&now) == ContentChange::Unknown {
+            self.run.complete_entry(&mut now, &[], path, place);
+        }
+        Ok(now)
+    }
+
+    /// Reads a file once. Returns whether it did not change meanwhile: then the entry is of one moment.
+    fn attempt(&mut self, entry: &mut Entry, place: &Place) -> std::result::Result<bool, Failure> {
+        let before = fingerprint(entry);
         let link = entry.hard_link_device.map(|device| (device, entry.inode));
-        let named = entry.content.clone();
+        let named = std::mem::take(&mut entry.content);
         if let Some(link) = link {
             let known = self.run.hard_links.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(file) = known.get(&link).filter(|file| file.print == fingerprint(entry) && file.named == named)
-            {
+            if let Some(file) = known.get(&link).filter(|file| file.print == before && file.named == named) {
                 entry.content = file.stored.clone();
-                return Ok(());
+                return Ok(true);
             }
         }
-        for attempt in 1..=TRIES {
-            let before = fingerprint(entry);
-            let mut file = open(entry)?;
-            let read = self.read(&mut *file, entry.size)?;
-            (entry.size, entry.content) = (read.size, read.content);
-            (entry.mtime, entry.ctime) = (read.after.mtime, read.after.ctime);
-            // a stream has no size before its end
-            let settled = read.consistent && (read.after == before || is_stream(&before, &read.after));
-            if settled {
-                break;
-            }
-            if attempt == TRIES {
-                entry.inconsistent = true;
-                let changed = std::io::Error::other("it kept changing while it was read; what was read is kept");
-                let shown = lakebed_core::text::escape_path(&path.join(&b'/'));
-                self.run.entry_failed(path, &SourceError::new("read consistently", shown, changed));
-            } else {
-                // the size to expect is what the file system says now
-                entry.size = read.after.size;
-            }
-        }
-        if let Some(link) = link
-            && !entry.inconsistent
-        {
+        // what the source calls the content is what opens it
+        entry.content = named.clone();
+        let mut file = place.open(entry)?;
+        let read = self.read(&mut *file, entry.size)?;
+        (entry.size, entry.content) = (read.size, read.content);
+        (entry.mtime, entry.ctime) = (read.after.mtime, read.after.ctime);
+        // a stream has no size before its end
+        let settled = read.consistent && (read.after == before || is_stream(&before, &read.after));
+        if let Some(link) = link.filter(|_| settled) {
             let mut known = self.run.hard_links.lock().unwrap_or_else(PoisonError::into_inner);
             known.insert(link, LinkedFile { print: fingerprint(entry), named, stored: entry.content.clone() });
         }
-        Ok(())
+        Ok(settled)
     }
 
     fn read(&mut self, file: &mut dyn SourceFile, expected: u64) -> std::result::Result<Read, Failure> {
@@ -419,10 +451,10 @@ fn is_stream(before: &Fingerprint, after: &Fingerprint) -> bool {
     is_unsized(before) && is_unsized(after)
 }
 
-/// Tells whether a file may have been changed again, unseen, after it was read in a run that began then. The change time
-/// says so where there is one: anybody may set the other to any time.
+/// Tells whether an entry may have been changed again, unseen, after it was read in a run that began then. The change
+/// time says so where there is one: anybody may set the other to any time.
 fn stamped_too_late(entry: &Entry, started: Timestamp) -> bool {
     let stamp = if entry.ctime == Timestamp::default() { entry.mtime } else { entry.ctime };
     let ns = |time: Timestamp| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
-    entry.kind == EntryKind::File && ns(stamp) + i128::from(STAMP_GRANULARITY_NS) > ns(started)
+    ns(stamp) + i128::from(STAMP_GRANULARITY_NS) > ns(started)
 }

@@ -1,8 +1,8 @@
 //! Backup: walk, compare, read, chunk, hash, dedup, frame, compress, seal, check, pack, store, commit.
 //!
 //! Workers own every step: each takes directories from a shared queue and carries their files through to a sealed frame
-//! in a pack. What is shared is the queue, the set of chunks in flight, and the pack that is filling. Nothing is held
-//! whole but the directories that are not finished.
+//! in a pack. What is shared is the queue, the set of chunks in flight, the pack that is filling, and the directories that
+//! are not finished. Nothing is held whole: not a file, and not a directory.
 //!
 //! Order of durability: packs, then segments, then the snapshot. The local index comes whenever it can.
 
@@ -13,6 +13,7 @@ mod file;
 mod node;
 mod parent;
 mod pieces;
+mod place;
 mod queue;
 mod run;
 

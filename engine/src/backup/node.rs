@@ -2,9 +2,9 @@
 //!
 //! However many entries it has, few are held: what is finished at the front goes into nodes as soon as there is much of
 //! it, and what is equal to the tree compared with is held as its place there. Only what waits behind an entry that is not
-//! finished is held whole.
+//! finished is held whole; where that is much, whoever lists the directory sees to it that it gets finished.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lakebed_core::id::TreeId;
@@ -84,8 +84,10 @@ pub(super) struct Nodes<'a> {
 /// Returns how many bytes an entry takes in memory, about.
 fn held_bytes(entry: &Entry) -> usize {
     let extents = if let Content::Extents { extents, .. } = &entry.content { extents.len() } else { 0 };
-    let xattrs: usize = entry.xattrs.iter().map(|xattr| xattr.value.len()).sum();
-    size_of::<Entry>() + entry.name.len() + extents * size_of::<Extent>() + xattrs
+    let xattrs: usize = entry.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
+    let attributes: usize = entry.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let bytes = entry.name.len() + entry.link_target.len() + xattrs + attributes;
+    size_of::<Entry>() + bytes + extents * size_of::<Extent>()
 }
 
 impl Entries {
@@ -102,7 +104,7 @@ impl Entries {
         &mut self,
         nodes: Nodes<'_>,
         stays: Option<TreeId>,
-        mut open: impl FnMut(&Arc<DirNode>) -> Result<Option<Entry>>,
+        open: impl Fn(&Arc<DirNode>) -> Option<Entry>,
     ) -> Result<()> {
         let sink = &mut nodes.chunks.node_sink();
         while let Some(slot) = self.slots.pop_front() {
@@ -117,7 +119,7 @@ impl Entries {
                     self.slots.push_front(slot);
                     break;
                 }
-                Slot::Open(child) => match open(&child)? {
+                Slot::Open(child) => match open(&child) {
                     Some(entry) => Some(entry),
                     None => {
                         self.slots.push_front(Slot::Open(child));
@@ -187,6 +189,12 @@ impl DirNode {
         state.pending == 0
     }
 
+    /// Tells whether much is held because it waits behind a directory that is not finished.
+    pub(super) fn holds_much_behind_a_directory(&self) -> bool {
+        let entries = &self.lock().entries;
+        entries.held_bytes > HELD_MAX_BYTES && matches!(entries.slots.front(), Some(Slot::Open(_)))
+    }
+
     /// Notes that the directory differs from the one compared with.
     pub(super) fn differs(&self) {
         self.lock().same = false;
@@ -210,7 +218,7 @@ impl DirNode {
         state.entries.set(slot, value);
         state.pending -= 1;
         if state.entries.held_bytes > HELD_MAX_BYTES {
-            state.entries.write(nodes, self.stays, |_| Ok(None))?;
+            state.entries.write(nodes, self.stays, |_| None)?;
         }
         Ok(state.pending == 0)
     }
@@ -226,7 +234,11 @@ impl DirNode {
         let id = match self.stays.filter(|_| state.same) {
             Some(id) => id,
             None => {
-                entries.write(nodes, self.stays, |_| Ok(None))?;
+                entries.write(nodes, self.stays, |_| None)?;
+                if !entries.slots.is_empty() {
+                    let message = "a directory was to be finished before all that is in it".into();
+                    return Err(Error::Poisoned { message });
+                }
                 entries.writer.finish(&mut nodes.chunks.node_sink())?
             }
         };
@@ -240,7 +252,36 @@ impl DirNode {
     }
 
     /// Writes the tree of what is finished so far. Nobody works on it meanwhile.
-    pub(super) fn so_far(&self, nodes: Nodes<'_>) -> Result<TreeId> {
+    pub(super) fn so_far(self: &Arc<Self>, nodes: Nodes<'_>) -> Result<TreeId> {
+        // children before their parents, on no stack but this one: paths can be as deep as a file system makes them
+        let mut written: HashMap<*const Self, TreeId> = HashMap::new();
+        let mut open = vec![self.clone()];
+        loop {
+            let node = open[open.len() - 1].clone();
+            let unwritten = node.open_children(&written);
+            if !unwritten.is_empty() {
+                open.extend(unwritten);
+                continue;
+            }
+            let id = node.written_so_far(nodes, &written)?;
+            written.insert(Arc::as_ptr(&node), id);
+            open.pop();
+            if open.is_empty() {
+                return Ok(id);
+            }
+        }
+    }
+
+    fn open_children(&self, written: &HashMap<*const Self, TreeId>) -> Vec<Arc<Self>> {
+        let state = self.lock();
+        let open = state.entries.slots.iter().filter_map(|slot| match slot {
+            Slot::Open(child) if !written.contains_key(&Arc::as_ptr(child)) => Some(child.clone()),
+            _ => None,
+        });
+        open.collect()
+    }
+
+    fn written_so_far(&self, nodes: Nodes<'_>, written: &HashMap<*const Self, TreeId>) -> Result<TreeId> {
         let state = self.lock();
         if let Some(id) = state.finished {
             return Ok(id);
@@ -248,8 +289,8 @@ impl DirNode {
         let mut entries = state.entries.clone();
         entries.slots.retain(|slot| !matches!(slot, Slot::Pending));
         entries.write(nodes, self.stays, |child| {
-            let subtree = Some(child.so_far(nodes)?);
-            Ok(Some(Entry { subtree, ..child.lock().entry.clone() }))
+            let subtree = written.get(&Arc::as_ptr(child)).copied();
+            Some(Entry { subtree, ..child.lock().entry.clone() })
         })?;
         entries.writer.finish(&mut nodes.chunks.node_sink())
     }

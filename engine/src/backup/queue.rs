@@ -5,7 +5,7 @@
 //! wait knows that everything is done. A checkpoint parks all workers; the last one to park makes it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::repository::FrameBuilder;
@@ -33,8 +33,6 @@ pub(super) struct Queue<W> {
     state: Mutex<State<W>>,
     changed: Condvar,
     workers: usize,
-    /// Workers with nothing to do, to see quickly whether somebody is to be woken.
-    idle: AtomicUsize,
     parking: AtomicBool,
     /// The run has failed, to see quickly.
     over: AtomicBool,
@@ -53,7 +51,6 @@ impl<W> Queue<W> {
             }),
             changed: Condvar::new(),
             workers,
-            idle: AtomicUsize::new(0),
             parking: AtomicBool::new(false),
             over: AtomicBool::new(false),
         }
@@ -64,10 +61,17 @@ impl<W> Queue<W> {
     }
 
     pub(super) fn push(&self, work: W) {
-        self.lock().work.push(work);
-        if self.idle.load(Ordering::Relaxed) > 0 {
+        let mut state = self.lock();
+        state.work.push(work);
+        if state.waiting > 0 {
             self.changed.notify_one();
         }
+    }
+
+    /// Takes what was pushed last where more than `most` wait.
+    pub(super) fn take_beyond(&self, most: usize) -> Option<W> {
+        let mut state = self.lock();
+        if state.work.len() > most { state.work.pop() } else { None }
     }
 
     /// Tells whether a worker that comes now, or soon, finds nothing.
@@ -111,9 +115,7 @@ impl<W> Queue<W> {
                 self.changed.notify_all();
                 return Next::End;
             }
-            self.idle.fetch_add(1, Ordering::Relaxed);
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            self.idle.fetch_sub(1, Ordering::Relaxed);
             state.waiting -= 1;
         }
     }

@@ -17,9 +17,10 @@ use lakebed_core::source::{Fingerprint, SourceError};
 use lakebed_core::text::escape_path;
 use lakebed_core::time::Timestamp;
 
-use super::directory::{FileWork, Place, Work};
+use super::directory::{FileWork, Work};
 use super::node::DirNode;
 use super::parent::{Base, Comparison, choose};
+use super::place::Place;
 use super::queue::{Next, Queue};
 use super::{BackupOptions, BackupReport, Request};
 use crate::check::segments_may_be_lost;
@@ -95,6 +96,11 @@ impl Run<'_> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
     }
 
+    /// Notes what was asked for and does not come with its source.
+    fn not_had(&self, mount: &Mount) {
+        mount.failures.iter().for_each(|(path, error)| self.entry_failed(path, error));
+    }
+
     /// Ends the run without a commit.
     pub(super) fn fail(&self, error: Error) {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
@@ -148,6 +154,8 @@ pub(super) struct Worker<'r, 'a> {
     pub(super) run: &'r Run<'a>,
     pub(super) frames: Frames,
     pub(super) buffer: Vec<u8>,
+    /// Directories whose listing it has interrupted.
+    pub(super) nested: usize,
 }
 
 impl Worker<'_, '_> {
@@ -500,7 +508,7 @@ fn walk(run: &Run<'_>, mount_points: MountPoint, workers: usize) -> Result<()> {
         for number in 0..workers {
             let thread = std::thread::Builder::new().name(format!("lakebed-backup-{number}"));
             let work = || {
-                let mut worker = Worker { run, frames: Frames::default(), buffer: Vec::new() };
+                let mut worker = Worker { run, frames: Frames::default(), buffer: Vec::new(), nested: 0 };
                 // a worker that panics must not leave the others waiting for it
                 let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.work()));
                 match result {
@@ -531,11 +539,15 @@ fn store_left_over(run: &Run<'_>) -> Result<()> {
         }
     }
     std::thread::scope(|scope| {
-        let threads: Vec<_> = joined.iter().map(|frame| scope.spawn(|| run.chunks.store_frame(frame))).collect();
+        let begin = |frame| {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, move || run.chunks.store_frame(frame));
+            thread.map_err(|source| Error::Machine { operation: "start a thread", source })
+        };
+        let threads: Vec<_> = joined.iter().map(begin).collect();
         let join = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
             thread.join().unwrap_or_else(|_| Err(Error::Poisoned { message: "storing the last frames".into() }))
         };
-        threads.into_iter().try_for_each(join)
+        threads.into_iter().try_for_each(|thread| join(thread?))
     })
 }
 
@@ -546,6 +558,7 @@ fn place_mounts(run: &Run<'_>, top: MountPoint) -> Result<()> {
     let mut stack = vec![(top, run.root.clone(), Vec::new())];
     while let Some((point, node, path)) = stack.pop() {
         if let Some(mount) = point.source {
+            run.not_had(&mount);
             // the source's entries lie right in this directory: only at the top
             match mount.source.root() {
                 Ok(entry) if entry.kind == EntryKind::Directory => {
@@ -579,15 +592,18 @@ fn place_mounts(run: &Run<'_>, top: MountPoint) -> Result<()> {
                 stack.push((below, child, path));
                 continue;
             };
+            run.not_had(&mount);
             match mount.source.root() {
                 Ok(mut entry) => {
                     roots += 1;
                     entry.name = name;
+                    let place = Place::Root(mount.clone());
                     if entry.kind == EntryKind::Directory {
+                        run.complete_entry(&mut entry, &matching, &path, &place);
                         let child = run.child_directory(&node, slot, entry.clone(), &matching);
                         run.queue.push(Work::mounted(child, mount, entry));
                     } else {
-                        let file = FileWork { place: Place::Root(mount), path, entry, matching };
+                        let file = FileWork { place, path, entry, matching };
                         run.queue.push(Work::File { node: node.clone(), slot, file: Box::new(file) });
                     }
                 }

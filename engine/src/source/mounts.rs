@@ -9,10 +9,11 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use lakebed_core::record::tree::{Entry, EntryKind};
-use lakebed_core::source::Source;
+use lakebed_core::source::{Source, SourceError};
+use lakebed_core::text::escape_path;
 
 use super::filter::Filter;
-use super::local::{LocalOptions, LocalSource};
+use super::local::{LocalOptions, LocalSource, directory_identity};
 use crate::error::{Error, Result};
 
 /// A source, and where it lies in the snapshot.
@@ -23,6 +24,8 @@ pub struct Mount {
     pub ancestors: Vec<Entry>,
     /// Where the entries come from.
     pub source: Arc<dyn Source>,
+    /// What was asked for and is not had from the source, by its path in the snapshot: failures of the run.
+    pub failures: Vec<(Vec<Vec<u8>>, SourceError)>,
 }
 
 impl std::fmt::Debug for Mount {
@@ -46,7 +49,8 @@ pub fn tree_path(given: &Path) -> Vec<Vec<u8>> {
     names
 }
 
-/// Makes sources of paths. A path that lies in another one that is given is left out, since it comes with that one.
+/// Makes sources of paths. A path that lies in another one that is given comes with that one. Where it does not (a link
+/// leads there, it is excluded, or on another file system while only one is wanted), it is a failure of the run.
 ///
 /// # Errors
 /// Two paths that would be stored as one; a working directory that cannot be found.
@@ -60,21 +64,65 @@ pub fn local_mounts(paths: &[PathBuf], filter: &Arc<Filter>, options: &LocalOpti
         }
         given.push((path.clone(), absolute, names));
     }
+    let one_file_system = options.one_file_system || filter.one_file_system();
     let mut mounts = Vec::new();
     for (path, absolute, names) in &given {
-        let inside = |(_, other, other_names): &&(PathBuf, PathBuf, Vec<Vec<u8>>)| {
-            other != absolute && absolute.starts_with(other) && names.starts_with(other_names)
+        let is_inside = |inner: &Path, inner_names: &[Vec<u8>], outer: &Path, outer_names: &[Vec<u8>]| {
+            inner != outer && inner.starts_with(outer) && inner_names.starts_with(outer_names)
         };
-        if given.iter().any(|other| inside(&other)) {
+        if given.iter().any(|(_, other, other_names)| is_inside(absolute, names, other, other_names)) {
             continue;
         }
-        mounts.push(mount(path, names.clone(), filter, options));
+        let mut mount = mount(path, names.clone(), filter, options);
+        let inner = given.iter().filter(|(_, other, other_names)| is_inside(other, other_names, absolute, names));
+        for (inner, _, inner_names) in inner {
+            let shown = || escape_path(&inner_names.join(&b'/'));
+            let itself = LocalSource::new(inner, inner_names.clone(), filter.clone(), options.clone());
+            let failure = match itself.root() {
+                Err(error) => error,
+                Ok(entry) if !comes_with(&*mount.source, &inner_names[names.len()..], &entry) => apart(shown(), path),
+                Ok(_) if one_file_system && device(inner) != device(path) => apart(shown(), path),
+                Ok(_) => continue,
+            };
+            mount.failures.push((inner_names.clone(), failure));
+        }
+        mounts.push(mount);
     }
     Ok(mounts)
 }
 
+/// Tells whether walking a source leads to that entry.
+fn comes_with(outer: &dyn Source, names: &[Vec<u8>], entry: &Entry) -> bool {
+    let walk = || -> std::result::Result<bool, SourceError> {
+        let mut at = outer.root()?;
+        for depth in 0..names.len() {
+            let directory = outer.open_dir(&names[..depth], &at)?;
+            let found = directory.list()?.flatten().find(|entry| entry.name == names[depth]);
+            let Some(found) = found else { return Ok(false) };
+            at = found;
+        }
+        Ok(at.kind == entry.kind && at.inode == entry.inode)
+    };
+    // what cannot be walked to is not had
+    walk().unwrap_or(false)
+}
+
+/// Returns the number of the file system that a path leads to.
+fn device(path: &Path) -> Option<u64> {
+    directory_identity(path).ok().map(|(device, _)| device)
+}
+
+fn apart(shown: String, outer: &Path) -> SourceError {
+    let outer = escape_path(outer.as_os_str().as_bytes());
+    let why = format!(
+        "it lies in `{outer}` and does not come with it (a link, an exclude or another file system is in between): \
+         name it in a run of its own"
+    );
+    SourceError::new("back up", shown, std::io::Error::other(why))
+}
+
 fn mount(path: &Path, names: Vec<Vec<u8>>, filter: &Arc<Filter>, options: &LocalOptions) -> Mount {
-    let mut ancestors = Vec::new();
+    let (mut ancestors, mut failures) = (Vec::new(), Vec::new());
     // the directories on the way are kept with their metadata as far as the path names them itself
     for depth in 1..names.len() {
         let mut above = path.to_path_buf();
@@ -86,13 +134,15 @@ fn mount(path: &Path, names: Vec<Vec<u8>>, filter: &Arc<Filter>, options: &Local
             entry.kind == EntryKind::Directory
                 && above.file_name().map(OsStr::as_bytes) == Some(names[depth - 1].as_slice())
         });
-        match entry {
-            Some(entry) => ancestors.push(entry),
-            None => break,
+        let Some(mut entry) = entry else { break };
+        if let Err(error) = source.complete_root(&mut entry) {
+            entry.inconsistent = true;
+            failures.push((names[..depth].to_vec(), error));
         }
+        ancestors.push(entry);
     }
     let source = Arc::new(LocalSource::new(path, names.clone(), filter.clone(), options.clone()));
-    Mount { tree_path: names, ancestors, source }
+    Mount { tree_path: names, ancestors, source, failures }
 }
 
 /// Reads a list of paths as `--files-from` takes it: one on each line, or ended by NUL bytes.

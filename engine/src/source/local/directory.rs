@@ -206,6 +206,11 @@ impl SourceDir for LocalDir {
         Ok(Box::new(cut_off.map(Err).into_iter().chain(entries)))
     }
 
+    fn look_again(&self, name: &[u8]) -> Result<Entry, SourceError> {
+        let left_out = || Err(self.place.error(ATTRIBUTES, name, std::io::ErrorKind::NotFound));
+        self.listed(name, FileType::Unknown).unwrap_or_else(left_out)
+    }
+
     /// Fills in extended attributes and link targets. Where one attribute cannot be read the others are still there.
     fn complete(&self, entry: &mut Entry) -> Result<(), SourceError> {
         let name = entry.name.clone();

@@ -209,14 +209,14 @@ impl Source for LocalSource {
         self.shared.uri.clone()
     }
 
-    /// Returns the root, complete. A link is returned as a link, unless a slash follows it.
+    /// A link is returned as a link, unless a slash follows it.
     fn root(&self) -> Result<Entry, SourceError> {
         let shared = &self.shared;
         let place = shared.root_place();
         let stat = rustix::fs::lstat(shared.root.as_slice()).map_err(|errno| place.error(ATTRIBUTES, b"", errno))?;
         let name = shared.root.rsplit(|&c| c == b'/').find(|name| !name.is_empty()).unwrap_or(b"/");
         let unknown = || place.error(ATTRIBUTES, b"", std::io::Error::other("its kind is not known"));
-        let mut entry = entry_of(name, &stat).ok_or_else(unknown)?;
+        let entry = entry_of(name, &stat).ok_or_else(unknown)?;
         if entry.kind == EntryKind::Directory && shared.never_enters(&stat) {
             return Err(place.error(
                 LIST,
@@ -226,9 +226,12 @@ impl Source for LocalSource {
         }
         shared.root_device.get_or_init(|| status::device(&stat));
         *shared.root_identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(status::identity(&stat));
-        Attributes { shared, place: &place, dir: CWD, at: &shared.root, path: &shared.root, name: b"" }
-            .complete(&mut entry)?;
         Ok(entry)
+    }
+
+    fn complete_root(&self, entry: &mut Entry) -> Result<(), SourceError> {
+        let (shared, place) = (&*self.shared, &self.shared.root_place());
+        Attributes { shared, place, dir: CWD, at: &shared.root, path: &shared.root, name: b"" }.complete(entry)
     }
 
     fn open_dir(&self, path: &[Vec<u8>], expected: &Entry) -> Result<Box<dyn SourceDir>, SourceError> {

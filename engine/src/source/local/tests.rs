@@ -35,6 +35,12 @@ fn opened_root(source: &LocalSource) -> (Box<dyn SourceDir>, Vec<Entry>) {
     (dir, entries)
 }
 
+fn complete_root(source: &LocalSource) -> Entry {
+    let mut root = source.root().unwrap();
+    source.complete_root(&mut root).unwrap();
+    root
+}
+
 fn find<'a>(entries: &'a [Entry], name: &[u8]) -> &'a Entry {
     entries.iter().find(|entry| entry.name == name).unwrap()
 }
@@ -175,7 +181,7 @@ fn the_root_may_be_a_file_or_a_link() {
     std::fs::create_dir(temp.path().join("dir")).unwrap();
     std::fs::write(temp.path().join("dir/inside"), b"").unwrap();
     symlink("dir", temp.path().join("link")).unwrap();
-    let link = source(&temp.path().join("link")).root().unwrap();
+    let link = complete_root(&source(&temp.path().join("link")));
     assert_eq!((link.kind, link.link_target.as_slice()), (EntryKind::Symlink, b"dir".as_slice()));
     // with a slash it is the folder behind the link
     let followed = source(&temp.path().join("link/"));
@@ -484,7 +490,7 @@ fn extended_attributes_are_read_sorted() {
     let error = dir.complete(&mut find(&entries, b"file").clone()).unwrap_err();
     assert_eq!(error.kind, SourceErrorKind::Replaced);
 
-    let root = source(&temp.path().join("dir")).root().unwrap();
+    let root = complete_root(&source(&temp.path().join("dir")));
     assert!(root.xattrs.iter().any(|xattr| xattr.name == b"user.zz"));
 }
 
