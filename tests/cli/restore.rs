@@ -118,6 +118,20 @@ fn delete_spares_what_is_excluded_however_deep() {
 }
 
 #[test]
+fn delete_spares_what_the_backup_could_not_read() {
+    let kit = Kit::with_repo();
+    kit.run(&["backup", "src", "missing"]).exits(3);
+    kit.file("out/missing/survivor", "the only copy");
+    kit.file("out/other", "gone");
+    let said = kit.run(&["restore", "latest", "--target", "out", "--delete"]).exits(0);
+    said.says("1 entry was not deleted").says("could not read");
+    assert_eq!(kit.read("out/missing/survivor"), "the only copy");
+    assert!(!kit.path("out/other").exists());
+    let again = kit.run(&["--json", "restore", "latest", "--target", "out", "--delete"]).exits(0).result();
+    assert_eq!(again["spared"], 1, "{again:#}");
+}
+
+#[test]
 fn an_unfinished_restore_of_another_snapshot_is_not_built_upon() {
     let kit = Kit::with_repo();
     kit.run(&["backup", "src"]).exits(0);

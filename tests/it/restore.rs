@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::monitor::Monitor;
+use lakebed_engine::core::record::snapshot::Failure;
+use lakebed_engine::core::text::escape_path;
 use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::restore::{Action, Overwrite, PathFilter, RestoreOptions, RestoreReport, restore};
 use lakebed_engine::{Error, Repository, Silent};
@@ -183,6 +185,38 @@ fn delete_takes_what_the_snapshot_does_not_have_and_was_asked_for() {
     assert_eq!((report.deleted, report.failures.len()), (2, 0), "{report:?}");
     assert!(story.out("extra/deep/file").exists() && story.out("extra/file").exists());
     assert!(!story.out("loose").exists() && !story.place.path("out/beside").exists());
+}
+
+/// What the backup could not read may have been there: a restore over the original must not take it away.
+#[test]
+fn delete_spares_what_the_backup_could_not_read() {
+    let mut story = Story::of(&three_files().directory("closed").file("kept/inside", b"1".to_vec()));
+    let survivors = ["closed/deep/file", "closed/file", "kept/odd\n\\name", "mount/below/file", "secret"];
+    for name in ["closed", "kept/odd\n\\name", "mount/below", "secret"] {
+        let path = story.paths(&[name]).remove(0);
+        let path = escape_path(path.strip_prefix(b"/").unwrap());
+        story.info.snapshot.failures.push(Failure { path, reason: "Permission denied".into() });
+    }
+    story.restored(Overwrite::Never);
+    let others = ["loose", "kept/other", "secret-not", "extra/file"];
+    for name in survivors.iter().chain(&others) {
+        std::fs::create_dir_all(story.out(name).parent().unwrap()).unwrap();
+        std::fs::write(story.out(name), "not in the snapshot").unwrap();
+    }
+    let delete = RestoreOptions { delete: true, ..story.options(Overwrite::IfChanged) };
+    let (planned, _) = story.with(&RestoreOptions { dry_run: true, ..delete.clone() });
+    let (report, actions) = story.with(&delete);
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    // each of the others, and the folder of the last one
+    assert_eq!((report.deleted, planned.deleted), (5, 5), "{actions:?}");
+    for name in survivors {
+        assert_eq!(std::fs::read(story.out(name)).unwrap(), b"not in the snapshot", "{name}");
+    }
+    assert!(others.iter().all(|name| !story.out(name).exists()));
+    // what is spared is told of, a folder as one thing
+    let spared = ["closed/deep", "closed/file", "kept/odd\n\\name", "mount", "secret"];
+    assert_eq!((report.spared, planned.spared), (5, 5), "{actions:?}");
+    assert!(spared.iter().all(|name| actions[*name] == Action::Kept), "{actions:?}");
 }
 
 #[test]

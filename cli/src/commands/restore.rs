@@ -53,7 +53,8 @@ pub(crate) struct RestoreArgs {
     /// What to do with files that exist
     #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = "How it is written")]
     overwrite: OverwriteArg,
-    /// Delete what the snapshot does not have, in the folders that are restored, without asking
+    /// Delete what the snapshot does not have, in the folders that are restored, without asking; what its backup could
+    /// not read is spared
     #[arg(long, help_heading = "How it is written")]
     delete: bool,
     /// Change nothing, list what would be done
@@ -191,7 +192,11 @@ fn print(
                 let failed = ui::counted(report.failures.len() as u64, "entry", "entries");
                 writeln!(out, "failed:  {failed}, told above")?;
             }
-            if report.kept > 0 && args.overwrite == OverwriteArg::Never {
+            if report.spared > 0 {
+                let spared = ui::counted(report.spared, "entry was", "entries were");
+                writeln!(out, "{spared} not deleted: the backup could not read what was there")?;
+            }
+            if report.kept > report.spared && args.overwrite == OverwriteArg::Never {
                 writeln!(out, "what existed was kept; --overwrite replaces it")?;
             }
             if args.dry_run { writeln!(out, "dry run: nothing was changed") } else { Ok(()) }
@@ -218,6 +223,7 @@ fn result_json(
         "created": report.created,
         "replaced": report.replaced,
         "kept": report.kept,
+        "spared": report.spared,
         "deleted": report.deleted,
         "bytes": report.bytes,
         "failures": failures.collect::<Vec<_>>(),

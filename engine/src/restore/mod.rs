@@ -9,6 +9,7 @@ mod filter;
 mod marker;
 mod run;
 mod target;
+mod unread;
 mod walk;
 mod write;
 
@@ -44,7 +45,8 @@ pub struct RestoreOptions {
     pub filter: PathFilter,
     /// What to do with what is there already.
     pub overwrite: Overwrite,
-    /// Delete what the snapshot does not have, in the directories that are restored.
+    /// Delete what the snapshot does not have, in the directories that are restored. What it may lack only because it
+    /// could not be read, its failures say so, is spared.
     pub delete: bool,
     /// Change nothing, only say what would be done.
     pub dry_run: bool,
@@ -104,6 +106,8 @@ pub struct RestoreReport {
     pub replaced: u64,
     /// Entries left as they were.
     pub kept: u64,
+    /// Those of the kept that the snapshot does not have, and may lack only because they could not be read.
+    pub spared: u64,
     /// Entries deleted.
     pub deleted: u64,
     /// Bytes of the files that were created or replaced.

@@ -8,6 +8,7 @@ use lakebed_core::record::tree::Entry;
 
 use super::marker::{Ground, Marker};
 use super::target::Target;
+use super::unread::Unread;
 use super::{Action, RestoreFailure, RestoreOptions, RestoreReport, Visitor};
 use crate::error::{Error, Result};
 use crate::repository::{BlobReader, SnapshotInfo};
@@ -28,6 +29,8 @@ pub(super) struct Restore<'a> {
     pub(super) monitor: &'a dyn Monitor,
     pub(super) target: Target,
     pub(super) ground: Ground,
+    /// What is not to be deleted, whatever else is.
+    pub(super) unread: Unread,
     pub(super) report: Mutex<RestoreReport>,
     /// Paths of files that were not restored: nothing may be linked to them.
     pub(super) not_restored: Mutex<HashSet<Vec<u8>>>,
@@ -68,6 +71,7 @@ pub(super) fn run(
         monitor,
         target,
         ground: marker.ground,
+        unread: Unread::of(&info.snapshot.failures),
         report: Mutex::new(RestoreReport {
             continued: matches!(marker.ground, Ground::Continued { .. }),
             ..RestoreReport::default()
@@ -123,6 +127,17 @@ impl Restore<'_> {
         }
         (self.visitor)(action, &self.target.path(path));
         self.monitor.advance(Progress { entries: 1, bytes });
+    }
+
+    /// Notes something that would have been deleted, were it known that the snapshot's source did not have it.
+    pub(super) fn spare(&self, path: &[u8]) {
+        self.report().spared += 1;
+        self.note(Action::Kept, path, 0);
+    }
+
+    /// Tells whether a directory that stands in the way may go with all that is in it.
+    pub(super) fn may_delete(&self, path: &[u8]) -> bool {
+        self.options.delete && !self.unread.concerns(path)
     }
 
     /// Notes a failure of one entry; gives back what ends the restore.

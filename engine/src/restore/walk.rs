@@ -279,14 +279,14 @@ impl Restore<'_> {
         if self.options.dry_run {
             return Ok(None);
         }
-        self.target.make_special(path, entry, self.options.delete)
+        self.target.make_special(path, entry, self.may_delete(path))
     }
 
     fn link(&self, first: &[u8], path: &[u8]) -> Result<()> {
         if self.options.dry_run {
             return Ok(());
         }
-        self.target.link(first, path, self.options.delete)
+        self.target.link(first, path, self.may_delete(path))
     }
 
     /// Deletes what a directory of the target has and the snapshot has not.
@@ -314,7 +314,10 @@ impl Restore<'_> {
             if self.options.filter.wants(&full, false) != Wanted::Yes {
                 continue;
             }
-            self.delete(&full)?;
+            match self.unread.concerns(&full) {
+                true => self.spare(&full),
+                false => self.delete(&full).map(|_| ())?,
+            }
         }
         Ok(())
     }

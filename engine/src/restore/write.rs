@@ -177,7 +177,7 @@ impl Restore<'_> {
         }
         let mut file = self.target.begin_file(&job.path, self.ground == Ground::Fresh)?;
         file.write(plain)?;
-        let problem = self.target.finish_file(file, &job.entry, self.options.delete)?;
+        let problem = self.target.finish_file(file, &job.entry, self.may_delete(&job.path))?;
         Ok(Written::new(false, problem))
     }
 
@@ -243,7 +243,7 @@ impl Restore<'_> {
         if ends_with_hole {
             file.set_size(entry.size)?;
         }
-        let problem = self.target.finish_file(file, entry, self.options.delete)?;
+        let problem = self.target.finish_file(file, entry, self.may_delete(&job.path))?;
         Ok(Written::new(job.replaces, problem))
     }
 }
