@@ -249,6 +249,43 @@ fn a_part_of_a_snapshot_comes_with_the_folders_above_it() {
     assert!(matches!(story.try_with(&other, &Silent), Err(Error::NoPath { .. })));
 }
 
+/// What a set-group-id folder gives to new files is not theirs, whoever restores them.
+#[test]
+fn files_get_their_group_back_in_a_folder_that_gives_its_own() {
+    let tree = three_files().file("folder/inside", b"1".to_vec()).file("folder/deep/below", b"2".to_vec());
+    let story = Story::of(&tree);
+    if !lakebed_testkit::is_root() {
+        // only root sets owners
+        return;
+    }
+    let set_group_id = |path: &Path| {
+        std::fs::create_dir_all(path).unwrap();
+        std::os::unix::fs::chown(path, None, Some(4242)).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o2755)).unwrap();
+    };
+    let group = |path: &Path| std::fs::symlink_metadata(path).unwrap().gid();
+    let names = ["changed", "folder/inside", "folder/deep/below", "folder/deep", "folder"];
+    // an empty target, and one whose folders are there
+    for existing in [story.place.path("out"), story.out("folder")] {
+        set_group_id(&existing);
+        story.restored(Overwrite::IfChanged);
+        for name in names.iter().filter(|name| story.out(name) != existing) {
+            assert_eq!(group(&story.out(name)), group(&story.source.join(name)), "{name}");
+        }
+        lakebed_testkit::remove_all(&story.place.path("out"));
+    }
+    // what is another one's is set too
+    std::os::unix::fs::chown(story.source.join("changed"), Some(4343), Some(4242)).unwrap();
+    let again = backup(&story.place.reopen_later(&story.repository), std::slice::from_ref(&story.source));
+    let story = Story { info: again.snapshot.unwrap(), ..story };
+    set_group_id(&story.place.path("out"));
+    story.restored(Overwrite::Never);
+    for (name, owner) in [("changed", (4343, 4242)), ("same", (0, group(&story.source.join("same"))))] {
+        let metadata = std::fs::metadata(story.out(name)).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), owner, "{name}");
+    }
+}
+
 #[test]
 fn names_of_one_file_are_one_file_again() {
     let tree = three_files().hard_link("twin", "same").hard_link("zwilling", "same").symlink("link", "same");

@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lakebed_core::record::tree::{Entry, EntryKind};
 use lakebed_core::time::Timestamp;
@@ -28,14 +28,41 @@ const OPEN_DIRECTORIES: usize = 32;
 pub(super) struct Target {
     root: PathBuf,
     owners: bool,
-    directories: Mutex<HashMap<Vec<u8>, Arc<OwnedFd>>>,
+    directories: Mutex<HashMap<Vec<u8>, Arc<Directory>>>,
     next_temporary: AtomicU64,
+}
+
+/// A directory of the target, opened.
+#[derive(Debug)]
+struct Directory {
+    open: OwnedFd,
+    /// User and group of the files that we make in it.
+    owner_of_new: OnceLock<(u32, u32)>,
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.open.as_fd()
+    }
+}
+
+impl Directory {
+    /// Returns user and group of the files that we make in it, `None` where that cannot be told. They need not be the
+    /// process's: a set-group-id directory gives its own group, a server may give what it likes. They are the same for all
+    /// of them, so the first one is looked at and not each.
+    fn owner_of_new(&self, new: &File) -> Option<(u32, u32)> {
+        if let Some(known) = self.owner_of_new.get() {
+            return Some(*known);
+        }
+        let stat = rustix::fs::fstat(new).ok()?;
+        Some(*self.owner_of_new.get_or_init(|| (stat.st_uid, stat.st_gid)))
+    }
 }
 
 /// A file being written: it gets its name, or keeps it, when it is whole.
 #[derive(Debug)]
 pub(super) struct NewFile {
-    directory: Arc<OwnedFd>,
+    directory: Arc<Directory>,
     pub(super) file: File,
     /// Its name until it is whole, where it has another one then.
     temporary: Option<Vec<u8>>,
@@ -103,7 +130,7 @@ impl Target {
     }
 
     /// Opens a directory of the target, name by name: what lies on the way may be a link by now, and is not followed.
-    fn directory(&self, path: &[u8]) -> Result<Arc<OwnedFd>> {
+    fn directory(&self, path: &[u8]) -> Result<Arc<Directory>> {
         let kept = || self.directories.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = kept().get(path) {
             return Ok(open.clone());
@@ -116,7 +143,8 @@ impl Target {
             let (above, name) = split(path);
             rustix::fs::openat(self.directory(above)?, name, flags | OFlags::NOFOLLOW, Mode::empty())
         };
-        let open = Arc::new(open.map_err(self.failed("open the directory", path))?);
+        let open = open.map_err(self.failed("open the directory", path))?;
+        let open = Arc::new(Directory { open, owner_of_new: OnceLock::new() });
         let mut directories = kept();
         if directories.len() >= OPEN_DIRECTORIES {
             directories.clear();
@@ -245,7 +273,7 @@ impl Target {
     /// deleting was asked for.
     fn put_in_place(
         &self,
-        directory: &OwnedFd,
+        directory: &Directory,
         temporary: &[u8],
         name: &[u8],
         path: &[u8],
@@ -328,13 +356,10 @@ impl Target {
             let path = new.path.clone();
             move |error: Errno| Error::local(operation, path, error.into())
         };
-        if self.owners {
+        if self.owners && new.directory.owner_of_new(&new.file) != Some((entry.uid, entry.gid)) {
             let (user, group) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            let (own_user, own_group) = (rustix::process::geteuid(), rustix::process::getegid());
-            if user != own_user || group != own_group {
-                let set = rustix::fs::fchown(&new.file, Some(user), Some(group));
-                keep_first(&mut first, set.map_err(failed("set the owner of")));
-            }
+            let set = rustix::fs::fchown(&new.file, Some(user), Some(group));
+            keep_first(&mut first, set.map_err(failed("set the owner of")));
         }
         for xattr in &entry.xattrs {
             use xattr::FileExt;
