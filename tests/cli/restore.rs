@@ -95,6 +95,21 @@ fn links_in_the_target_are_not_followed_and_directories_not_swept_away() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_restored_for_a_link_in_its_place_makes_the_exit_code_3() {
+    let kit = Kit::with_repo();
+    kit.run(&["backup", "src"]).exits(0);
+    std::fs::create_dir_all(kit.path("out/src")).unwrap();
+    std::os::unix::fs::symlink("/nowhere", kit.path("out/src/sub")).unwrap();
+    kit.run(&["restore", "latest", "--target", "out"])
+        .exits(3)
+        .says("out/src/sub")
+        .says("a symbolic link stands there");
+    assert_eq!(kit.read("out/src/a.py"), "print('a')\n");
+    kit.run(&["restore", "latest", "--target", "out", "--overwrite", "always"]).exits(0);
+    assert_eq!(kit.read("out/src/sub/b.py"), "print('b')\n");
+}
+
+#[test]
 fn delete_leaves_alone_what_was_not_asked_for() {
     let kit = Kit::with_repo();
     kit.run(&["backup", "src"]).exits(0);

@@ -421,6 +421,36 @@ fn a_folder_in_the_way_goes_if_it_is_empty_or_may_be_deleted() {
     story.assert_is_source();
 }
 
+/// What stands in the place of a folder keeps out everything in it: that is no file that was kept.
+#[test]
+fn a_folder_whose_place_is_taken_is_a_failure_where_nothing_is_replaced() {
+    let story =
+        Story::of(&three_files().with("data", Item::directory().mtime(OLD, 0)).file("data/deep/file", b"1".to_vec()));
+    story.restored(Overwrite::Never);
+    std::fs::remove_dir_all(story.out("data")).unwrap();
+    let elsewhere = story.place.path("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let put_link = || std::os::unix::fs::symlink(&elsewhere, story.out("data")).unwrap();
+    let put_file = || std::fs::write(story.out("data"), "in the way").unwrap();
+    for (put, words) in [(&put_link as &dyn Fn(), "a symbolic link"), (&put_file, "a file")] {
+        put();
+        for (overwrite, dry_run) in [(Overwrite::Never, false), (Overwrite::Never, true), (Overwrite::IfNewer, false)] {
+            let (report, actions) = story.with(&RestoreOptions { dry_run, ..story.options(overwrite) });
+            let [failure] = &report.failures[..] else { panic!("{report:?}") };
+            assert_eq!((&failure.path, failure.damage), (&story.out("data"), false));
+            let Error::Local { source, .. } = &failure.error else { panic!("{failure:?}") };
+            assert!(source.to_string().starts_with(words), "{source}");
+            assert!(!actions.contains_key("data"), "{actions:?}");
+            assert_eq!((report.created, report.replaced), (0, 0), "{actions:?}");
+        }
+        std::fs::remove_file(story.out("data")).unwrap();
+    }
+    assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+    put_link();
+    assert_eq!(story.restored(Overwrite::Always)["data"], Action::Replaced);
+    story.assert_is_source();
+}
+
 /// Wherever a restore is cut off, the same one again completes it, and another one does not build upon it.
 #[test]
 fn a_restore_that_was_cut_off_is_continued() {

@@ -76,6 +76,17 @@ struct Walk<'r, 'a> {
     links: Vec<(Vec<u8>, Job)>,
 }
 
+/// Returns the words for what is no directory.
+fn kind_of(file_type: FileType) -> &'static str {
+    match file_type {
+        FileType::RegularFile => "a file",
+        FileType::Symlink => "a symbolic link",
+        FileType::Fifo => "a pipe",
+        FileType::Socket => "a socket",
+        _ => "a device",
+    }
+}
+
 /// Restores everything that is wanted of a snapshot.
 pub(super) fn walk(restore: &Restore<'_>, info: &SnapshotInfo, pool: &rayon::ThreadPool) -> Result<()> {
     let mut walk = Walk {
@@ -376,6 +387,12 @@ impl Restore<'_> {
             (_, Overwrite::IfNewer) => entry.mtime > mtime(&stat),
             (_, Overwrite::Always) => true,
         };
+        if !replaces && entry.kind == EntryKind::Directory {
+            // everything in the directory is lacking then, which is more than one thing that was left as it was
+            let why = format!("{} stands there (only --overwrite replaces it)", kind_of(there));
+            let source = std::io::Error::new(std::io::ErrorKind::NotADirectory, why);
+            return Err(Error::local("make the directory", self.target.path(path), source));
+        }
         Ok(if replaces { Decision::Make { replaces: true } } else { Decision::Keep { descend: false, same } })
     }
 }
