@@ -1,5 +1,6 @@
 //! What the binary asks of the operating system: every object is flushed before it gets its name, every name before the
-//! commit, the commit before it is reported, and nothing is deleted before what says so is durable.
+//! commit, the commit before it is reported, and nothing is deleted before what says so is durable; and the marker of a
+//! restore before what it marks.
 //!
 //! `strace` writes down the calls. What a storage must promise is tested elsewhere; this is about whether the folder on
 //! disk keeps that promise.
@@ -163,4 +164,20 @@ fn everything_is_flushed_before_what_counts_on_it() {
     assert!(deleted > 0);
     assert_eq!(problems(&calls, &repo), Vec::<String>::new());
     kit.run(&["verify", "--read-data"]).exits(0);
+}
+
+/// Files that are not whole may not outlive the marker that says so.
+#[test]
+fn the_marker_of_a_restore_is_durable_before_anything_is_restored() {
+    let kit = Kit::with_repo();
+    kit.run(&["backup", "src"]).exits(0);
+    let calls = parse(&traced(&kit, &["restore", "latest", "--target", "out"]));
+    let out = kit.path("out").display().to_string();
+    let named = |call: &&Call| call.name == "rename" && call.paths[1].ends_with("out/.lakebed-restore");
+    let marked = calls.iter().find(named).unwrap().ended;
+    let below = format!("{out}/src/");
+    let first_write = calls.iter().filter(|call| call.name == "write" && call.paths[0].starts_with(&below));
+    let first_write = first_write.map(|call| call.began).min().unwrap();
+    let is_flush = |call: &Call| call.name == "fsync" && call.paths == [out.as_str()];
+    assert!(calls.iter().any(|call| is_flush(call) && call.began > marked && call.ended < first_write), "{calls:#?}");
 }

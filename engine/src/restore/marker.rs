@@ -31,6 +31,16 @@ pub(super) enum Ground {
     Occupied,
 }
 
+/// Makes the names in a folder durable.
+fn flush_names(folder: &Path) -> std::io::Result<()> {
+    use std::io::ErrorKind;
+    match std::fs::File::open(folder)?.sync_all() {
+        // some file systems have no such call for folders and nothing in its place
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        result => result,
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Marker {
     path: Option<PathBuf>,
@@ -89,7 +99,9 @@ impl Marker {
                 file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
                 file.write_all(format!("{snapshot} {}", crate::system::boot_id()).as_bytes())?;
                 file.sync_all()?;
-                std::fs::rename(&unfinished, &path)
+                std::fs::rename(&unfinished, &path)?;
+                // nothing that it is about may be durable without it
+                flush_names(target)
             };
             write().map_err(|source| Error::local("write", &path, source))?;
         }
