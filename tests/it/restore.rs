@@ -451,6 +451,28 @@ fn a_folder_whose_place_is_taken_is_a_failure_where_nothing_is_replaced() {
     story.assert_is_source();
 }
 
+/// What a directory replaces is still there in a dry run, and nothing can be found in it.
+#[test]
+fn a_dry_run_fails_nowhere_that_the_restore_does_not() {
+    let tree = three_files().file("folder/deep/file", b"1".to_vec()).file("folder/file", b"2".to_vec());
+    let story = Story::of(&tree.symlink("folder/link", "file").file("linked/file", b"3".to_vec()));
+    story.restored(Overwrite::Never);
+    for name in ["folder", "linked"] {
+        std::fs::remove_dir_all(story.out(name)).unwrap();
+    }
+    std::fs::write(story.out("folder"), "in the way").unwrap();
+    std::os::unix::fs::symlink(".", story.out("linked")).unwrap();
+    let options = story.options(Overwrite::IfChanged);
+    let (planned, planned_actions) = story.with(&RestoreOptions { dry_run: true, ..options.clone() });
+    assert!(planned.failures.is_empty(), "{:?}", planned.failures);
+    assert_eq!(std::fs::read(story.out("folder")).unwrap(), b"in the way");
+    let (report, actions) = story.with(&options);
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    assert_eq!(planned_actions, actions);
+    assert_eq!((planned.created, planned.replaced), (report.created, report.replaced));
+    story.assert_is_source();
+}
+
 /// Wherever a restore is cut off, the same one again completes it, and another one does not build upon it.
 #[test]
 fn a_restore_that_was_cut_off_is_continued() {

@@ -41,6 +41,9 @@ impl FirstLink {
 struct Level<'r> {
     path: Vec<u8>,
     entries: Box<dyn Iterator<Item = Result<Entry>> + 'r>,
+    /// This restore makes it, so nothing can be there of what is in it. In a dry run something else may still stand in its
+    /// place.
+    is_new: bool,
 }
 
 /// A directory whose metadata are set at the end.
@@ -106,7 +109,7 @@ pub(super) fn walk(restore: &Restore<'_>, info: &SnapshotInfo, pool: &rayon::Thr
     if restore.is_continued() {
         restore.sweep(b"")?;
     }
-    walk.enter(Vec::new(), root);
+    walk.enter(Vec::new(), root, restore.ground == Ground::Fresh);
     while let Some(level) = walk.stack.last_mut() {
         if restore.monitor.is_cancelled() {
             return Err(Error::Interrupted);
@@ -133,7 +136,7 @@ pub(super) fn walk(restore: &Restore<'_>, info: &SnapshotInfo, pool: &rayon::Thr
 }
 
 impl Walk<'_, '_> {
-    fn enter(&mut self, path: Vec<u8>, directory: TreeId) {
+    fn enter(&mut self, path: Vec<u8>, directory: TreeId, is_new: bool) {
         let reader = self.restore.reader;
         let entries: Box<dyn Iterator<Item = Result<Entry>>> = match self.restore.options.filter.names_in(&path) {
             None => Box::new(reader.entries(directory)),
@@ -141,15 +144,16 @@ impl Walk<'_, '_> {
                 Box::new(names.into_iter().filter_map(move |name| reader.lookup_name(directory, &name).transpose()))
             }
         };
-        self.stack.push(Level { path, entries });
+        self.stack.push(Level { path, entries, is_new });
     }
 
     fn entry(&mut self, path: Vec<u8>, entry: Entry) -> Result<()> {
+        let is_new = self.stack.last().is_some_and(|level| level.is_new);
         match self.restore.options.filter.wants(&path, entry.kind == EntryKind::Directory) {
             Wanted::No => return Ok(()),
             Wanted::Way => {
                 if let Some(subtree) = entry.subtree {
-                    self.enter(path.clone(), subtree);
+                    self.enter(path.clone(), subtree, is_new);
                 }
                 self.way.insert(path, entry);
                 return Ok(());
@@ -157,7 +161,7 @@ impl Walk<'_, '_> {
             Wanted::Yes => {}
         }
         let prepared = self.make_way(&path);
-        match prepared.and_then(|()| self.restore.decide(&path, &entry)) {
+        match prepared.and_then(|()| self.restore.decide(&path, &entry, is_new)) {
             Ok(Decision::Keep { descend, same }) => self.keep(path, entry, descend, same),
             Ok(Decision::Make { replaces }) => self.make(path, entry, replaces),
             Err(error) => self.restore.fail(&path, error),
@@ -175,7 +179,7 @@ impl Walk<'_, '_> {
             {
                 restore.fail(&path, error)?;
             }
-            self.enter(path.clone(), subtree);
+            self.enter(path.clone(), subtree, false);
             if restore.options.overwrite != Overwrite::Never || restore.is_continued() {
                 self.directories.push(Unfinished { path, entry });
             }
@@ -206,7 +210,7 @@ impl Walk<'_, '_> {
                     return restore.fail(&path, error);
                 }
                 restore.note(if replaces { Action::Replaced } else { Action::Created }, &path, 0);
-                self.enter(path.clone(), subtree);
+                self.enter(path.clone(), subtree, true);
                 self.directories.push(Unfinished { path, entry });
             }
             _ => {
@@ -365,9 +369,9 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// Decides about one entry, looking at what is there.
-    fn decide(&self, path: &[u8], entry: &Entry) -> Result<Decision> {
-        if self.ground == Ground::Fresh {
+    /// Decides about one entry, looking at what is there where the directory that it lies in is not new.
+    fn decide(&self, path: &[u8], entry: &Entry, is_new: bool) -> Result<Decision> {
+        if is_new {
             return Ok(Decision::Make { replaces: false });
         }
         let Some(stat) = self.target.look(path)? else { return Ok(Decision::Make { replaces: false }) };
