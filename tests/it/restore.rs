@@ -8,7 +8,10 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::id::{PackId, SegmentId};
+use lakebed_engine::core::layout;
 use lakebed_engine::core::monitor::Monitor;
+use lakebed_engine::core::pack::{BlobId, BlobInfo, FrameInfo, PackDirectory, PackInfo, PackKind};
 use lakebed_engine::core::record::snapshot::Failure;
 use lakebed_engine::core::text::escape_path;
 use lakebed_engine::repository::SnapshotInfo;
@@ -361,6 +364,50 @@ fn a_damaged_pack_does_no_harm_where_the_target_has_the_bytes() {
     write_with_mtime(&story.out("large"), &[&whole[..], b"more"].concat(), OLD as u64 + 5);
     assert_eq!(story.restored(Overwrite::Always)["large"], Action::Replaced);
     assert_eq!(std::fs::read(story.out("large")).unwrap(), content);
+}
+
+/// An index may say that a chunk lies where it does not. As long as one of its places is right, it is restored.
+#[test]
+fn a_small_file_comes_from_another_place_where_one_is_wrong() {
+    let (place, repository) = Place::over_folder(Encryption::Aes256Gcm);
+    let source = place.path("source");
+    TreeSpec::new().file("one", b"one thing".to_vec()).file("other", b"the other".to_vec()).write(&source);
+    // the place that comes first is the one that the index learns of first, so it is opened while there is none
+    let readers = [(); 3].map(|()| repository.reader(&Silent).unwrap());
+    let info = backup(&repository, std::slice::from_ref(&source)).snapshot.unwrap();
+    let id = BlobId::from(repository.store().keys().chunk_id(b"one thing"));
+    let index = repository.index(&Silent).unwrap();
+    let right = index.lookup(&id).unwrap().unwrap();
+    let mut places = index.all().unwrap();
+    places.retain(|(_, place)| place.pack == right.pack);
+    places.sort_by_key(|(_, place)| place.offset);
+    let true_blobs: Vec<_> = places.iter().map(|(id, place)| BlobInfo { id: *id, length: place.length }).collect();
+    assert_eq!((true_blobs.len(), right.frame_offset), (2, 0));
+    // an equal pack, told of wrongly
+    let copy = PackId::from_slice(&[7; 32]).unwrap();
+    let bytes = place.storage.get(&layout::pack(right.pack)).unwrap();
+    place.storage.put(&layout::pack(copy), &bytes).unwrap();
+    let segment = SegmentId::from_slice(&[7; 32]).unwrap();
+    place.storage.put(&layout::segment(segment), b"known to each index already").unwrap();
+    let exchanged = true_blobs.iter().rev().copied().collect();
+    let shorter = true_blobs.iter().map(|blob| BlobInfo { length: blob.length - 1, ..*blob }).collect();
+    let nowhere = BlobInfo { id: BlobId::from(repository.store().keys().chunk_id(b"")), length: u32::MAX - 20 };
+    let outside = [&[nowhere], &true_blobs[..]].concat();
+    for (number, (reader, blobs)) in readers.iter().zip([exchanged, shorter, outside]).enumerate() {
+        let frame = FrameInfo { number: 0, frame_len: right.frame_len, blobs };
+        let (session, salt) = (info.snapshot.session, [0; 32]);
+        let directory = PackDirectory { kind: PackKind::Data, session, salt, frames: vec![frame] };
+        let wrong = PackInfo { id: copy, size_bytes: bytes.len() as u64, directory };
+        reader.index().apply(segment, &[wrong]);
+        assert!(reader.index().fold_new(reader.store(), &Silent).is_ok());
+        assert_eq!(reader.index().lookup(&id).unwrap().unwrap().pack, copy);
+        let target = place.path(&format!("out-{number}"));
+        let options = RestoreOptions { target: target.clone(), ..RestoreOptions::default() };
+        let report = restore(reader, &info, &options, &|_, _| {}, &Silent).unwrap();
+        assert!(report.failures.is_empty(), "{number}: {:?}", report.failures);
+        let restored = target.join(source.strip_prefix("/").unwrap());
+        assert_same_tree(&source, &restored, &CompareOptions::default());
+    }
 }
 
 #[test]
