@@ -555,6 +555,34 @@ fn a_restore_that_was_cut_off_is_continued() {
     assert!(cuts > 5, "{cuts}");
 }
 
+/// Folders that are only on the way to what is wanted are cleared of what a killed restore left in them, too.
+#[test]
+fn nothing_temporary_is_left_on_the_way_to_what_is_wanted() {
+    let story = Story::of(&three_files().file("way/more/wanted", b"1".to_vec()).file("way/other", b"2".to_vec()));
+    let filters = [
+        PathFilter::new(&story.paths(&["way/more/wanted"]), &[], &[]).unwrap(),
+        PathFilter::new(&[], &["wanted".into()], &[]).unwrap(),
+    ];
+    for filter in filters {
+        let options = RestoreOptions { filter, threads: 1, ..story.options(Overwrite::Never) };
+        assert!(story.try_with(&options, &StopAfter::new(0)).is_err());
+        let left = ["", "way", "way/more"].map(|folder| story.out(folder).join(".lakebed-restore-1-2"));
+        for path in &left {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "was to be renamed").unwrap();
+        }
+        let dry = RestoreOptions { dry_run: true, ..options.clone() };
+        assert!(story.with(&dry).0.failures.is_empty());
+        assert!(left.iter().all(|path| path.exists()));
+        let (report, _) = story.with(&options);
+        assert!(report.continued && report.failures.is_empty(), "{report:?}");
+        assert!(!left.iter().any(|path| path.exists()));
+        assert_eq!(std::fs::read(story.out("way/more/wanted")).unwrap(), b"1");
+        assert!(!story.out("way/other").exists());
+        lakebed_testkit::remove_all(&story.place.path("out"));
+    }
+}
+
 /// A restore that is killed leaves a marker, and files that show that they are not whole.
 #[test]
 fn what_a_killed_restore_left_is_completed_or_cleared_away() {

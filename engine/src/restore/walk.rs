@@ -1,6 +1,6 @@
 //! Walking the snapshot's tree: what is wanted, what is there, and what is to be done about it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 
 use lakebed_core::id::TreeId;
@@ -44,6 +44,8 @@ struct Level<'r> {
     /// This restore makes it, so nothing can be there of what is in it. In a dry run something else may still stand in its
     /// place.
     is_new: bool,
+    /// It is on the way to something wanted and need not be there: it is looked for, and made, with the first such thing.
+    pending: Option<Entry>,
 }
 
 /// A directory whose metadata are set at the end.
@@ -72,8 +74,6 @@ struct Walk<'r, 'a> {
     /// Files that are planned and not yet written.
     jobs: Vec<Job>,
     directories: Vec<Unfinished>,
-    /// Directories on the way to something wanted that need not be there.
-    way: BTreeMap<Vec<u8>, Entry>,
     first_links: HashMap<(u64, u64), FirstLink>,
     /// Further names of files: the first name, and what is to be linked to it.
     links: Vec<(Vec<u8>, Job)>,
@@ -98,7 +98,6 @@ pub(super) fn walk(restore: &Restore<'_>, info: &SnapshotInfo, pool: &rayon::Thr
         stack: Vec::new(),
         jobs: Vec::new(),
         directories: Vec::new(),
-        way: BTreeMap::new(),
         first_links: HashMap::new(),
         links: Vec::new(),
     };
@@ -109,7 +108,7 @@ pub(super) fn walk(restore: &Restore<'_>, info: &SnapshotInfo, pool: &rayon::Thr
     if restore.is_continued() {
         restore.sweep(b"")?;
     }
-    walk.enter(Vec::new(), root, restore.ground == Ground::Fresh);
+    walk.enter(Vec::new(), root, restore.ground == Ground::Fresh, None);
     while let Some(level) = walk.stack.last_mut() {
         if restore.monitor.is_cancelled() {
             return Err(Error::Interrupted);
@@ -136,7 +135,7 @@ pub(super) fn walk(restore: &Restore<'_>, info: &SnapshotInfo, pool: &rayon::Thr
 }
 
 impl Walk<'_, '_> {
-    fn enter(&mut self, path: Vec<u8>, directory: TreeId, is_new: bool) {
+    fn enter(&mut self, path: Vec<u8>, directory: TreeId, is_new: bool, pending: Option<Entry>) {
         let reader = self.restore.reader;
         let entries: Box<dyn Iterator<Item = Result<Entry>>> = match self.restore.options.filter.names_in(&path) {
             None => Box::new(reader.entries(directory)),
@@ -144,24 +143,22 @@ impl Walk<'_, '_> {
                 Box::new(names.into_iter().filter_map(move |name| reader.lookup_name(directory, &name).transpose()))
             }
         };
-        self.stack.push(Level { path, entries, is_new });
+        self.stack.push(Level { path, entries, is_new, pending });
     }
 
     fn entry(&mut self, path: Vec<u8>, entry: Entry) -> Result<()> {
-        let is_new = self.stack.last().is_some_and(|level| level.is_new);
         match self.restore.options.filter.wants(&path, entry.kind == EntryKind::Directory) {
             Wanted::No => return Ok(()),
             Wanted::Way => {
                 if let Some(subtree) = entry.subtree {
-                    self.enter(path.clone(), subtree, is_new);
+                    self.enter(path, subtree, false, Some(entry));
                 }
-                self.way.insert(path, entry);
                 return Ok(());
             }
             Wanted::Yes => {}
         }
-        let prepared = self.make_way(&path);
-        match prepared.and_then(|()| self.restore.decide(&path, &entry, is_new)) {
+        let prepared = self.make_way();
+        match prepared.and_then(|is_new| self.restore.decide(&path, &entry, is_new)) {
             Ok(Decision::Keep { descend, same }) => self.keep(path, entry, descend, same),
             Ok(Decision::Make { replaces }) => self.make(path, entry, replaces),
             Err(error) => self.restore.fail(&path, error),
@@ -179,7 +176,7 @@ impl Walk<'_, '_> {
             {
                 restore.fail(&path, error)?;
             }
-            self.enter(path.clone(), subtree, false);
+            self.enter(path.clone(), subtree, false, None);
             if restore.options.overwrite != Overwrite::Never || restore.is_continued() {
                 self.directories.push(Unfinished { path, entry });
             }
@@ -210,7 +207,7 @@ impl Walk<'_, '_> {
                     return restore.fail(&path, error);
                 }
                 restore.note(if replaces { Action::Replaced } else { Action::Created }, &path, 0);
-                self.enter(path.clone(), subtree, true);
+                self.enter(path.clone(), subtree, true, None);
                 self.directories.push(Unfinished { path, entry });
             }
             _ => {
@@ -222,30 +219,30 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    /// Makes the directories on the way to something wanted.
-    fn make_way(&mut self, path: &[u8]) -> Result<()> {
+    /// Makes the directories on the way to something wanted. Returns whether the last one is new.
+    fn make_way(&mut self) -> Result<bool> {
         let restore = self.restore;
-        if self.way.is_empty() {
-            return Ok(());
-        }
-        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-        for end in ends {
-            let above = &path[..end];
-            if !self.way.contains_key(above) {
-                continue;
+        let mut is_new = false;
+        for level in &mut self.stack {
+            if level.pending.is_some() {
+                level.is_new = is_new || restore.target.look(&level.path)?.is_none();
+                if level.is_new {
+                    restore.make_directory(&level.path, false)?;
+                } else if restore.is_continued()
+                    && let Err(error) = restore.sweep(&level.path)
+                {
+                    restore.fail(&level.path, error)?;
+                }
             }
-            let is_there = restore.ground != Ground::Fresh && restore.target.look(above)?.is_some();
-            if !is_there {
-                restore.make_directory(above, false)?;
-            }
+            is_new = level.is_new;
             // only now: if it cannot be made, whatever else lies in it must not be written either
-            if let Some(entry) = self.way.remove(above)
-                && (!is_there || restore.is_continued())
+            if let Some(entry) = level.pending.take()
+                && (is_new || restore.is_continued())
             {
-                self.directories.push(Unfinished { path: above.to_vec(), entry });
+                self.directories.push(Unfinished { path: level.path.clone(), entry });
             }
         }
-        Ok(())
+        Ok(is_new)
     }
 
     /// Writes the last files, then further names of files, then the metadata of directories.
