@@ -296,8 +296,9 @@ impl Target {
         let (above, name) = split(path);
         let above = self.directory(above)?;
         self.directories.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
-        rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR)
-            .map_err(self.failed("replace the directory (only --delete removes one that is not empty)", path))
+        let operation = "replace the directory (only --delete removes one that is not empty, \
+                         and none that the backup could not read)";
+        rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR).map_err(self.failed(operation, path))
     }
 
     /// Gives a file that was restored before another name.
