@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use lakebed_core::id::{PackId, SessionId, SnapshotId};
 use lakebed_core::layout;
-use lakebed_core::monitor::{Monitor, Phase, Progress};
-use lakebed_core::pack::{PackInfo, Removal};
+use lakebed_core::monitor::{Monitor, Phase, Progress, Silent};
+use lakebed_core::pack::{PackDirectory, PackInfo, Removal};
 use lakebed_core::protocol::PruneStep;
 use lakebed_core::record::RECORD_VERSION;
 use lakebed_core::record::gc::{Awaited, Done};
@@ -75,6 +75,25 @@ impl Visitor for Homes<'_> {
     fn pack(&mut self, pack: PackInfo) -> Result<()> {
         if self.listed.get(&pack.id) == Some(&pack.size_bytes) && !self.condemned.contains(&pack.id) {
             self.marks.found_all(&pack.directory, Home::Found);
+        }
+        Ok(())
+    }
+}
+
+/// Finds what segments say of packs that do not say it themselves.
+struct Described<'p> {
+    packs: &'p [(PackId, u64)],
+    found: Vec<PackDirectory>,
+}
+
+impl Visitor for Described<'_> {
+    fn restart(&mut self) {
+        self.found.clear();
+    }
+
+    fn pack(&mut self, pack: PackInfo) -> Result<()> {
+        if self.packs.iter().any(|(id, _)| *id == pack.id) {
+            self.found.push(pack.directory);
         }
         Ok(())
     }
@@ -236,7 +255,9 @@ impl<'p, 'a> Finisher<'p, 'a> {
         let listed = repository.store().list_packs()?;
         let mut homes = Homes { listed: &listed, condemned: &condemned, marks: &mut self.marks };
         Segments::stream(repository, &mut homes)?;
-        let found = self.sort(&packs, &listed);
+        // what lies in two places is read below, by the index: it must know at least as much as the segments did
+        self.prune.reader.index().fold_new(repository.store(), &Silent)?;
+        let found = self.sort(&packs, &listed, &condemned)?;
         let bytes = found.dead.iter().map(|(_, size)| size).chain(found.needed.iter().map(|it| &it.size_bytes)).sum();
         let entries = (found.dead.len() + found.needed.len()) as u64;
         self.monitor().phase(Phase::Repack, Some(Progress { entries, bytes }));
@@ -277,29 +298,61 @@ impl<'p, 'a> Finisher<'p, 'a> {
         Ok(true)
     }
 
-    fn sort(&self, packs: &[PackId], listed: &Listed) -> Condemned {
+    fn sort(&mut self, packs: &[PackId], listed: &Listed, condemned: &HashSet<PackId>) -> Result<Condemned> {
         let mut found = Condemned::default();
         for &id in packs {
+            if self.monitor().is_cancelled() {
+                return Err(Error::Interrupted);
+            }
             let Some(&size) = listed.get(&id) else { continue };
             match read_directory(self.repository().store(), id, size) {
-                Ok(info) => {
-                    let blobs = info.directory.frames.iter().flat_map(|frame| &frame.blobs);
-                    let needs_home = |home| matches!(home, Some(Home::None | Home::Condemned));
-                    let mut needed = blobs.filter(|blob| needs_home(self.marks.home(&blob.id))).peekable();
-                    match needed.peek() {
-                        None => found.dead.push((id, size)),
-                        Some(_) => {
-                            let needed_bytes = needed.map(|blob| u64::from(blob.length)).sum();
-                            found.needed.push(Needed { id, size_bytes: size, needed_bytes });
-                        }
-                    }
-                }
+                Ok(info) => match self.homeless_bytes(&info.directory, condemned)? {
+                    None => found.dead.push((id, size)),
+                    Some(needed_bytes) => found.needed.push(Needed { id, size_bytes: size, needed_bytes }),
+                },
                 Err(_) => found.unreadable.push((id, size)),
+            }
+        }
+        if !found.unreadable.is_empty() {
+            // nothing can be copied out of them, but what only they have keeps them from being removed
+            let mut described = Described { packs: &found.unreadable, found: Vec::new() };
+            Segments::stream(self.repository(), &mut described)?;
+            for directory in described.found {
+                self.homeless_bytes(&directory, condemned)?;
             }
         }
         // on a full disk the first copies must fit into little
         found.needed.sort_by_key(|it| (it.needed_bytes, it.id));
-        found
+        Ok(found)
+    }
+
+    /// Returns the plain bytes of what is needed of a condemned pack and has no home elsewhere; `None` where there is
+    /// nothing of that kind.
+    ///
+    /// What should lie elsewhere as well is read there first: bits may have rotted, and then this pack has the only copy.
+    fn homeless_bytes(&mut self, directory: &PackDirectory, condemned: &HashSet<PackId>) -> Result<Option<u64>> {
+        let mut bytes = None;
+        let mut rotten = 0u64;
+        for blob in directory.frames.iter().flat_map(|frame| &frame.blobs) {
+            if self.marks.home(&blob.id) == Some(Home::Found) {
+                if self.prune.reader.is_readable_outside(blob.id, directory.kind, condemned)? {
+                    self.marks.found(&blob.id, Home::Read);
+                } else {
+                    self.marks.lost(&blob.id);
+                    rotten += 1;
+                }
+            }
+            if self.marks.home(&blob.id).is_some_and(|home| home <= Home::Condemned) {
+                *bytes.get_or_insert(0) += u64::from(blob.length);
+            }
+        }
+        if rotten > 0 {
+            self.monitor().warn(&format!(
+                "{rotten} chunks or tree nodes cannot be read from packs that stay, and are kept from one that goes; \
+                 `lakebed repair --read-data` takes damaged packs out"
+            ));
+        }
+        Ok(bytes)
     }
 
     fn copy_live(&mut self, batch: &[Needed]) -> Result<()> {

@@ -21,8 +21,10 @@ pub(super) enum Home {
     None,
     /// In condemned packs only.
     Condemned,
-    /// In a pack that stays.
+    /// In a pack that stays, as far as segments and sizes tell.
     Found,
+    /// In a pack that stays, and it was read there.
+    Read,
 }
 
 type Name = [u8; 16];
