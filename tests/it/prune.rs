@@ -12,7 +12,7 @@ use std::time::Duration;
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::SessionId;
 use lakebed_engine::core::layout;
-use lakebed_engine::core::monitor::Monitor;
+use lakebed_engine::core::monitor::{Monitor, Progress};
 use lakebed_engine::core::protocol::{PruneStep, Step};
 use lakebed_engine::core::record::session::{Outcome, Run};
 use lakebed_engine::core::storage::{Storage, StorageError, StorageErrorKind};
@@ -405,4 +405,34 @@ fn what_cannot_be_read_in_the_pack_that_stays_is_kept_from_the_one_that_goes() {
             assert_tree_is(&observed, &restore_to(&open(), &info, &target, &source), &CompareOptions::default());
         }
     }
+}
+
+/// Notes how many entries were counted at once, at most, and in all.
+#[derive(Default)]
+struct Counted {
+    most: AtomicU64,
+    all: AtomicU64,
+}
+
+impl Monitor for Counted {
+    fn advance(&self, step: Progress) {
+        self.most.fetch_max(step.entries, Ordering::Relaxed);
+        self.all.fetch_add(step.entries, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn however_wide_trees_are_a_bounded_part_of_them_is_marked_at_once() {
+    let (_place, repository) = Place::memory(Encryption::Aes256Gcm);
+    let wide = (0..1500u64).fold(TreeSpec::new(), |tree, n| tree.file(format!("{n}/file"), Content::random(n, 10)));
+    let mount =
+        Mount { tree_path: vec![b"top".to_vec()], ancestors: Vec::new(), source: Arc::new(MemorySource::new(wide)) };
+    repository.backup(vec![mount], &options(), &Silent).unwrap();
+    let mut planning = all();
+    planning.dry_run = true;
+    let counted = Counted::default();
+    repository.prune(&planning, &counted).unwrap();
+    assert!(counted.all.into_inner() > 1500);
+    let most = counted.most.into_inner();
+    assert!(most <= 1024, "{most}");
 }

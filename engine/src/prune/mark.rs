@@ -27,6 +27,9 @@ pub(super) enum Home {
     Read,
 }
 
+/// So many nodes are read before what they refer to is marked: what is held of them is bounded, however wide trees are.
+const NODES_AT_ONCE: usize = 1024;
+
 type Name = [u8; 16];
 
 fn name(id: &BlobId) -> Name {
@@ -76,7 +79,7 @@ impl Marks {
         let new: BTreeMap<SnapshotId, TreeId> = new.map(|(id, snapshot)| (*id, snapshot.root)).collect();
         let mut frontier: Vec<TreeId> = new.values().copied().filter(|root| self.nodes.insert(*root)).collect();
         while !frontier.is_empty() {
-            for (node, references) in read_all(std::mem::take(&mut frontier), reader, pool, monitor)? {
+            for (node, references) in read_all(take_some(&mut frontier), reader, pool, monitor)? {
                 let References { below, chunks } = references?;
                 self.need(node.into(), true);
                 chunks.into_iter().for_each(|chunk| self.need(chunk, true));
@@ -96,12 +99,10 @@ impl Marks {
         monitor: &dyn Monitor,
     ) -> Result<()> {
         let mut frontier: Vec<TreeId> = roots.collect();
-        loop {
-            frontier.retain(|node| !self.nodes.contains(node) && self.checkpoint_nodes.insert(*node));
-            if frontier.is_empty() {
-                return Ok(());
-            }
-            for (node, references) in read_all(std::mem::take(&mut frontier), reader, pool, monitor)? {
+        while !frontier.is_empty() {
+            let mut some = take_some(&mut frontier);
+            some.retain(|node| !self.nodes.contains(node) && self.checkpoint_nodes.insert(*node));
+            for (node, references) in read_all(some, reader, pool, monitor)? {
                 if let Ok(References { below, chunks }) = references {
                     self.need(node.into(), false);
                     chunks.into_iter().for_each(|chunk| self.need(chunk, false));
@@ -109,6 +110,7 @@ impl Marks {
                 }
             }
         }
+        Ok(())
     }
 
     fn need(&mut self, blob: BlobId, certain: bool) {
@@ -170,9 +172,14 @@ impl Marks {
     }
 }
 
+/// Takes the nodes that came last: those of one tree, before others are gone into, so that few wait.
+fn take_some(frontier: &mut Vec<TreeId>) -> Vec<TreeId> {
+    frontier.split_off(frontier.len().saturating_sub(NODES_AT_ONCE))
+}
+
 /// Reads nodes, all at once.
 fn read_all(
-    frontier: Vec<TreeId>,
+    nodes: Vec<TreeId>,
     reader: &BlobReader,
     pool: &rayon::ThreadPool,
     monitor: &dyn Monitor,
@@ -180,8 +187,8 @@ fn read_all(
     if monitor.is_cancelled() {
         return Err(Error::Interrupted);
     }
-    monitor.advance(Progress { entries: frontier.len() as u64, bytes: 0 });
-    Ok(pool.install(|| frontier.into_par_iter().map(|node| (node, references(reader, node))).collect()))
+    monitor.advance(Progress { entries: nodes.len() as u64, bytes: 0 });
+    Ok(pool.install(|| nodes.into_par_iter().map(|node| (node, references(reader, node))).collect()))
 }
 
 fn references(reader: &BlobReader, node: TreeId) -> Result<References> {
