@@ -19,6 +19,7 @@ mod large;
 mod layering;
 mod listings;
 mod prune;
+mod query;
 mod reliability;
 mod repair;
 mod restore;

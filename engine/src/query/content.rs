@@ -1,4 +1,4 @@
-//! Writing a file's bytes somewhere.
+//! A file's bytes: written somewhere, or compared with those of another one.
 
 use std::io::Write;
 
@@ -54,4 +54,47 @@ pub fn write_content(reader: &BlobReader, entry: &Entry, path: &str, out: &mut d
         Some(hash) if whole && hash != hasher.finish() => Err(Error::WrongContent { path: path.into() }),
         _ => Ok(()),
     }
+}
+
+/// Tells whether two files of one repository have the same content, without reading it.
+///
+/// # Errors
+/// A node of a long list is missing or damaged.
+pub(crate) fn is_same_content(reader: &BlobReader, one: &Entry, other: &Entry) -> Result<bool> {
+    if one.size != other.size || one.content.hash() != other.content.hash() {
+        return Ok(false);
+    }
+    // what was read is the same, however it was cut; the hash does not say where the holes are
+    Ok(one.content == other.content || has_same_holes(reader, one, other)?)
+}
+
+fn has_same_holes(reader: &BlobReader, one: &Entry, other: &Entry) -> Result<bool> {
+    let (mut one, mut other) = (holes(reader, one), holes(reader, other));
+    loop {
+        match (one.next().transpose()?, other.next().transpose()?) {
+            (None, None) => return Ok(true),
+            (one, other) if one != other => return Ok(false),
+            _ => {}
+        }
+    }
+}
+
+/// Iterates over the holes of a file, in order: where each begins, and its length.
+fn holes(reader: &BlobReader, entry: &Entry) -> impl Iterator<Item = Result<(u64, u64)>> {
+    let mut at = 0;
+    let mut holes_in = move |extents: Vec<Extent>| -> Vec<(u64, u64)> {
+        let mut holes = Vec::new();
+        for extent in extents {
+            if let Extent::Hole { length } = extent {
+                holes.push((at, length));
+            }
+            at += extent.length();
+        }
+        holes
+    };
+    let runs = reader.extent_runs(entry).map(move |run| run.map(&mut holes_in));
+    runs.flat_map(|holes| match holes {
+        Ok(holes) => holes.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error)],
+    })
 }

@@ -4,6 +4,7 @@ use lakebed_core::id::TreeId;
 use lakebed_core::record::tree::{Entry, EntryKind};
 use lakebed_core::text::escape_path;
 
+use super::content::is_same_content;
 use super::list::join;
 use super::write_content;
 use crate::error::Result;
@@ -73,7 +74,7 @@ pub fn diff(
         let Some(name) = before.as_ref().or(after.as_ref()).map(|entry| entry.name.clone()) else { continue };
         let path = join(path, &name);
         let subtrees = (before.as_ref().and_then(|e| e.subtree), after.as_ref().and_then(|e| e.subtree));
-        if let Some(kind) = compare(before.as_ref(), after.as_ref())
+        if let Some(kind) = compare(reader, before.as_ref(), after.as_ref())?
             && !(options.ignore_metadata && kind == ChangeKind::Metadata)
         {
             visit(Change { path: path.clone(), kind, before, after })?;
@@ -82,22 +83,22 @@ pub fn diff(
     }
 }
 
-fn compare(before: Option<&Entry>, after: Option<&Entry>) -> Option<ChangeKind> {
+fn compare(reader: &BlobReader, before: Option<&Entry>, after: Option<&Entry>) -> Result<Option<ChangeKind>> {
     let (before, after) = match (before, after) {
-        (None, _) => return Some(ChangeKind::Added),
-        (_, None) => return Some(ChangeKind::Removed),
+        (None, _) => return Ok(Some(ChangeKind::Added)),
+        (_, None) => return Ok(Some(ChangeKind::Removed)),
         (Some(before), Some(after)) => (before, after),
     };
     if before.kind != after.kind {
-        return Some(ChangeKind::Type);
+        return Ok(Some(ChangeKind::Type));
     }
-    let content = |entry: &Entry| (entry.size, entry.content.hash(), entry.link_target.clone(), entry.device);
-    if content(before) != content(after) {
-        return Some(ChangeKind::Modified);
+    let points_at = |entry: &Entry| (entry.link_target.clone(), entry.device);
+    if points_at(before) != points_at(after) || !is_same_content(reader, before, after)? {
+        return Ok(Some(ChangeKind::Modified));
     }
     // change time and number differ for reasons that nobody cares about
     let metadata = |entry: &Entry| (entry.mode, entry.uid, entry.gid, entry.mtime, entry.xattrs.clone());
-    (metadata(before) != metadata(after)).then_some(ChangeKind::Metadata)
+    Ok((metadata(before) != metadata(after)).then_some(ChangeKind::Metadata))
 }
 
 /// Files larger than this get no patch.

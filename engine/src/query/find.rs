@@ -8,6 +8,7 @@ use lakebed_core::id::{SnapshotId, TreeId};
 use lakebed_core::record::tree::Entry;
 use lakebed_core::time::Timestamp;
 
+use super::content::is_same_content;
 use super::list::join;
 use crate::error::{Error, Result};
 use crate::repository::{BlobReader, SnapshotInfo};
@@ -145,7 +146,7 @@ pub fn find(reader: &BlobReader, snapshots: &[SnapshotInfo], options: &FindOptio
             for (path, entry) in &now {
                 match known.get(path) {
                     None => note(path, Occurrence::Appeared, entry),
-                    Some(before) if differs(before, entry) => note(path, Occurrence::Changed, entry),
+                    Some(before) if differs(reader, before, entry)? => note(path, Occurrence::Changed, entry),
                     Some(_) => {}
                 }
             }
@@ -159,10 +160,9 @@ pub fn find(reader: &BlobReader, snapshots: &[SnapshotInfo], options: &FindOptio
     Ok(findings)
 }
 
-fn differs(before: &Entry, after: &Entry) -> bool {
+fn differs(reader: &BlobReader, before: &Entry, after: &Entry) -> Result<bool> {
     // of a directory only its being there is of interest: what it holds is found by itself
-    before.kind != after.kind
-        || before.size != after.size
-        || before.content.hash() != after.content.hash()
-        || before.link_target != after.link_target
+    let is_same =
+        before.kind == after.kind && before.link_target == after.link_target && is_same_content(reader, before, after)?;
+    Ok(!is_same)
 }

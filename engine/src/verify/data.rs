@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use lakebed_core::codec::frame::{FrameKind, FrameName, OpenFrame, open_frame};
 use lakebed_core::hash::object_hash;
-use lakebed_core::id::{ContentId, PackId, SegmentId};
+use lakebed_core::id::{PackId, SegmentId};
 use lakebed_core::layout;
 use lakebed_core::monitor::{Monitor, Phase, Progress};
 use lakebed_core::pack::{BlobId, PackDirectory, decode_segment};
-use lakebed_core::record::tree::Content;
+use lakebed_core::record::tree::{Content, Entry, EntryKind};
 use rayon::prelude::*;
 
 use super::structure::{Checked, problem};
@@ -169,7 +169,8 @@ fn described_directory(reader: &BlobReader, id: PackId) -> Result<Option<PackDir
 
 /// Reads every file of several chunks from front to back, each content once.
 pub(super) fn check_whole_files(checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
-    let mut contents: HashMap<ContentId, (lakebed_core::record::tree::Entry, Vec<u8>)> = HashMap::new();
+    // with the size of each, and a path where it is
+    let mut contents: HashMap<Content, (u64, Vec<u8>)> = HashMap::new();
     let mut roots = HashSet::new();
     for (_, snapshot) in &checked.records.snapshots {
         if !roots.insert(snapshot.root) {
@@ -182,40 +183,41 @@ pub(super) fn check_whole_files(checked: &mut Checked, monitor: &dyn Monitor) ->
                 let full = join(&path, &entry.name);
                 if let Some(subtree) = entry.subtree {
                     directories.push((subtree, full));
-                } else if let Content::Extents { hash, .. } | Content::Indirect { hash, .. } = entry.content {
-                    contents.entry(hash).or_insert_with(|| (entry, full));
+                } else if let Content::Extents { .. } | Content::Indirect { .. } = entry.content {
+                    contents.entry(entry.content).or_insert((entry.size, full));
                 }
             }
         }
     }
-    let bytes = contents.values().map(|(entry, _)| entry.size).sum();
+    let bytes = contents.values().map(|(size, _)| size).sum();
     monitor.phase(Phase::VerifyData, Some(Progress { entries: contents.len() as u64, bytes }));
     let reader = &checked.reader;
-    let checks: Vec<(ContentId, Result<()>)> = checked.pool.install(|| {
-        let check = |(hash, (entry, path)): (&ContentId, &(lakebed_core::record::tree::Entry, Vec<u8>))| {
+    let checks: Vec<(&Content, Result<()>)> = checked.pool.install(|| {
+        let check = |(content, (size, path)): (_, &(u64, Vec<u8>))| {
             if monitor.is_cancelled() {
-                return (*hash, Err(Error::Interrupted));
+                return (content, Err(Error::Interrupted));
             }
             let shown = lakebed_core::text::escape_path(path);
-            let result = crate::query::write_content(reader, entry, &shown, &mut std::io::sink());
-            monitor.advance(Progress { entries: 1, bytes: entry.size });
-            (*hash, result)
+            let entry = Entry { size: *size, content: Content::clone(content), ..Entry::new("", EntryKind::File) };
+            let result = crate::query::write_content(reader, &entry, &shown, &mut std::io::sink());
+            monitor.advance(Progress { entries: 1, bytes: *size });
+            (content, result)
         };
         contents.par_iter().map(check).collect()
     });
-    for (hash, result) in checks {
+    for (content, result) in checks {
         match result {
             Ok(()) => checked.report.whole_files += 1,
             Err(Error::WrongContent { path }) => {
                 let number = checked.damage(format!("content of {path}"), "the hash of the whole file is another one");
-                checked.bad_contents.insert(hash, number);
+                checked.bad_contents.insert(content.clone(), number);
             }
             // its chunks are at fault, and reported by themselves where data were read
             Err(error) => {
-                let (_, path) = &contents[&hash];
+                let (_, path) = &contents[content];
                 let shown = lakebed_core::text::escape_path(path);
                 let number = checked.damage(format!("content of {shown}"), problem(error)?);
-                checked.bad_contents.insert(hash, number);
+                checked.bad_contents.insert(content.clone(), number);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use lakebed_core::id::{ContentId, PackId, SnapshotId, TreeId};
+use lakebed_core::id::{PackId, SnapshotId, TreeId};
 use lakebed_core::layout;
 use lakebed_core::monitor::{Monitor, Phase, Progress};
 use lakebed_core::pack::BlobId;
@@ -28,7 +28,7 @@ pub(super) struct Checked {
     /// Chunks and nodes that are missing or damaged, with the damage that it is.
     pub(super) bad_blobs: HashMap<BlobId, usize>,
     /// Contents whose whole hash is wrong, with the damage that it is.
-    pub(super) bad_contents: HashMap<ContentId, usize>,
+    pub(super) bad_contents: HashMap<Content, usize>,
 }
 
 impl Checked {
@@ -243,10 +243,7 @@ fn locate_below(
 
 /// Returns the damages that touch a file's content.
 fn bad_parts(checked: &Checked, entry: &Entry) -> Vec<usize> {
-    let mut numbers: Vec<usize> = Vec::new();
-    if let Some(hash) = entry.content.hash() {
-        numbers.extend(checked.bad_contents.get(&hash));
-    }
+    let mut numbers: Vec<usize> = checked.bad_contents.get(&entry.content).copied().into_iter().collect();
     if let Content::Indirect { root, .. } = &entry.content {
         numbers.extend(checked.bad_blobs.get(&BlobId::from(*root)));
     }

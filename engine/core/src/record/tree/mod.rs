@@ -76,7 +76,7 @@ impl EntryKind {
 }
 
 /// A stretch of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Extent {
     /// Bytes that a chunk holds.
     Data {
@@ -102,7 +102,7 @@ impl Extent {
 }
 
 /// Where the bytes of a file are.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum Content {
     /// There are none: an empty file, or no file.
     #[default]
