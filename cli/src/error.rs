@@ -260,6 +260,7 @@ fn engine_hint(error: &Error) -> Option<String> {
         Error::SessionChoice { .. } => "`lakebed sessions list` lists those that have not ended",
         Error::AmbiguousSnapshot { .. } => "give more digits of the id; `lakebed snapshots` lists them",
         Error::NoPath { .. } => "`lakebed ls SNAPSHOT` lists a snapshot, `lakebed find NAME` looks in all of them",
+        Error::NotInArchive { .. } => "a tar archive holds it: `--archive tar`",
         Error::SamePath { .. } => "name them from a folder above both, or back them up one by one",
         Error::SessionExpired { .. } => "run the backup again: what it stored is found and not stored twice",
         Error::UnreadableSnapshots { .. } | Error::NeededMissing { .. } => {
@@ -395,6 +396,7 @@ mod tests {
             (Error::Condemned { snapshot: id },                          1, "lakebed snapshots --forgotten"),
             (Error::SessionChoice { prefix: text(), count: 2 },          1, "lakebed sessions list"),
             (Error::NoPath { path: text(), snapshot: id },               1, "lakebed ls"),
+            (Error::NotInArchive { path: text(), why: "x" },             1, "--archive tar"),
             (Error::WrongKind { path: text(), found: "file", expected: "directory" }, 1, ""),
             (local(io::ErrorKind::StorageFull),                          1, "free space"),
             (local(io::ErrorKind::PermissionDenied),                     1, "owner and mode"),

@@ -222,6 +222,14 @@ pub enum Error {
         /// What it should be.
         expected: &'static str,
     },
+    /// An archive of that kind cannot hold an entry as it is.
+    #[error("`{path}` cannot be put into the archive: {why}")]
+    NotInArchive {
+        /// The path, as escaped text.
+        path: String,
+        /// What is in the way.
+        why: &'static str,
+    },
     /// A file of this machine cannot be used: the cache, a restored file.
     #[error("Cannot {operation} `{}`", path.display())]
     Local {

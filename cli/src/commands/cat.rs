@@ -38,9 +38,10 @@ pub(crate) struct CatArgs {
 /// The kind of archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Archive {
-    /// POSIX tar: keeps everything
+    /// Tar: keeps names, contents, links, devices, owners by number, modes, and times from 1970 on to the second; no
+    /// extended attributes, access control lists or sockets
     Tar,
-    /// Zip: for other systems; keeps names, contents, times and modes
+    /// Zip: for other systems; keeps names, contents, symbolic links, times and modes
     Zip,
 }
 

@@ -1,5 +1,6 @@
 //! A folder of a snapshot as a tar or zip archive.
 
+use std::collections::HashMap;
 use std::io::{Seek, Write};
 
 use lakebed_core::record::tree::{Entry, EntryKind};
@@ -12,9 +13,10 @@ use crate::repository::BlobReader;
 /// The kind of archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArchiveFormat {
-    /// POSIX tar, with extended headers where they are needed.
+    /// Tar with GNU's extensions: names, contents, links of both kinds, pipes, devices, owners by number, modes, and times
+    /// from 1970 on in whole seconds. Extended attributes, access control lists and sockets are left out.
     Tar,
-    /// Zip, deflated.
+    /// Zip, deflated: names, contents, symbolic links, modes and times.
     Zip,
 }
 
@@ -25,7 +27,7 @@ fn failed(source: std::io::Error) -> Error {
 /// Writes an entry and everything below it as an archive, with paths relative to the entry's parent.
 ///
 /// # Errors
-/// Something is missing or damaged, or `out` fails. What is written until then is no whole archive.
+/// Something is missing or damaged, or the archive cannot hold it; `out` fails. What is written until then is no whole archive.
 pub fn write_archive(reader: &BlobReader, entry: &Entry, format: ArchiveFormat, out: &mut dyn Write) -> Result<()> {
     match format {
         ArchiveFormat::Tar => {
@@ -57,8 +59,8 @@ fn each(reader: &BlobReader, top: &Entry, add: &mut dyn FnMut(&[u8], &Entry) -> 
 
 struct TarArchive<'a> {
     builder: tar::Builder<&'a mut dyn Write>,
-    /// First path of each file that has more than one.
-    hard_links: std::collections::HashMap<(u64, u64), Vec<u8>>,
+    /// Each file that has more than one name, by device and number: its first path, and what it was there.
+    hard_links: HashMap<(u64, u64), (Vec<u8>, Entry)>,
 }
 
 impl TarArchive<'_> {
@@ -71,12 +73,13 @@ impl TarArchive<'_> {
         header.set_mtime(u64::try_from(entry.mtime.secs).unwrap_or_default());
         header.set_size(0);
         let link = entry.hard_link_device.map(|device| (device, entry.inode));
-        if let Some(first) = link.and_then(|link| self.hard_links.get(&link)) {
+        let first = link.and_then(|link| self.hard_links.get(&link));
+        if let Some((first, _)) = first.filter(|(_, first)| first.is_same_file(entry)) {
             header.set_entry_type(EntryType::Link);
             return self.builder.append_link(&mut header, os_path(path), os_path(first)).map_err(failed);
         }
         if let Some(link) = link.filter(|_| entry.kind == EntryKind::File) {
-            self.hard_links.insert(link, path.to_vec());
+            self.hard_links.insert(link, (path.to_vec(), entry.clone()));
         }
         let empty = std::io::empty();
         match entry.kind {
@@ -189,7 +192,10 @@ fn add_to_zip<W: Write + Seek>(
     match entry.kind {
         EntryKind::Directory => zip.add_directory(name, options).map_err(zip_failed),
         EntryKind::Symlink => {
-            let target = String::from_utf8_lossy(&entry.link_target).into_owned();
+            let target = String::from_utf8(entry.link_target.clone()).map_err(|_| Error::NotInArchive {
+                path: escape_path(path),
+                why: "in a zip archive the target of a link must be UTF-8",
+            })?;
             zip.add_symlink(name, target, options).map_err(zip_failed)
         }
         EntryKind::File => {
@@ -198,5 +204,85 @@ fn add_to_zip<W: Write + Seek>(
         }
         // zip has no pipes, sockets or devices
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lakebed_core::codec::compress::{Compression, FrameContent};
+    use lakebed_core::codec::seal::Encryption;
+    use lakebed_core::id::SessionId;
+    use lakebed_core::record::key_slot::{Secret, Unlock};
+    use lakebed_core::record::tree::{Content, write_directory};
+
+    use super::*;
+    use crate::query::root_entry;
+    use crate::repository::{ChunkStore, FrameBuilder};
+    use crate::storage::MemoryStorage;
+    use crate::{InitOptions, OpenOptions, Repository, Silent};
+
+    /// Stores a folder of files with these contents, and of other entries, and returns a reader and its entry.
+    fn stored(files: &[(&str, &str)], others: Vec<Entry>) -> (BlobReader, Entry) {
+        let init = InitOptions {
+            encryption: Encryption::None,
+            unlock: Unlock::Clear,
+            label: String::new(),
+            chunker: Default::default(),
+        };
+        let storage = Arc::new(MemoryStorage::new());
+        let repository = Repository::init(storage, &Secret::None, &init, &OpenOptions::default()).unwrap();
+        let index = Arc::new(repository.index(&Silent).unwrap());
+        let session = Some(SessionId::new([1; 32]));
+        let store = ChunkStore::new(&repository, index.clone(), session, Compression::default(), None).unwrap();
+        let mut frame = FrameBuilder::new(FrameContent::SmallFiles);
+        let mut entries = others;
+        for (name, content) in files {
+            let id = store.chunk_id(content.as_bytes());
+            frame.push(id.into(), content.as_bytes());
+            let mut entry = Entry::new(*name, EntryKind::File);
+            (entry.size, entry.content) = (content.len() as u64, Content::Chunk(id));
+            (entry.inode, entry.hard_link_device) = (7, Some(1));
+            entries.push(entry);
+        }
+        if !frame.is_empty() {
+            store.store_frame(&frame).unwrap();
+        }
+        let root = write_directory(entries, &mut store.node_sink()).unwrap();
+        store.publish().unwrap();
+        (BlobReader::new(repository.store().clone(), index), root_entry(root))
+    }
+
+    fn archive(reader: &BlobReader, top: &Entry, format: ArchiveFormat) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        write_archive(reader, top, format, &mut bytes).map(|()| bytes)
+    }
+
+    /// A file that changed between two looks at it has two contents in the snapshot, one for each name.
+    #[test]
+    fn names_of_one_file_with_different_contents_are_not_linked() {
+        let (reader, top) = stored(&[("a", "before"), ("b", "after"), ("c", "after")], Vec::new());
+        let bytes = archive(&reader, &top, ArchiveFormat::Tar).unwrap();
+        let mut found = Vec::new();
+        for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let link = entry.link_name().unwrap().map(|link| link.display().to_string());
+            let mut content = String::new();
+            std::io::Read::read_to_string(&mut entry, &mut content).unwrap();
+            found.push((entry.path().unwrap().display().to_string(), link, content));
+        }
+        let file = |name: &str, content: &str| (name.to_owned(), None, content.to_owned());
+        assert_eq!(found, [file("a", "before"), file("b", "after"), ("c".into(), Some("b".into()), String::new())]);
+    }
+
+    #[test]
+    fn what_a_zip_archive_would_change_is_an_error() {
+        let mut link = Entry::new("link", EntryKind::Symlink);
+        link.link_target = b"\xe9t\xe9".to_vec();
+        let (reader, top) = stored(&[], vec![link]);
+        assert!(archive(&reader, &top, ArchiveFormat::Tar).is_ok());
+        let error = archive(&reader, &top, ArchiveFormat::Zip).unwrap_err();
+        assert!(matches!(&error, Error::NotInArchive { path, .. } if path == "link"), "{error:?}");
     }
 }

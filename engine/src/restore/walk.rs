@@ -25,18 +25,6 @@ struct FirstLink {
     entry: Entry,
 }
 
-impl FirstLink {
-    /// Numbers are given anew after a file is deleted: only what is equal is one file.
-    fn is_same(&self, entry: &Entry) -> bool {
-        let Self { entry: first, .. } = self;
-        first.kind == entry.kind
-            && first.size == entry.size
-            && first.content == entry.content
-            && first.link_target == entry.link_target
-            && first.device == entry.device
-    }
-}
-
 /// A directory that is being walked.
 struct Level<'r> {
     path: Vec<u8>,
@@ -194,7 +182,7 @@ impl Walk<'_, '_> {
         let restore = self.restore;
         if let Some(device) = entry.hard_link_device {
             let link = (device, entry.inode);
-            if let Some(first) = self.first_links.get(&link).filter(|first| first.is_same(&entry)) {
+            if let Some(first) = self.first_links.get(&link).filter(|first| first.entry.is_same_file(&entry)) {
                 self.links.push((first.path.clone(), Job { path, entry, replaces }));
                 return Ok(());
             }

@@ -211,6 +211,16 @@ impl Entry {
         }
     }
 
+    /// Tells whether two names of one device and number are one file. A file may change between two looks at it, and
+    /// numbers are given anew after it is deleted: only what is equal is one.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.size == other.size
+            && self.content == other.content
+            && self.link_target == other.link_target
+            && self.device == other.device
+    }
+
     /// Tells whether a directory may have an entry of that name.
     pub fn name_is_valid(name: &[u8]) -> bool {
         !name.is_empty()
