@@ -13,6 +13,7 @@ use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::SessionId;
 use lakebed_engine::core::layout;
 use lakebed_engine::core::monitor::{Monitor, Progress};
+use lakebed_engine::core::pack::PackKind;
 use lakebed_engine::core::protocol::{PruneStep, Step};
 use lakebed_engine::core::record::session::{Outcome, Run};
 use lakebed_engine::core::storage::{Storage, StorageError, StorageErrorKind};

@@ -136,6 +136,8 @@ struct State {
     segments: HashSet<SegmentId>,
     removed: HashSet<PackId>,
     replaced: HashSet<SegmentId>,
+    /// How many segments were entered in this process.
+    changes: usize,
     /// What [`Index::check_packs`] was told is condemned; `None` before that.
     condemned: Option<HashSet<PackId>>,
     /// A segment could not be read.
@@ -357,11 +359,10 @@ impl Index {
         Ok(())
     }
 
-    /// Returns how many segments were folded, ever: another number than before means that there is something new.
+    /// Returns how many segments were entered since the index was opened: another number than before means that there is
+    /// something new.
     pub(crate) fn changes(&self) -> usize {
-        let state = self.read_state();
-        // what is forgotten was replaced, and that is noted
-        state.segments.len() + state.replaced.len()
+        self.read_state().changes
     }
 
     /// Tells whether RocksDB holds more of packs that are gone than of those that are there, so that it is worth making
@@ -412,6 +413,7 @@ impl Index {
             numbered.push((state.packs.add(entry), pack));
         }
         state.segments.insert(segment);
+        state.changes += 1;
         let written = match &self.rocks {
             Some(rocks) if self.mode == Mode::Primary && !state.degraded => {
                 let all = numbered.chunks(PACKS_PER_BATCH).try_for_each(|batch| rocks.add_packs(batch));
@@ -441,6 +443,7 @@ impl Index {
         state.removed.extend(&removal.packs);
         state.replaced.extend(&removal.replaced);
         state.segments.insert(segment);
+        state.changes += 1;
     }
 
     /// Returns where a chunk or node lies, in a pack that can be used; `None` where it lies in none.

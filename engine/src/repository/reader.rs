@@ -5,7 +5,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lakebed_core::codec::frame::{FrameHeader, FrameName, OpenFrame, open_frame};
 use lakebed_core::id::{ChunkId, PackId, TreeId};
@@ -21,7 +21,8 @@ use crate::index::{Index, Location};
 /// A chunk may move again while we look for it.
 const REFOLDS: usize = 3;
 
-/// In a repository that lacks much, not every chunk that is missing is a reason to list the segments once more.
+/// In a repository that lacks much, not every chunk that the index does not know is a reason to list the segments once
+/// more, as long as that has brought nothing so often in a row.
 const FRUITLESS_MAX: u32 = 64;
 
 /// Decoded frames are kept up to this many bytes.
@@ -59,14 +60,16 @@ pub struct BlobReader {
     store: Store,
     index: Arc<Index>,
     cache: Arc<Mutex<FrameCache>>,
-    /// How often there was nothing new to fold.
+    /// How often in a row there was nothing new to fold.
     fruitless: Arc<AtomicU32>,
+    /// Packs that are not there and that nobody has removed: they are lost, not moved.
+    lost: Arc<Mutex<HashSet<PackId>>>,
 }
 
 impl BlobReader {
     /// Joins objects and index.
     pub fn new(store: Store, index: Arc<Index>) -> Self {
-        Self { store, index, cache: Arc::default(), fruitless: Arc::default() }
+        Self { store, index, cache: Arc::default(), fruitless: Arc::default(), lost: Arc::default() }
     }
 
     /// Returns the index.
@@ -103,7 +106,7 @@ impl BlobReader {
 
     fn frame(&self, place: &Location, kind: PackKind) -> Result<Arc<OpenFrame>> {
         let key = (place.pack, place.frame_offset);
-        let cache = || self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let cache = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(frame) = cache().get(key) {
             return Ok(frame);
         }
@@ -130,20 +133,17 @@ impl BlobReader {
         kind: PackKind,
         mut read: impl FnMut(&OpenFrame, Range<usize>) -> T,
     ) -> Result<T> {
-        let mut result = self.find_blob(id, kind, &mut read);
         for _ in 0..REFOLDS {
-            match &result {
-                Err(Error::Missing { .. }) => {}
-                Err(Error::Storage(error)) if error.is_not_found() => {}
-                _ => break,
+            // what others fold while we look is news as well
+            let before = self.index.changes();
+            let mut gone = None;
+            match self.find_blob(id, kind, &mut gone, &mut read) {
+                Err(Error::Missing { .. }) if self.has_news(before, None)? => {}
+                Err(_) if gone.is_some() && self.has_news(before, gone)? => {}
+                result => return result,
             }
-            // an index that cannot be folded now says nothing better than what is known already
-            if self.is_up_to_date()? {
-                break;
-            }
-            result = self.find_blob(id, kind, &mut read);
         }
-        result
+        self.find_blob(id, kind, &mut None, &mut read)
     }
 
     /// Tells whether a chunk of that length lies in a pack that can be used. Where it does not, what was published since
@@ -154,34 +154,48 @@ impl BlobReader {
     pub(crate) fn has_chunk(&self, id: ChunkId, length: u64) -> Result<bool> {
         let is_there = || Ok(self.index.lookup(&id.into())?.is_some_and(|place| u64::from(place.length) == length));
         for _ in 0..REFOLDS {
+            let before = self.index.changes();
             if is_there()? {
                 return Ok(true);
             }
-            if self.is_up_to_date()? {
+            if !self.has_news(before, None)? {
                 return Ok(false);
             }
         }
         is_there()
     }
 
-    /// Folds what was published since the index was opened; tells whether there was nothing.
-    fn is_up_to_date(&self) -> Result<bool> {
-        if self.fruitless.load(Ordering::Relaxed) >= FRUITLESS_MAX {
-            return Ok(true);
+    /// Folds what was published; tells whether anything came since the index had changed `before` times.
+    ///
+    /// A pack that is `gone` though the index names it is always a reason to do so: whoever deletes one has said so before
+    /// and described what lies elsewhere now. Where nobody has, it is lost.
+    fn has_news(&self, before: usize, gone: Option<PackId>) -> Result<bool> {
+        let is_hopeless = gone.is_none() && self.fruitless.load(Ordering::Relaxed) >= FRUITLESS_MAX;
+        if is_hopeless && self.index.changes() == before {
+            return Ok(false);
         }
-        let before = self.index.changes();
         self.index.fold_new(&self.store, &Silent)?;
-        let nothing = self.index.changes() == before;
-        if nothing {
+        let has_news = self.index.changes() != before;
+        if has_news {
+            self.fruitless.store(0, Ordering::Relaxed);
+        } else if let Some(pack) = gone {
+            self.lost().insert(pack);
+        } else {
             self.fruitless.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(nothing)
+        Ok(has_news)
     }
 
+    fn lost(&self) -> MutexGuard<'_, HashSet<PackId>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `gone` becomes a pack that is not there though the index names it, unless it is known to be lost.
     fn find_blob<T>(
         &self,
         id: BlobId,
         kind: PackKind,
+        gone: &mut Option<PackId>,
         mut read: impl FnMut(&OpenFrame, Range<usize>) -> T,
     ) -> Result<T> {
         let what = if kind == PackKind::Data { "The chunk" } else { "The tree node" };
@@ -190,9 +204,16 @@ impl BlobReader {
             Err(error @ (Error::Storage(_) | Error::DamagedFrame { .. } | Error::WrongBlob { .. })) => error,
             result => return result,
         };
+        let mut note = |place: &Location, error: &Error| {
+            if matches!(error, Error::Storage(error) if error.is_not_found()) && !self.lost().contains(&place.pack) {
+                *gone = Some(place.pack);
+            }
+        };
+        note(&place, &first);
         for other in self.index.lookup_all(&id)?.into_iter().filter(|other| *other != place) {
-            if let Ok(done) = self.with_blob_at(id, kind, &other, &mut read) {
-                return Ok(done);
+            match self.with_blob_at(id, kind, &other, &mut read) {
+                Ok(done) => return Ok(done),
+                Err(error) => note(&other, &error),
             }
         }
         Err(first)

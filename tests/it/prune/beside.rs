@@ -227,6 +227,37 @@ fn a_reader_finds_what_a_prune_has_moved() {
     }
 }
 
+/// What a reader has not found makes it no more ready to believe that other packs are lost too.
+#[test]
+fn a_reader_that_lacks_much_finds_what_a_prune_has_moved() {
+    let (place, repository) = Place::over_folder(Encryption::Aes256Gcm);
+    let source = place.path("source");
+    let back_up = || backup(&repository, std::slice::from_ref(&source)).snapshot.unwrap();
+    (0..100).fold(TreeSpec::new(), |tree, n| tree.file(format!("{n}"), Content::random(n, 2000))).write(&source);
+    let lacking = back_up();
+    let packs = place.storage.list(layout::PACKS).unwrap();
+    lakebed_testkit::remove_all(&source);
+    TreeSpec::new().file("goes", Content::random(200, 3000)).file("stays", Content::random(201, 3000)).write(&source);
+    let goes = back_up();
+    std::fs::remove_file(source.join("goes")).unwrap();
+    let stays = back_up();
+
+    let reader = place.reopen().reader(&Silent).unwrap();
+    let options =
+        |name: &str| lakebed_engine::restore::RestoreOptions { target: place.path(name), ..Default::default() };
+    let restore = |info: &SnapshotInfo, name: &str| {
+        lakebed_engine::restore::restore(&reader, info, &options(name), &|_, _| {}, &Silent).unwrap()
+    };
+    let data = reader.index().packs().into_iter().filter(|pack| pack.kind == PackKind::Data).map(|pack| pack.id);
+    let data: Vec<_> = data.map(layout::pack).filter(|key| packs.iter().any(|pack| pack.key == *key)).collect();
+    data.iter().for_each(|key| place.storage.delete(key).unwrap());
+    assert_eq!(restore(&lacking, "lacking").failures.len(), 100);
+    forget(&repository, vec![lacking.id, goes.id]);
+    assert!(prune(&place.reopen()).written.packs > 0);
+    let report = restore(&stays, "stays");
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+}
+
 /// Two prunes at once, one of them begun between two steps of the other.
 #[test]
 fn two_prunes_do_not_harm_each_other() {
