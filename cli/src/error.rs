@@ -276,6 +276,7 @@ fn engine_hint(error: &Error) -> Option<String> {
              --max-delete"
         }
         Error::CondemnationLost { .. } | Error::Busy { .. } => "try again: what was done so far is whole",
+        Error::NoNumberLeft { .. } => "somebody has planted it; once it is deleted, the next number is free again",
         Error::Interrupted => {
             "run the same command again: a backup or copy goes on from its last checkpoint, a restore from what it has \
              written"
@@ -413,6 +414,7 @@ mod tests {
             (Error::TooMuchToDelete { what: "snapshots", share: 95, limit: 90 }, 1, "--max-delete"),
             (Error::CondemnationLost { key: key() },                     1, "try again"),
             (Error::Busy { what: "the snapshots" },                      1, "try again"),
+            (Error::NoNumberLeft { key: key() },                         1, "planted"),
             (Error::Interrupted,                                         130, "again"),
             (Error::Machine { operation: "x", source: io::Error::other("x") }, 1, ""),
             (Error::Argument { what: "x", value: text(), why: text() },  2, ""),

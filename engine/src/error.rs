@@ -313,6 +313,12 @@ pub enum Error {
         /// The list.
         key: ObjectKey,
     },
+    /// An object has the highest number that counts: no lakebed has got that far, so somebody has planted it.
+    #[error("`{key}` has so high a number that none can follow")]
+    NoNumberLeft {
+        /// The object.
+        key: ObjectKey,
+    },
     /// What is listed changes faster than it can be listed.
     #[error("Cannot list {what}: they keep changing")]
     Busy {

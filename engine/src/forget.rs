@@ -304,7 +304,7 @@ impl Repository {
                     report.forgotten_before.push(info.id);
                     continue;
                 }
-                Some(tombstone) => tombstone.number + 1,
+                Some(tombstone) => tombstone.next(info.id)?,
             };
             match self.put_tombstone(info.id, number, &plan.rule)? {
                 true => report.forgotten.push(info.id),

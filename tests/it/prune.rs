@@ -16,7 +16,7 @@ use lakebed_engine::core::monitor::{Monitor, Progress};
 use lakebed_engine::core::pack::PackKind;
 use lakebed_engine::core::protocol::{PruneStep, Step};
 use lakebed_engine::core::record::session::{Outcome, Run};
-use lakebed_engine::core::storage::{Storage, StorageError, StorageErrorKind};
+use lakebed_engine::core::storage::{ObjectKey, Storage, StorageError, StorageErrorKind};
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::prune::{PruneOptions, PruneReport, Unfinished, Unused};
 use lakebed_engine::repository::SnapshotInfo;

@@ -123,10 +123,11 @@ pub enum GcObject {
     Done,
 }
 
-/// Tells which generation an object under `gc/` belongs to, and what it is; `None` for names that are not ours.
+/// Tells which generation an object under `gc/` belongs to, and what it is; `None` for names that are not ours. The
+/// highest number of all is passed over: no prune claims it, so that above each that counts there is room for another one.
 pub fn parse_gc(key: &ObjectKey) -> Option<(u64, GcObject)> {
     let mut parts = key.as_str().strip_prefix(GC)?.split('/');
-    let generation = u64::from_str_radix(parts.next()?, 16).ok()?;
+    let generation = u64::from_str_radix(parts.next()?, 16).ok().filter(|&generation| generation < u64::MAX)?;
     let object = match (parts.next()?, parts.next()) {
         ("claim", None) => GcObject::Claim,
         ("awaited", None) => GcObject::Awaited,
@@ -177,6 +178,7 @@ mod tests {
             "gc/0000000000000007/condemned/1",
             "gc/0000000000000007/other",
             "gc/0000000000000007/claim/1",
+            "gc/ffffffffffffffff/claim",
             "runs/0000000000000007/claim",
         ] {
             assert_eq!(parse_gc(&key(other.into())), None, "{other}");

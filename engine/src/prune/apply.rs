@@ -120,14 +120,19 @@ impl Prune<'_> {
     fn claim_generation(&mut self) -> Result<Claim> {
         self.monitor.step(PruneStep::ClaimGeneration.into());
         let session = SessionId::new(draw(self.repository.random())?);
-        let mut generation = self.repository.generation()? + 1;
+        let mut newest = self.repository.generation()?;
         loop {
+            // the highest number of all counts for nobody
+            let generation = newest.saturating_add(1);
+            if generation == u64::MAX {
+                return Err(Error::NoNumberLeft { key: layout::claim(newest) });
+            }
             if let Some(claim) = self.try_claim(generation, session)? {
                 self.report.generation = Some(generation);
                 self.claim = Some(claim.clone());
                 return Ok(claim);
             }
-            generation = generation.max(self.repository.generation()?) + 1;
+            newest = generation.max(self.repository.generation()?);
         }
     }
 

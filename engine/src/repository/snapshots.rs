@@ -231,9 +231,15 @@ impl Repository {
     /// Gives a snapshot other tags or another description. The record stays; an annotation is put beside it.
     ///
     /// # Errors
-    /// Storage.
+    /// Storage; `NoNumberLeft`.
     pub fn annotate(&self, info: &SnapshotInfo, tags: Vec<String>, description: String) -> Result<()> {
-        let number = self.annotations()?.get(&info.id).map_or(0, |number| number + 1);
+        let number = match self.annotations()?.get(&info.id) {
+            Some(&newest) => {
+                let next = newest.checked_add(1).filter(|&next| next < u32::MAX);
+                next.ok_or_else(|| Error::NoNumberLeft { key: layout::annotation(info.id, newest) })?
+            }
+            None => 0,
+        };
         let annotation = Annotation {
             version: lakebed_core::record::RECORD_VERSION,
             time: self.clock().now(),
@@ -246,13 +252,15 @@ impl Repository {
         Ok(())
     }
 
-    /// Returns the number of the newest annotation of each snapshot that has one.
+    /// Returns the number of the newest annotation of each snapshot that has one. The highest number of all is passed over:
+    /// above each that counts there is room for another one.
     fn annotations(&self) -> Result<HashMap<SnapshotId, u32>> {
         let mut newest = HashMap::new();
         for object in self.store.storage().list(layout::ANNOTATIONS)? {
             let mut parts = object.key.as_str().split('/').skip(1);
             let id = parts.next().and_then(|id| id.parse().ok());
             let number = parts.next().and_then(|number| u32::from_str_radix(number, 16).ok());
+            let number = number.filter(|&number| number < u32::MAX);
             if let (Some(id), Some(number)) = (id, number) {
                 let known = newest.entry(id).or_insert(number);
                 *known = number.max(*known);

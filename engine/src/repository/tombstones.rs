@@ -39,6 +39,12 @@ impl NewestTombstone {
     pub(crate) fn hides(&self) -> bool {
         matches!(self.state, TombstoneState::Open | TombstoneState::Condemned)
     }
+
+    /// Returns the number of the next one of that snapshot.
+    pub(crate) fn next(&self, id: SnapshotId) -> Result<u32> {
+        let next = self.number.checked_add(1).filter(|&next| next < u32::MAX);
+        next.ok_or_else(|| Error::NoNumberLeft { key: layout::tombstone(id, self.number) })
+    }
 }
 
 /// Returns the snapshot and the number that an object under `forgotten/` belongs to, and whether it is a resolution.
@@ -125,7 +131,7 @@ impl Repository {
     pub(crate) fn forget_one(&self, id: SnapshotId, reason: &str) -> Result<()> {
         let number = match self.tombstones()?.get(&id) {
             Some(newest) if newest.hides() => return Ok(()),
-            Some(newest) => newest.number + 1,
+            Some(newest) => newest.next(id)?,
             None => 0,
         };
         // whoever has forgotten it at the same time has done so too

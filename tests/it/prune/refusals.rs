@@ -239,3 +239,30 @@ fn a_segment_that_was_cut_off_is_called_damaged() {
     }
     nights.check();
 }
+
+/// Anybody who may write to the storage can plant a name.
+#[test]
+fn the_highest_number_is_passed_over_and_none_follows_the_one_before_it() {
+    let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
+    for _ in 0..3 {
+        nights.night();
+    }
+    let plant = |key: String| nights.place.storage.put(&ObjectKey::new(key).unwrap(), b"planted").unwrap();
+    let info = nights.kept[2].0.clone();
+    plant(format!("annotations/{}/ffffffff", info.id));
+    plant("gc/ffffffffffffffff/claim".into());
+    nights.repository.annotate(&info, vec!["tagged".into()], String::new()).unwrap();
+    assert_eq!(latest(&nights.repository).snapshot.tags, ["tagged"]);
+    forget(&nights.repository, vec![nights.kept[0].0.id]);
+    assert_eq!(prune(&nights.repository).generation, Some(1));
+
+    plant(format!("annotations/{}/fffffffe", info.id));
+    plant("gc/fffffffffffffffe/claim".into());
+    forget(&nights.repository, vec![nights.kept[1].0.id]);
+    let tagged = nights.repository.annotate(&info, Vec::new(), String::new());
+    let pruned = nights.repository.prune(&all(), &Silent).map(drop);
+    for (result, key) in [(tagged, "annotations/"), (pruned, "gc/fffffffffffffffe/claim")] {
+        let is_named = |found: &ObjectKey| found.as_str().starts_with(key);
+        assert!(matches!(&result, Err(Error::NoNumberLeft { key }) if is_named(key)), "{result:?}");
+    }
+}
