@@ -343,6 +343,23 @@ fn a_snapshot_can_be_brought_back_until_a_prune_has_condemned_it() {
     nights.check();
 }
 
+/// What was brought back while it ran is not told of as freed.
+#[test]
+fn a_report_tells_of_the_plan_that_was_carried_out() {
+    let mut nights = Nights::new(Place::over_folder(Encryption::Aes256Gcm));
+    for _ in 0..3 {
+        nights.night();
+    }
+    let [first, second] = [0, 1].map(|night: usize| nights.kept[night].0.id);
+    forget(&nights.repository, vec![first, second]);
+    let undoing = nights.place.reopen();
+    let at = At::new(PruneStep::CondemnTombstones, || undoing.undo_forget(&[first]).unwrap());
+    let plan = nights.repository.prune(&all(), &at).unwrap().plan;
+    assert_eq!((plan.snapshots_kept, &plan.snapshots_forgotten[..]), (2, &[second][..]), "{plan:?}");
+    nights.kept.remove(1);
+    nights.check();
+}
+
 /// Segments do not pile up: many nights later there are few, and an index that was not opened since is right again.
 #[test]
 fn segments_are_compacted_and_old_indexes_follow() {

@@ -81,6 +81,8 @@ impl Prune<'_> {
         if gone != forgotten {
             // somebody has brought a snapshot back, or forgotten one more, since the plan was made
             plan = self.plan(&gone)?;
+            self.announce(&plan);
+            self.brake()?;
         }
         self.publish_condemned(&plan, claim.generation)?;
         let mut finisher = Finisher::new(self, claim.session, plan.marks, plan.vanished);
