@@ -103,7 +103,7 @@ impl<'a> Comparison<'a> {
     fn entry(&self, mut original: Entry, mut copied: Entry, path: &[u8]) -> Result<()> {
         if let Content::Indirect { .. } = copied.content {
             // the lengths of all others were compared with the size when the node was decoded
-            self.copy.extents(&copied)?;
+            self.copy.extent_runs(&copied).try_for_each(|run| run.map(drop))?;
         }
         // ids are each repository's own
         (original.content, original.subtree) = (Content::None, None);

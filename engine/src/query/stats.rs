@@ -6,7 +6,6 @@ use lakebed_core::id::{ChunkId, TreeId};
 use lakebed_core::monitor::Monitor;
 use lakebed_core::pack::PackKind;
 use lakebed_core::record::tree::{EntryKind, Extent};
-use std::collections::HashSet;
 
 use super::{Listed, walk};
 use crate::error::Result;
@@ -56,7 +55,6 @@ pub struct RepositoryStats {
 #[derive(Default)]
 struct Counter {
     chunks: HashMap<ChunkId, u32>,
-    lists: HashSet<TreeId>,
 }
 
 impl Counter {
@@ -70,19 +68,16 @@ impl Counter {
                 EntryKind::File => {
                     stats.files += 1;
                     stats.logical_bytes += entry.size;
-                    for extent in reader.extents(entry)? {
-                        if let Extent::Data { id, length } = extent {
-                            // no chunk is larger than 1 GiB
-                            self.chunks.insert(id, length as u32);
+                    for run in reader.extent_runs(entry) {
+                        for extent in run? {
+                            if let Extent::Data { id, length } = extent {
+                                // no chunk is larger than 1 GiB
+                                self.chunks.insert(id, length as u32);
+                            }
                         }
                     }
                 }
-                EntryKind::Directory => {
-                    stats.directories += 1;
-                    if let Some(subtree) = entry.subtree {
-                        self.lists.insert(subtree);
-                    }
-                }
+                EntryKind::Directory => stats.directories += 1,
                 _ => stats.others += 1,
             }
             Ok(Listed::Descend)

@@ -66,15 +66,17 @@ impl<'a> LeaveLost<'a> {
         if matches!(entry.content, Content::None) {
             return Ok(None);
         }
-        let extents = match self.reader.extents(entry) {
-            Ok(extents) => extents,
-            Err(error) => return Ok(Some(error)),
-        };
-        for extent in extents {
-            if let Extent::Data { id, length } = extent {
-                let place = self.reader.index().lookup(&id.into())?;
-                if place.is_none_or(|place| u64::from(place.length) != length) {
-                    return Ok(Some(Error::Missing { what: "The chunk", blob: id.into() }));
+        for run in self.reader.extent_runs(entry) {
+            let extents = match run {
+                Ok(extents) => extents,
+                Err(error) => return Ok(Some(error)),
+            };
+            for extent in extents {
+                if let Extent::Data { id, length } = extent {
+                    let place = self.reader.index().lookup(&id.into())?;
+                    if place.is_none_or(|place| u64::from(place.length) != length) {
+                        return Ok(Some(Error::Missing { what: "The chunk", blob: id.into() }));
+                    }
                 }
             }
         }

@@ -65,6 +65,20 @@ pub struct Damage {
     pub affected_more: u64,
 }
 
+impl Damage {
+    /// Notes what it touches, as long as the list is short.
+    fn touch(&mut self, affected: Affected) {
+        if self.affected.last() == Some(&affected) {
+            return;
+        }
+        if self.affected.len() < AFFECTED_MAX {
+            self.affected.push(affected);
+        } else {
+            self.affected_more += 1;
+        }
+    }
+}
+
 /// What a verification found.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct VerifyReport {
@@ -72,7 +86,7 @@ pub struct VerifyReport {
     pub snapshots: u64,
     /// Different tree nodes checked.
     pub nodes: u64,
-    /// Different chunks that the trees need.
+    /// Chunks that the trees need, each as often as different nodes refer to it.
     pub chunks: u64,
     /// Packs in storage.
     pub packs: u64,

@@ -10,7 +10,7 @@ use lakebed_core::pack::BlobId;
 use lakebed_core::record::tree::{Content, Entry, Extent};
 use rayon::prelude::*;
 
-use super::{AFFECTED_MAX, Affected, Damage, VerifyOptions, VerifyReport};
+use super::{Affected, Damage, VerifyOptions, VerifyReport};
 use crate::check::{Records, compare_packs};
 use crate::error::{Error, Result};
 use crate::query::join;
@@ -163,24 +163,14 @@ pub(super) fn locate(checked: &mut Checked, monitor: &dyn Monitor) -> Result<()>
     if checked.bad_blobs.is_empty() && checked.bad_contents.is_empty() {
         return Ok(());
     }
-    let mut touched: Vec<(usize, Affected)> = Vec::new();
+    let mut damage = std::mem::take(&mut checked.report.damage);
     for (snapshot, record) in &checked.records.snapshots {
         if monitor.is_cancelled() {
             return Err(Error::Interrupted);
         }
-        locate_below(checked, *snapshot, record.root, b"", &mut touched);
+        locate_below(checked, *snapshot, record.root, b"", &mut damage);
     }
-    for (number, affected) in touched {
-        let damage = &mut checked.report.damage[number];
-        if damage.affected.last() == Some(&affected) {
-            continue;
-        }
-        if damage.affected.len() < AFFECTED_MAX {
-            damage.affected.push(affected);
-        } else {
-            damage.affected_more += 1;
-        }
-    }
+    checked.report.damage = damage;
     Ok(())
 }
 
@@ -205,36 +195,31 @@ pub(super) fn find_repaired(repository: &Repository, checked: &mut Checked) -> R
     Ok(())
 }
 
-fn locate_below(
-    checked: &Checked,
-    snapshot: SnapshotId,
-    root: TreeId,
-    path: &[u8],
-    touched: &mut Vec<(usize, Affected)>,
-) {
+fn locate_below(checked: &Checked, snapshot: SnapshotId, root: TreeId, path: &[u8], damage: &mut [Damage]) {
     let bad = |id: BlobId| checked.bad_blobs.get(&id).copied();
-    let touch = |touched: &mut Vec<(usize, Affected)>, number: usize, path: &[u8]| {
-        let path = lakebed_core::text::escape_path(path);
-        touched.push((number, Affected { snapshot, path }));
+    let touch = |damage: &mut Damage, path: &[u8]| {
+        damage.touch(Affected { snapshot, path: lakebed_core::text::escape_path(path) });
     };
     if let Some(number) = bad(root.into()) {
-        touch(touched, number, path);
+        touch(&mut damage[number], path);
     }
     for entry in checked.reader.entries(root) {
         match entry {
             Ok(entry) => {
                 let full = join(path, &entry.name);
                 for number in bad_parts(checked, &entry) {
-                    touch(touched, number, &full);
+                    touch(&mut damage[number], &full);
                 }
                 if let Some(subtree) = entry.subtree {
-                    locate_below(checked, snapshot, subtree, &full, touched);
+                    locate_below(checked, snapshot, subtree, &full, damage);
                 }
             }
             // the directory lacks what this node held; what lies behind it is looked at all the same
-            Err(Error::TreeNode { node, .. }) => bad(node.into()).into_iter().for_each(|n| touch(touched, n, path)),
+            Err(Error::TreeNode { node, .. }) => {
+                bad(node.into()).into_iter().for_each(|number| touch(&mut damage[number], path));
+            }
             Err(Error::Missing { blob, .. } | Error::WrongBlob { blob, .. }) => {
-                bad(blob).into_iter().for_each(|number| touch(touched, number, path));
+                bad(blob).into_iter().for_each(|number| touch(&mut damage[number], path));
             }
             Err(_) => {}
         }
@@ -247,12 +232,15 @@ fn bad_parts(checked: &Checked, entry: &Entry) -> Vec<usize> {
     if let Content::Indirect { root, .. } = &entry.content {
         numbers.extend(checked.bad_blobs.get(&BlobId::from(*root)));
     }
-    for extent in checked.reader.extents(entry).into_iter().flatten() {
-        if let Extent::Data { id, .. } = extent {
-            numbers.extend(checked.bad_blobs.get(&BlobId::from(id)));
+    for extents in checked.reader.extent_runs(entry).flatten() {
+        for extent in extents {
+            if let Extent::Data { id, .. } = extent {
+                numbers.extend(checked.bad_blobs.get(&BlobId::from(id)));
+            }
         }
+        // run by run: a long file may hold one bad chunk very often
+        numbers.sort_unstable();
+        numbers.dedup();
     }
-    numbers.sort_unstable();
-    numbers.dedup();
     numbers
 }
