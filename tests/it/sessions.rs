@@ -222,3 +222,18 @@ fn a_run_that_was_interrupted_says_so_and_when_it_began() {
     assert_eq!((run.outcome, run.error), (Outcome::Interrupted, None));
     assert!(info.checkpoint.is_some());
 }
+
+/// A snapshot counts only under the key of the session that made it.
+#[test]
+fn the_snapshot_of_another_session_is_damage() {
+    let (place, repository) = Place::memory(Encryption::None);
+    let source = place.path("source");
+    TreeSpec::new().file("a", "b").write(&source);
+    let info = backup(&repository, std::slice::from_ref(&source)).snapshot.unwrap();
+    let other = SessionId::new([1; 32]);
+    repository.store().put_record(&layout::snapshot(other), &info.snapshot, repository.random()).unwrap();
+    let error = repository.read_snapshot(other).unwrap_err();
+    assert!(matches!(&error, Error::Record { key, .. } if *key == layout::snapshot(other)), "{error:?}");
+    let catalogue = repository.catalogue().unwrap();
+    assert_eq!((catalogue.snapshots.len(), catalogue.damaged.len()), (1, 1), "{catalogue:?}");
+}

@@ -16,7 +16,7 @@ use lakebed_core::record::{RECORD_VERSION, Record};
 use lakebed_core::storage::ObjectKey;
 
 use crate::error::{Error, Result};
-use crate::repository::Repository;
+use crate::repository::{Repository, decode_snapshot};
 
 /// What the objects that are no packs say, and those that cannot be read.
 pub(crate) struct Records {
@@ -142,14 +142,7 @@ impl Records {
     fn snapshot(&mut self, repository: &Repository, key: &ObjectKey) -> Result<()> {
         let Ok(id) = layout::last_part(key).parse::<SnapshotId>() else { return Ok(()) };
         match repository.store().read_kinds(key, &[FrameKind::Snapshot, FrameKind::Expiry])? {
-            (FrameKind::Snapshot, plain) => {
-                let snapshot = Snapshot::decode(&plain).map_err(|source| Error::Record { key: key.clone(), source })?;
-                if snapshot.session != id {
-                    let source = lakebed_core::wire::DecodeError::invalid("snapshot", "it is another session's");
-                    return Err(Error::Record { key: key.clone(), source });
-                }
-                self.snapshots.push((id, snapshot));
-            }
+            (FrameKind::Snapshot, plain) => self.snapshots.push((id, decode_snapshot(id, &plain)?)),
             (_, plain) => {
                 Expiry::decode(&plain).map_err(|source| Error::Record { key: key.clone(), source })?;
             }

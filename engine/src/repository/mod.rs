@@ -27,6 +27,7 @@ pub(crate) use segments::PACKS_PER_SEGMENT;
 pub use session_state::SessionState;
 pub(crate) use sessions::HEARTBEAT;
 pub use sessions::{SessionHandle, SessionInfo};
+pub(crate) use snapshots::decode_snapshot;
 pub use snapshots::{Catalogue, SnapshotFilter, SnapshotInfo, SnapshotSelector};
 pub use store::Store;
 pub(crate) use store::draw;

@@ -11,6 +11,7 @@ use lakebed_core::record::snapshot::{Annotation, Snapshot};
 use lakebed_core::storage::ObjectKey;
 use lakebed_core::text::file_uri_path;
 use lakebed_core::time::Timestamp;
+use lakebed_core::wire::DecodeError;
 use rayon::prelude::*;
 
 use super::Repository;
@@ -121,6 +122,16 @@ impl Catalogue {
     }
 }
 
+/// Reads a snapshot's record, which must be that of the session that it is named after.
+pub(crate) fn decode_snapshot(id: SnapshotId, plain: &[u8]) -> Result<Snapshot> {
+    let failed = |source| Error::Record { key: layout::snapshot(id), source };
+    let snapshot = Snapshot::decode(plain).map_err(failed)?;
+    if snapshot.session != id {
+        return Err(failed(DecodeError::invalid("snapshot", "it is another session's")));
+    }
+    Ok(snapshot)
+}
+
 impl Repository {
     /// Reads every snapshot that is not forgotten. One that is damaged does not hide the others.
     ///
@@ -221,9 +232,7 @@ impl Repository {
     pub fn read_snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>> {
         let key = layout::snapshot(id);
         match self.store.read_kinds(&key, &[FrameKind::Snapshot, FrameKind::Expiry])? {
-            (FrameKind::Snapshot, plain) => {
-                Ok(Some(Snapshot::decode(&plain).map_err(|source| Error::Record { key, source })?))
-            }
+            (FrameKind::Snapshot, plain) => decode_snapshot(id, &plain).map(Some),
             _ => Ok(None),
         }
     }
