@@ -202,6 +202,15 @@ fn references(reader: &BlobReader, node: TreeId) -> Result<References> {
 mod tests {
     use super::*;
 
+    impl Marks {
+        /// What a snapshot needs.
+        pub(in crate::prune) fn of(blobs: &[BlobId]) -> Self {
+            let mut marks = Self::default();
+            blobs.iter().for_each(|blob| marks.need(*blob, true));
+            marks
+        }
+    }
+
     fn blob(number: u8) -> BlobId {
         BlobId::new([number; 32])
     }

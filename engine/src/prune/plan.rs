@@ -195,7 +195,8 @@ fn use_of(pack: &PackInfo, in_work: bool, marks: &mut Marks) -> Use {
         let needed = frame.blobs.iter().filter(|blob| marks.found(&blob.id, Home::Found));
         let needed: u64 = needed.map(|blob| u64::from(blob.length)).sum();
         // lengths of frames and chunks are below 2^32 each, so this fits
-        let part = u64::from(frame.frame_len) * needed / all.max(1);
+        // rounded up: where anything is needed, the pack does not go whole
+        let part = (u64::from(frame.frame_len) * needed).div_ceil(all.max(1));
         needed_bytes += part;
         unused_bytes += u64::from(frame.frame_len) - part;
     }
@@ -274,4 +275,28 @@ fn unknown(
         Err(_) => true,
     };
     unknown.filter(is_free).map(|(id, size)| (*id, *size)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use lakebed_core::pack::{BlobId, BlobInfo, FrameInfo, PackDirectory};
+
+    use super::*;
+
+    #[test]
+    fn however_little_is_needed_of_a_pack_it_is_not_nothing() {
+        let blob = |id, length| BlobInfo { id: BlobId::new([id; 32]), length };
+        let frame = FrameInfo { number: 0, frame_len: 500, blobs: vec![blob(1, 1), blob(2, 1_000_000)] };
+        let directory = PackDirectory {
+            kind: PackKind::Data,
+            session: SessionId::new([1; 32]),
+            salt: [0; 32],
+            frames: vec![frame.clone(), frame],
+        };
+        let pack = PackInfo { id: PackId::new([1; 32]), size_bytes: 1000, directory };
+        let none = use_of(&pack, false, &mut Marks::default());
+        assert_eq!((none.needed_bytes, none.unused_bytes), (0, 1000));
+        let some = use_of(&pack, false, &mut Marks::of(&[BlobId::new([1; 32])]));
+        assert_eq!((some.needed_bytes, some.unused_bytes), (1, 999));
+    }
 }
