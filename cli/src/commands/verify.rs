@@ -88,7 +88,7 @@ fn print(out: Text<'_>, report: &VerifyReport, options: &VerifyOptions) -> std::
         "structure: {}, {}, {}, {} ({})",
         ui::counted(report.snapshots, "snapshot", "snapshots"),
         ui::counted(report.nodes, "tree node", "tree nodes"),
-        ui::counted(report.chunks, "chunk", "chunks"),
+        ui::counted(report.chunks, "reference to a chunk", "references to chunks"),
         ui::counted(report.packs, "pack", "packs"),
         bytes(report.pack_bytes)
     )?;

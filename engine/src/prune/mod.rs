@@ -43,7 +43,7 @@ pub enum Unused {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PruneOptions {
-    /// How much may stay unused. A twentieth by default: rewriting packs for less costs more than it frees.
+    /// How much may stay unused. A tenth by default: rewriting packs for less costs more than it frees.
     pub max_unused: Unused,
     /// Join packs that are much smaller than they should be.
     pub repack_small: bool,
