@@ -40,7 +40,7 @@ impl Restless {
 
     fn mount(&self) -> Mount {
         let source = Arc::new(self.clone());
-        Mount { tree_path: vec![b"top".to_vec()], ancestors: Vec::new(), source, failures: Vec::new() }
+        Mount::new(vec![b"top".to_vec()], source)
     }
 
     fn print(&self) -> Fingerprint {

@@ -318,12 +318,7 @@ impl Masked {
     }
 
     fn save(&self, side: &Side, options: &BackupOptions) {
-        let mount = Mount {
-            tree_path: vec![b"top".to_vec()],
-            ancestors: Vec::new(),
-            source: Arc::new(self.clone()),
-            failures: Vec::new(),
-        };
+        let mount = Mount::new(vec![b"top".to_vec()], Arc::new(self.clone()));
         side.repository.backup(vec![mount], options, &Silent).unwrap();
     }
 }

@@ -154,7 +154,7 @@ struct Wide {
 impl Wide {
     fn mount(&self) -> Mount {
         let source = Arc::new(self.clone());
-        Mount { tree_path: vec![b"top".to_vec()], ancestors: Vec::new(), source, failures: Vec::new() }
+        Mount::new(vec![b"top".to_vec()], source)
     }
 }
 
@@ -296,12 +296,7 @@ fn a_checkpoint_of_a_very_deep_tree_needs_no_deep_stack() {
     const DEPTH: usize = 5_000;
     let (_place, repository) = Place::memory(Encryption::Aes256Gcm);
     let source = Arc::new(Deep(DEPTH));
-    let mount = || Mount {
-        tree_path: vec![b"top".to_vec()],
-        ancestors: Vec::new(),
-        source: source.clone(),
-        failures: Vec::new(),
-    };
+    let mount = || Mount::new(vec![b"top".to_vec()], source.clone());
     let restless = BackupOptions { checkpoint_bytes: 1, threads: 1, ..options() };
     let with_checkpoints = repository.backup(vec![mount()], &restless, &Silent).unwrap();
     assert_eq!(with_checkpoints.summary.directories, DEPTH as u64 + 1);

@@ -218,12 +218,7 @@ fn a_snapshot_that_needs_nothing_of_its_own_goes_too() {
     // a folder on disk lies in others that change
     let source = Arc::new(MemorySource::new(TreeSpec::new().file("a", Content::random(1, 10_000))));
     let [first, twin] = [0; 2].map(|_| {
-        let mount = Mount {
-            tree_path: vec![b"top".to_vec()],
-            ancestors: Vec::new(),
-            source: source.clone(),
-            failures: Vec::new(),
-        };
+        let mount = Mount::new(vec![b"top".to_vec()], source.clone());
         repository.backup(vec![mount], &options(), &Silent).unwrap().snapshot.unwrap()
     });
     assert_eq!(first.snapshot.root, twin.snapshot.root);
@@ -443,8 +438,7 @@ impl Monitor for Counted {
 fn however_wide_trees_are_a_bounded_part_of_them_is_marked_at_once() {
     let (_place, repository) = Place::memory(Encryption::Aes256Gcm);
     let wide = (0..1500u64).fold(TreeSpec::new(), |tree, n| tree.file(format!("{n}/file"), Content::random(n, 10)));
-    let mount =
-        Mount { tree_path: vec![b"top".to_vec()], ancestors: Vec::new(), source: Arc::new(MemorySource::new(wide)) };
+    let mount = Mount::new(vec![b"top".to_vec()], Arc::new(MemorySource::new(wide)));
     repository.backup(vec![mount], &options(), &Silent).unwrap();
     let mut planning = all();
     planning.dry_run = true;

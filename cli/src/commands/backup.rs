@@ -264,7 +264,7 @@ fn stream_mount(
     };
     let shown = lakebed_engine::core::text::escape_path(name.as_bytes());
     let source = ReaderSource::new(format!("{kind}:{shown}"), last, time, reader, Some(finish));
-    Ok(Mount { tree_path: names, ancestors: Vec::new(), source: Arc::new(source), failures: Vec::new() })
+    Ok(Mount::new(names, Arc::new(source)))
 }
 
 fn stream_failed(report: &BackupReport) -> CliError {

@@ -219,14 +219,17 @@ impl Worker<'_, '_> {
                 Err(Failure::Source(error)) if error.kind == SourceErrorKind::Replaced => {}
                 _ => break,
             }
-            let mut now = match self.look_again(entry, path, place) {
-                Ok(now) => now,
-                Err(error) if read.is_ok() => return Ok(self.keep_doubtful(entry, path, &error)),
-                Err(error) => return Err(error.into()),
+            let again = match self.look_again(entry, path, place) {
+                Ok(mut now) => self.attempt(&mut now, place).map(|settled| (settled, now)),
+                Err(error) => Err(error.into()),
             };
-            match self.attempt(&mut now, place) {
-                Err(Failure::Source(error)) if read.is_ok() => return Ok(self.keep_doubtful(entry, path, &error)),
-                next => (*entry, read) = (now, next),
+            match again {
+                Ok((settled, now)) => (*entry, read) = (now, Ok(settled)),
+                Err(Failure::Source(error)) if read.is_ok() => {
+                    self.keep_doubtful(entry, path, &error);
+                    return Ok(());
+                }
+                Err(error) => read = Err(error),
             }
         }
         if !read? {

@@ -129,12 +129,7 @@ impl Transfer<'_> {
         };
         let options = self.backup_options();
         let request = Request { command: "copy", options: &options, distrust: self.base.distrust, review: &review };
-        let mount = Mount {
-            tree_path: Vec::new(),
-            ancestors: Vec::new(),
-            source: Arc::new(source.clone()),
-            failures: Vec::new(),
-        };
+        let mount = Mount::new(Vec::new(), Arc::new(source.clone()));
         let result = self.to.fill(vec![mount], &request, &Watch { inner: monitor, source: &source });
         if let Some(error) = source.take_failure() {
             return Err(error);

@@ -28,6 +28,13 @@ pub struct Mount {
     pub failures: Vec<(Vec<Vec<u8>>, SourceError)>,
 }
 
+impl Mount {
+    /// Puts a source somewhere in the snapshot.
+    pub fn new(tree_path: Vec<Vec<u8>>, source: Arc<dyn Source>) -> Self {
+        Self { tree_path, ancestors: Vec::new(), source, failures: Vec::new() }
+    }
+}
+
 impl std::fmt::Debug for Mount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Mount").field("source", &self.source.uri()).finish_non_exhaustive()

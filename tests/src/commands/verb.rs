@@ -72,7 +72,7 @@ impl World {
 
     fn back_up(&self, repository: &Repository, options: &BackupOptions, monitor: &dyn Monitor) -> Result<()> {
         let source = Arc::new(MemorySource::new(self.tree.clone()));
-        let mount = Mount { tree_path: vec![MOUNT.into()], ancestors: Vec::new(), source, failures: Vec::new() };
+        let mount = Mount::new(vec![MOUNT.into()], source);
         let report = repository.backup(vec![mount], options, monitor)?;
         let copy = Arc::new(Copy::of(&self.tree));
         assert_eq!(report.failures, []);
