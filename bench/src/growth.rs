@@ -27,6 +27,9 @@ pub struct GrowthArgs {
     chunks: u64,
 }
 
+/// Snapshots of many files.
+const NIGHTS: u64 = 100;
+
 struct Place {
     lakebed: String,
     folder: PathBuf,
@@ -54,6 +57,15 @@ impl Place {
         let figures = measure(&line, &env, &self.folder)?;
         println!("{what}: {}", described(&figures));
         Ok(figures)
+    }
+
+    /// Makes so many snapshots, changing a file before each.
+    fn nights(&self, count: u64, changing: &Path) -> Result<(), Failure> {
+        let (folder, lakebed, file) = (self.folder.display(), &self.lakebed, changing.display());
+        shell(&format!(
+            "cd {folder} && export HOME={folder} LAKEBED_PASSWORD=benchmark && for i in $(seq {count}); do \
+             echo $i > {file}; {lakebed} backup --repo repo source > /dev/null || exit 1; done"
+        ))
     }
 
     fn stored(&self) -> Result<u64, Failure> {
@@ -106,6 +118,10 @@ fn many_files(arguments: &GrowthArgs, name: &str, path: &dyn Fn(u64) -> String) 
     println!("  {} KB stored", (place.stored()? - after) / 1000);
     let one = format!("restore latest --target one --path source/{}", path(arguments.files / 2));
     place.lakebed("one file restored", &one)?;
+    // four there are
+    place.nights(NIGHTS - 4, &source.join("zz-new"))?;
+    let one = format!("restore latest --target another --path source/{}", path(arguments.files / 3));
+    place.lakebed(&format!("one file restored, {NIGHTS} snapshots"), &one)?;
     Ok(())
 }
 
@@ -113,15 +129,7 @@ fn many_snapshots(arguments: &GrowthArgs) -> Result<(), Failure> {
     println!("\n{} snapshots", arguments.snapshots);
     let place = Place::new(arguments, "snapshots")?;
     place.lakebed("init", "init")?;
-    let file = place.source().join("file");
-    let line = format!(
-        "cd {0} && export HOME={0} LAKEBED_PASSWORD=benchmark && for i in $(seq {1}); do echo $i > {2}; {3} backup --repo repo source > /dev/null || exit 1; done",
-        place.folder.display(),
-        arguments.snapshots,
-        file.display(),
-        place.lakebed,
-    );
-    shell(&line)?;
+    place.nights(arguments.snapshots, &place.source().join("file"))?;
     place.lakebed("listed", "snapshots")?;
     place.lakebed("listed again", "snapshots")?;
     place.lakebed("one file restored", "restore latest --target one --path source/file")?;

@@ -226,13 +226,17 @@ impl Rocks {
     pub(super) fn add_packs(&self, packs: &[(PackNumber, &PackInfo)]) -> Result<()> {
         let (chunks, families) = (self.family(CHUNKS)?, self.family(PACKS)?);
         let mut batch = WriteBatch::default();
+        let mut all = Vec::new();
         for &(number, pack) in packs {
             let mut value = pack.id.as_bytes().to_vec();
             value.push(kind_code(pack.directory.kind));
             value.extend_from_slice(&pack.size_bytes.to_le_bytes());
             batch.put_cf(families, number.to_be_bytes(), value);
-            places(number, pack, |id, place| batch.merge_cf(chunks, id.as_bytes(), place.encode()));
+            places(number, pack, |id, place| all.push((id, place)));
         }
+        // RocksDB takes rows in order twice as fast
+        all.sort_unstable_by_key(|(id, _)| *id);
+        all.iter().for_each(|(id, place)| batch.merge_cf(chunks, id.as_bytes(), place.encode()));
         self.write(batch)
     }
 
