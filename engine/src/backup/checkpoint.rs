@@ -9,7 +9,7 @@ use super::run::Run;
 use crate::error::Result;
 
 /// What is in flight is held in memory, about 100 bytes for each chunk: no more than so many.
-const CHUNKS_MAX: u64 = 500_000;
+const CHUNKS_MAX: u64 = 125_000;
 
 /// However long a run takes, no more than this lies between its checkpoints.
 const INTERVAL_MAX_NS: u64 = 300 * 1_000_000_000;

@@ -161,7 +161,7 @@ const LISTINGS: usize = 4;
 const REMOVED_MIN: usize = 16;
 
 /// Applying a segment of this many packs at once bounds the memory of a batch.
-const PACKS_PER_BATCH: usize = 8;
+const PACKS_PER_BATCH: usize = 2;
 
 impl Index {
     /// Opens the index and folds the segments that it lacks. An index that is missing, broken, ahead of storage or of
