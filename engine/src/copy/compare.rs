@@ -118,18 +118,11 @@ impl<'a> Comparison<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use lakebed_core::codec::compress::Compression;
-    use lakebed_core::codec::seal::Encryption;
     use lakebed_core::id::SessionId;
-    use lakebed_core::record::key_slot::{Secret, Unlock};
     use lakebed_core::record::tree::{EntryKind, write_directory};
 
     use super::*;
-    use crate::repository::ChunkStore;
-    use crate::storage::MemoryStorage;
-    use crate::{InitOptions, OpenOptions, Repository, Silent};
+    use crate::repository::testing::reader_of;
 
     const ID: SessionId = SessionId::new([1; 32]);
 
@@ -139,19 +132,7 @@ mod tests {
 
     /// Stores trees and returns them with a reader for all of them.
     fn stored(make: impl FnOnce(&mut dyn FnMut(Vec<Entry>) -> TreeId) -> Vec<TreeId>) -> (BlobReader, Vec<TreeId>) {
-        let init = InitOptions {
-            encryption: Encryption::None,
-            unlock: Unlock::Clear,
-            label: String::new(),
-            chunker: Default::default(),
-        };
-        let storage = Arc::new(MemoryStorage::new());
-        let repository = Repository::init(storage, &Secret::None, &init, &OpenOptions::default()).unwrap();
-        let index = Arc::new(repository.index(&Silent).unwrap());
-        let store = ChunkStore::new(&repository, index.clone(), Some(ID), Compression::default(), None).unwrap();
-        let trees = make(&mut |entries| write_directory(entries, &mut store.node_sink()).unwrap());
-        store.publish().unwrap();
-        (BlobReader::new(repository.store().clone(), index), trees)
+        reader_of(|store| make(&mut |entries| write_directory(entries, &mut store.node_sink()).unwrap()))
     }
 
     fn failure(path: &str) -> Failure {

@@ -209,49 +209,33 @@ fn add_to_zip<W: Write + Seek>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use lakebed_core::codec::compress::{Compression, FrameContent};
-    use lakebed_core::codec::seal::Encryption;
-    use lakebed_core::id::SessionId;
-    use lakebed_core::record::key_slot::{Secret, Unlock};
+    use lakebed_core::codec::compress::FrameContent;
     use lakebed_core::record::tree::{Content, write_directory};
 
     use super::*;
     use crate::query::root_entry;
-    use crate::repository::{ChunkStore, FrameBuilder};
-    use crate::storage::MemoryStorage;
-    use crate::{InitOptions, OpenOptions, Repository, Silent};
+    use crate::repository::FrameBuilder;
+    use crate::repository::testing::reader_of;
 
     /// Stores a folder of files with these contents, and of other entries, and returns a reader and its entry.
     fn stored(files: &[(&str, &str)], others: Vec<Entry>) -> (BlobReader, Entry) {
-        let init = InitOptions {
-            encryption: Encryption::None,
-            unlock: Unlock::Clear,
-            label: String::new(),
-            chunker: Default::default(),
-        };
-        let storage = Arc::new(MemoryStorage::new());
-        let repository = Repository::init(storage, &Secret::None, &init, &OpenOptions::default()).unwrap();
-        let index = Arc::new(repository.index(&Silent).unwrap());
-        let session = Some(SessionId::new([1; 32]));
-        let store = ChunkStore::new(&repository, index.clone(), session, Compression::default(), None).unwrap();
-        let mut frame = FrameBuilder::new(FrameContent::SmallFiles);
-        let mut entries = others;
-        for (name, content) in files {
-            let id = store.chunk_id(content.as_bytes());
-            frame.push(id.into(), content.as_bytes());
-            let mut entry = Entry::new(*name, EntryKind::File);
-            (entry.size, entry.content) = (content.len() as u64, Content::Chunk(id));
-            (entry.inode, entry.hard_link_device) = (7, Some(1));
-            entries.push(entry);
-        }
-        if !frame.is_empty() {
-            store.store_frame(&frame).unwrap();
-        }
-        let root = write_directory(entries, &mut store.node_sink()).unwrap();
-        store.publish().unwrap();
-        (BlobReader::new(repository.store().clone(), index), root_entry(root))
+        let (reader, root) = reader_of(|store| {
+            let mut frame = FrameBuilder::new(FrameContent::SmallFiles);
+            let mut entries = others;
+            for (name, content) in files {
+                let id = store.chunk_id(content.as_bytes());
+                frame.push(id.into(), content.as_bytes());
+                let mut entry = Entry::new(*name, EntryKind::File);
+                (entry.size, entry.content) = (content.len() as u64, Content::Chunk(id));
+                (entry.inode, entry.hard_link_device) = (7, Some(1));
+                entries.push(entry);
+            }
+            if !frame.is_empty() {
+                store.store_frame(&frame).unwrap();
+            }
+            write_directory(entries, &mut store.node_sink()).unwrap()
+        });
+        (reader, root_entry(root))
     }
 
     fn archive(reader: &BlobReader, top: &Entry, format: ArchiveFormat) -> Result<Vec<u8>> {

@@ -13,6 +13,8 @@ mod sessions;
 mod snapshots;
 mod store;
 mod structure;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tombstones;
 mod trial;
 mod trust;
