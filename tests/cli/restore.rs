@@ -124,24 +124,47 @@ fn delete_leaves_alone_what_was_not_asked_for() {
 fn delete_spares_what_is_excluded_however_deep() {
     let kit = Kit::with_repo();
     kit.run(&["backup", "src"]).exits(0);
-    kit.file("out/old/sub/secret", "kept");
-    kit.file("out/old/sub/other", "gone");
-    kit.file("out/plain/sub/other", "gone");
+    kit.file("out/src/old/sub/secret", "kept");
+    kit.file("out/src/old/sub/other", "gone");
+    kit.file("out/src/plain/sub/other", "gone");
     kit.run(&["restore", "latest", "--target", "out", "--delete", "--exclude", "secret"]).exits(0);
-    assert_eq!(kit.read("out/old/sub/secret"), "kept");
-    assert!(!kit.path("out/old/sub/other").exists() && !kit.path("out/plain").exists());
+    assert_eq!(kit.read("out/src/old/sub/secret"), "kept");
+    assert!(!kit.path("out/src/old/sub/other").exists() && !kit.path("out/src/plain").exists());
+}
+
+/// A backup leaves the repository and the cache out: that they are not in the snapshot says nothing.
+#[test]
+fn delete_spares_the_repository_itself() {
+    let kit = Kit::with_repo();
+    kit.run(&["backup", "."]).exits(0);
+    kit.file("src/later.py", "gone");
+    kit.run(&["restore", "latest", "--target", ".", "--delete"]).exits(0).says("not deleted");
+    assert!(!kit.path("src/later.py").exists() && kit.path("src/a.py").exists());
+    kit.run(&["verify", "--read-data"]).exits(0);
+}
+
+#[test]
+fn delete_does_not_touch_what_lies_beside_what_was_backed_up() {
+    let kit = Kit::with_repo();
+    kit.run(&["backup", "src/sub"]).exits(0);
+    for name in ["out/other", "out/src/other", "out/src/sub/other"] {
+        kit.file(name, "not in the snapshot");
+    }
+    kit.run(&["restore", "latest", "--target", "out", "--delete"]).exits(0);
+    assert!(kit.path("out/other").exists() && kit.path("out/src/other").exists());
+    assert!(!kit.path("out/src/sub/other").exists());
 }
 
 #[test]
 fn delete_spares_what_the_backup_could_not_read() {
     let kit = Kit::with_repo();
-    kit.run(&["backup", "src", "missing"]).exits(3);
-    kit.file("out/missing/survivor", "the only copy");
-    kit.file("out/other", "gone");
+    kit.run(&["backup", "src", "src/missing"]).exits(3);
+    kit.file("out/src/missing/survivor", "the only copy");
+    kit.file("out/src/other", "gone");
     let said = kit.run(&["restore", "latest", "--target", "out", "--delete"]).exits(0);
-    said.says("1 entry was not deleted").says("could not read");
-    assert_eq!(kit.read("out/missing/survivor"), "the only copy");
-    assert!(!kit.path("out/other").exists());
+    said.says("1 entry was not deleted").says("could not look");
+    assert_eq!(kit.read("out/src/missing/survivor"), "the only copy");
+    assert!(!kit.path("out/src/other").exists());
     let again = kit.run(&["--json", "restore", "latest", "--target", "out", "--delete"]).exits(0).result();
     assert_eq!(again["spared"], 1, "{again:#}");
 }

@@ -53,8 +53,9 @@ pub(crate) struct RestoreArgs {
     /// What to do with files that exist
     #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = "How it is written")]
     overwrite: OverwriteArg,
-    /// Delete what the snapshot does not have, in the folders that are restored, without asking; what its backup could
-    /// not read is spared
+    /// Delete what the snapshot does not have, in the folders that are restored, without asking. What its backup excluded
+    /// goes too, unless --exclude names it; spared are folders above those that were backed up, what could not be read,
+    /// the repository, and other file systems
     #[arg(long, help_heading = "How it is written")]
     delete: bool,
     /// Change nothing, list what would be done
@@ -107,6 +108,7 @@ pub(crate) fn run(ctx: &Context, args: &RestoreArgs) -> Result<Exit, CliError> {
         filter,
         overwrite: args.overwrite.into(),
         delete: args.delete,
+        never_delete: if args.delete { ctx.never_enter()? } else { Vec::new() },
         dry_run: args.dry_run,
         sync: args.sync,
         threads: args.threads,
@@ -194,7 +196,7 @@ fn print(
             }
             if report.spared > 0 {
                 let spared = ui::counted(report.spared, "entry was", "entries were");
-                writeln!(out, "{spared} not deleted: the backup could not read what was there")?;
+                writeln!(out, "{spared} not deleted: the backup did not or could not look there")?;
             }
             if report.kept > report.spared && args.overwrite == OverwriteArg::Never {
                 writeln!(out, "what existed was kept; --overwrite replaces it")?;

@@ -45,9 +45,13 @@ pub struct RestoreOptions {
     pub filter: PathFilter,
     /// What to do with what is there already.
     pub overwrite: Overwrite,
-    /// Delete what the snapshot does not have, in the directories that are restored. What it may lack only because it
-    /// could not be read, its failures say so, is spared.
+    /// Delete what the snapshot does not have, in the directories that are restored and that its backup listed: not in
+    /// those above its sources. What it may lack only because it could not be read, its failures say so, is spared, and
+    /// so is what lies on another file system.
     pub delete: bool,
+    /// Directories, by (device, inode), that are never deleted, nor anything in them: the repository itself may lie in
+    /// what is restored.
+    pub never_delete: Vec<(u64, u64)>,
     /// Change nothing, only say what would be done.
     pub dry_run: bool,
     /// Set owners. Sensible only for root.
@@ -65,6 +69,7 @@ impl Default for RestoreOptions {
             filter: PathFilter::default(),
             overwrite: Overwrite::default(),
             delete: false,
+            never_delete: Vec::new(),
             dry_run: false,
             owners: rustix::process::geteuid().is_root(),
             sync: false,
@@ -106,7 +111,8 @@ pub struct RestoreReport {
     pub replaced: u64,
     /// Entries left as they were.
     pub kept: u64,
-    /// Those of the kept that the snapshot does not have, and may lack only because they could not be read.
+    /// Those of the kept that the snapshot does not have, and may lack only because its backup did not, or could not, look
+    /// at them.
     pub spared: u64,
     /// Entries deleted.
     pub deleted: u64,

@@ -71,7 +71,7 @@ pub(super) fn run(
         monitor,
         target,
         ground: marker.ground,
-        unread: Unread::of(&info.snapshot.failures),
+        unread: Unread::of(&info.snapshot),
         report: Mutex::new(RestoreReport {
             continued: matches!(marker.ground, Ground::Continued { .. }),
             ..RestoreReport::default()
@@ -133,11 +133,6 @@ impl Restore<'_> {
     pub(super) fn spare(&self, path: &[u8]) {
         self.report().spared += 1;
         self.note(Action::Kept, path, 0);
-    }
-
-    /// Tells whether a directory that stands in the way may go with all that is in it.
-    pub(super) fn may_delete(&self, path: &[u8]) -> bool {
-        self.options.delete && !self.unread.concerns(path)
     }
 
     /// Notes a failure of one entry; gives back what ends the restore.

@@ -94,6 +94,23 @@ impl Drop for NewFile {
     }
 }
 
+/// Clears away what is in a directory that stands in the way, as far as it may go.
+type Clear<'a> = &'a dyn Fn() -> Result<()>;
+
+/// Renames something to a name that nothing has, in the same directory.
+fn rename_new(directory: &Directory, from: &[u8], to: &[u8]) -> rustix::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::renameat_with(directory, from, directory, to, rustix::fs::RenameFlags::NOREPLACE) {
+        // a file system, or a system, that has no such call
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+        result => return result,
+    }
+    match rustix::fs::statat(directory, to, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => rustix::fs::renameat(directory, from, directory, to),
+        result => result.and(Err(Errno::EXIST)),
+    }
+}
+
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&byte| byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
@@ -165,6 +182,15 @@ impl Target {
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(error) => Err(self.failed("look at", path)(error)),
         }
+    }
+
+    /// Tells whether a directory is one of these, or of another file system than the one that it lies in.
+    pub(super) fn is_apart(&self, path: &[u8], these: &[(u64, u64)]) -> Result<bool> {
+        let stat = |path| rustix::fs::fstat(self.directory(path)?).map_err(self.failed("look at", path));
+        let (directory, above) = (stat(path)?, stat(split(path).0)?);
+        #[allow(clippy::unnecessary_cast, reason = "the widths of the fields differ from system to system")]
+        let identity = (directory.st_dev as u64, directory.st_ino as u64);
+        Ok(directory.st_dev != above.st_dev || these.contains(&identity))
     }
 
     /// Makes a directory that only we may enter until it is finished.
@@ -241,8 +267,14 @@ impl Target {
 
     /// Makes a link, pipe or device, whole, and only then lets it replace what has its name. Returns what of its metadata
     /// could not be set.
-    pub(super) fn make_special(&self, path: &[u8], entry: &Entry, delete: bool) -> Result<Option<Error>> {
-        let (above, name) = split(path);
+    pub(super) fn make_special(
+        &self,
+        path: &[u8],
+        entry: &Entry,
+        replaces: bool,
+        clear: Clear<'_>,
+    ) -> Result<Option<Error>> {
+        let above = split(path).0;
         let directory = self.directory(above)?;
         let temporary = self.temporary_name();
         let mode = Mode::from_raw_mode(entry.mode);
@@ -257,7 +289,7 @@ impl Target {
         };
         made.map_err(self.failed("make", path))?;
         let problem = self.finish_entry(&crate::query::join(above, &temporary), entry).err();
-        if let Err(error) = self.put_in_place(&directory, &temporary, name, path, delete) {
+        if let Err(error) = self.put_in_place(&directory, &temporary, path, replaces, clear) {
             let _ = rustix::fs::unlinkat(&directory, temporary.as_slice(), AtFlags::empty());
             return Err(error);
         }
@@ -269,46 +301,51 @@ impl Target {
         [TEMPORARY_PREFIX, format!("{}-{number}", std::process::id()).as_bytes()].concat()
     }
 
-    /// Gives something whole its name. A file there is replaced at once; a directory goes only if it is empty, or if
-    /// deleting was asked for.
+    /// Gives something whole its name. Where it replaces something, a file goes at once, and a directory if it is empty
+    /// after `clear`. Where it does not, nothing was there when that was looked at: what is there by now stays.
     fn put_in_place(
         &self,
         directory: &Directory,
         temporary: &[u8],
-        name: &[u8],
         path: &[u8],
-        delete: bool,
+        replaces: bool,
+        clear: Clear<'_>,
     ) -> Result<()> {
-        match rustix::fs::renameat(directory, temporary, directory, name) {
-            Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
-                self.remove_directory(path, delete)?;
-                rustix::fs::renameat(directory, temporary, directory, name).map_err(self.failed("rename to", path))
-            }
-            result => result.map_err(self.failed("rename to", path)),
+        let name = split(path).1;
+        if !replaces {
+            let operation = "give what was not there before the name";
+            return rename_new(directory, temporary, name).map_err(self.failed(operation, path));
         }
+        let rename = || rustix::fs::renameat(directory, temporary, directory, name);
+        match rename() {
+            Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
+                clear()?;
+                self.remove_directory(path)?;
+                rename()
+            }
+            result => result,
+        }
+        .map_err(self.failed("rename to", path))
     }
 
-    /// Removes a directory that stands in the way, with what is in it only where deleting was asked for.
-    fn remove_directory(&self, path: &[u8], delete: bool) -> Result<()> {
-        if delete {
-            return self.remove(path);
-        }
+    /// Removes an empty directory that stands in the way.
+    fn remove_directory(&self, path: &[u8]) -> Result<()> {
         let (above, name) = split(path);
         let above = self.directory(above)?;
         self.directories.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
-        let operation = "replace the directory (only --delete removes one that is not empty, \
-                         and none that the backup could not read)";
+        let operation = "replace the directory (only --delete removes what is in it, and nothing that is excluded or that \
+                         the backup did not look at)";
         rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR).map_err(self.failed(operation, path))
     }
 
     /// Gives a file that was restored before another name.
-    pub(super) fn link(&self, first: &[u8], path: &[u8], delete: bool) -> Result<()> {
-        let ((above, name), (first_above, first_name)) = (split(path), split(first));
+    pub(super) fn link(&self, first: &[u8], path: &[u8], replaces: bool, clear: Clear<'_>) -> Result<()> {
+        let (above, (first_above, first_name)) = (split(path).0, split(first));
         let (above, first_above) = (self.directory(above)?, self.directory(first_above)?);
         let temporary = self.temporary_name();
         rustix::fs::linkat(&first_above, first_name, &above, temporary.as_slice(), AtFlags::empty())
             .map_err(self.failed("make the link", path))?;
-        let placed = self.put_in_place(&above, &temporary, name, path, delete);
+        let placed = self.put_in_place(&above, &temporary, path, replaces, clear);
         // renaming a link over another link of the same file does nothing at all
         let _ = rustix::fs::unlinkat(&above, temporary.as_slice(), AtFlags::empty());
         placed
@@ -329,12 +366,7 @@ impl Target {
             let set = rustix::fs::chownat(&above, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW);
             keep_first(&mut first, set.map_err(self.failed("set the owner of", path)));
         }
-        let whole = self.path(path);
-        for xattr in &entry.xattrs {
-            let set = xattr::set(&whole, OsStr::from_bytes(&xattr.name), &xattr.value);
-            let failed = |source| Error::local("set an extended attribute of", &whole, source);
-            keep_first(&mut first, set.map_err(failed));
-        }
+        keep_first(&mut first, self.settle_attributes(path, entry));
         if entry.kind != EntryKind::Symlink {
             let set = rustix::fs::chmodat(&above, name, Mode::from_raw_mode(entry.mode), AtFlags::empty());
             keep_first(&mut first, set.map_err(self.failed("set the mode of", path)));
@@ -346,12 +378,44 @@ impl Target {
         first.map_or(Ok(()), Err)
     }
 
+    /// Sets the attributes of what has a name already, as far as they differ, and removes the user's and the access control
+    /// lists that it should not have.
+    fn settle_attributes(&self, path: &[u8], entry: &Entry) -> Result<()> {
+        let whole = self.path(path);
+        let mut first = None;
+        // where they cannot be listed there are none, or setting them says why
+        let there: Vec<_> = xattr::list(&whole).map(Iterator::collect).unwrap_or_default();
+        for name in &there {
+            let is_ours = |name: &[u8]| name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_");
+            if is_ours(name.as_bytes()) && !entry.xattrs.iter().any(|xattr| xattr.name == name.as_bytes()) {
+                let failed = |source| Error::local("remove an extended attribute of", &whole, source);
+                keep_first(&mut first, xattr::remove(&whole, name).map_err(failed));
+            }
+        }
+        for xattr in &entry.xattrs {
+            let name = OsStr::from_bytes(&xattr.name);
+            let is_there = there.iter().any(|there| there == name);
+            if is_there && xattr::get(&whole, name).is_ok_and(|value| value.as_ref() == Some(&xattr.value)) {
+                continue;
+            }
+            let failed = |source| Error::local("set an extended attribute of", &whole, source);
+            keep_first(&mut first, xattr::set(&whole, name, &xattr.value).map_err(failed));
+        }
+        first.map_or(Ok(()), Err)
+    }
+
     /// Sets owner, attributes, mode and times of a file that is written, and gives it its name. What of its metadata
     /// could not be set is returned: the file is there all the same.
     ///
     /// # Errors
     /// It could not get its name.
-    pub(super) fn finish_file(&self, mut new: NewFile, entry: &Entry, delete: bool) -> Result<Option<Error>> {
+    pub(super) fn finish_file(
+        &self,
+        mut new: NewFile,
+        entry: &Entry,
+        replaces: bool,
+        clear: Clear<'_>,
+    ) -> Result<Option<Error>> {
         let mut first = None;
         let failed = |operation| {
             let path = new.path.clone();
@@ -376,7 +440,7 @@ impl Target {
         let set = rustix::fs::fchmod(&new.file, Mode::from_raw_mode(entry.mode));
         keep_first(&mut first, set.map_err(failed("set the mode of")));
         if let Some(temporary) = &new.temporary {
-            self.put_in_place(&new.directory, temporary, &new.name, &new.tree_path, delete)?;
+            self.put_in_place(&new.directory, temporary, &new.tree_path, replaces, clear)?;
         }
         new.finished = true;
         Ok(first)

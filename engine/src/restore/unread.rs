@@ -1,30 +1,46 @@
-//! What the snapshot may lack only because its backup could not read it.
+//! What the snapshot may lack only because its backup could not read it, or did not look there.
 
 use std::collections::BTreeSet;
 
-use lakebed_core::record::snapshot::Failure;
+use lakebed_core::record::snapshot::Snapshot;
 use lakebed_core::text::unescape_path;
 
-/// The paths that a snapshot's failures name. Whether anything was there when the snapshot was made is not known.
+/// What a backup had of its sources, for whoever would delete what its snapshot does not have.
 #[derive(Debug)]
-pub(super) struct Unread(BTreeSet<Vec<u8>>);
+pub(super) struct Unread {
+    /// The paths that the snapshot's failures name. Whether anything was there when the snapshot was made is not known.
+    failures: BTreeSet<Vec<u8>>,
+    /// Paths of the sources. The directories above them were not listed.
+    sources: Vec<Vec<u8>>,
+}
 
 impl Unread {
-    pub(super) fn of(failures: &[Failure]) -> Self {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
         // a path that cannot be read may be any: then nothing is known of the whole snapshot, as with an empty one
-        Self(failures.iter().map(|failure| unescape_path(&failure.path).unwrap_or_default()).collect())
+        let failures =
+            snapshot.failures.iter().map(|failure| unescape_path(&failure.path).unwrap_or_default()).collect();
+        let sources = snapshot.sources.iter().filter_map(|source| unescape_path(&source.path)).collect();
+        Self { failures, sources }
     }
 
-    /// Tells whether such a path is this one, or lies below or above it.
+    /// Tells whether the backup listed a directory: it is a source, or lies in one.
+    pub(super) fn was_listed(&self, directory: &[u8]) -> bool {
+        self.sources.iter().any(|source| {
+            let below = directory.strip_prefix(source.as_slice());
+            source.is_empty() || below.is_some_and(|below| below.is_empty() || below[0] == b'/')
+        })
+    }
+
+    /// Tells whether a path that could not be read is this one, or lies below or above it.
     pub(super) fn concerns(&self, path: &[u8]) -> bool {
-        if self.0.is_empty() {
+        if self.failures.is_empty() {
             return false;
         }
         let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
         let mut ends = [0, path.len()].into_iter().chain(slashes);
-        ends.any(|end| self.0.contains(&path[..end])) || {
+        ends.any(|end| self.failures.contains(&path[..end])) || {
             let below = [path, b"/"].concat();
-            self.0.range(below.clone()..).next().is_some_and(|first| first.starts_with(&below))
+            self.failures.range(below.clone()..).next().is_some_and(|first| first.starts_with(&below))
         }
     }
 }
@@ -34,8 +50,16 @@ mod tests {
     use super::*;
 
     fn unread(paths: &[&str]) -> Unread {
-        let failure = |path: &&str| Failure { path: (*path).into(), reason: "gone".into() };
-        Unread::of(&paths.iter().map(failure).collect::<Vec<_>>())
+        let failures = paths.iter().map(|path| unescape_path(path).unwrap_or_default()).collect();
+        Unread { failures, sources: vec![b"data/lake".to_vec()] }
+    }
+
+    #[test]
+    fn only_a_source_and_what_lies_in_it_was_listed() {
+        let unread = unread(&[]);
+        assert!(unread.was_listed(b"data/lake") && unread.was_listed(b"data/lake/sales"));
+        assert!(!unread.was_listed(b"") && !unread.was_listed(b"data") && !unread.was_listed(b"data/lakes"));
+        assert!(Unread { sources: vec![Vec::new()], ..unread }.was_listed(b"any"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use lakebed_core::id::TreeId;
 use lakebed_core::record::tree::{Entry, EntryKind};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 
 use super::filter::Wanted;
 use super::marker::{Ground, MARKER};
@@ -199,7 +199,7 @@ impl Walk<'_, '_> {
                 self.directories.push(Unfinished { path, entry });
             }
             _ => {
-                let made = restore.make_special(&path, &entry);
+                let made = restore.make_special(&path, &entry, replaces);
                 let written = made.map(|problem| Written::new(replaces, problem));
                 restore.finish_job(&Job { path, entry, replaces }, written)?;
             }
@@ -213,7 +213,13 @@ impl Walk<'_, '_> {
         let mut is_new = false;
         for level in &mut self.stack {
             if level.pending.is_some() {
-                level.is_new = is_new || restore.target.look(&level.path)?.is_none();
+                let there = if is_new { None } else { restore.target.look(&level.path)? };
+                level.is_new = there.is_none();
+                if let Some(stat) = there
+                    && FileType::from_raw_mode(stat.st_mode) != FileType::Directory
+                {
+                    return Err(restore.in_the_way(&level.path, &stat, "only what was asked for is replaced"));
+                }
                 if level.is_new {
                     restore.make_directory(&level.path, false)?;
                 } else if restore.is_continued()
@@ -240,9 +246,12 @@ impl Walk<'_, '_> {
         for (first, job) in self.links {
             let lost = restore.not_restored.lock().unwrap_or_else(PoisonError::into_inner).contains(&first);
             let written = match (lost, job.entry.kind) {
-                (false, _) => restore.link(&first, &job.path).map(|()| Written::new(job.replaces, None)),
+                (false, _) => restore.link(&first, &job).map(|()| Written::new(job.replaces, None)),
                 (true, EntryKind::File) => restore.write(&job),
-                (true, _) => restore.make_special(&job.path, &job.entry).map(|p| Written::new(job.replaces, p)),
+                (true, _) => {
+                    let made = restore.make_special(&job.path, &job.entry, job.replaces);
+                    made.map(|problem| Written::new(job.replaces, problem))
+                }
             };
             restore.finish_job(&job, written)?;
         }
@@ -275,23 +284,23 @@ impl Restore<'_> {
         self.target.make_directory(path)
     }
 
-    fn make_special(&self, path: &[u8], entry: &Entry) -> Result<Option<Error>> {
+    fn make_special(&self, path: &[u8], entry: &Entry, replaces: bool) -> Result<Option<Error>> {
         if self.options.dry_run {
             return Ok(None);
         }
-        self.target.make_special(path, entry, self.may_delete(path))
+        self.target.make_special(path, entry, replaces, &|| self.clear(path))
     }
 
-    fn link(&self, first: &[u8], path: &[u8]) -> Result<()> {
+    fn link(&self, first: &[u8], job: &Job) -> Result<()> {
         if self.options.dry_run {
             return Ok(());
         }
-        self.target.link(first, path, self.may_delete(path))
+        self.target.link(first, &job.path, job.replaces, &|| self.clear(&job.path))
     }
 
-    /// Deletes what a directory of the target has and the snapshot has not.
+    /// Deletes what a directory of the target has and the snapshot has not, as far as that says anything.
     fn delete_others(&self, path: &[u8], entry: &Entry) -> Result<()> {
-        let Some(subtree) = entry.subtree else { return Ok(()) };
+        let Some(subtree) = entry.subtree.filter(|_| self.unread.was_listed(path)) else { return Ok(()) };
         let names = match self.target.names(path) {
             Ok(names) => names,
             Err(Error::Local { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -322,18 +331,39 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// Deletes something, a directory with everything in it that was asked for, and itself if nothing is left. Returns
-    /// whether it is gone.
-    fn delete(&self, path: &[u8]) -> Result<bool> {
-        // what is no directory has nothing in it
-        let below = self.target.names(path).unwrap_or_default();
+    /// Deletes what is in a directory that stands in the way of something else, as far as that may go.
+    pub(super) fn clear(&self, path: &[u8]) -> Result<()> {
+        if self.options.delete && !self.unread.concerns(path) {
+            self.delete_below(path)?;
+        }
+        Ok(())
+    }
+
+    fn delete_below(&self, path: &[u8]) -> Result<bool> {
+        if self.target.is_apart(path, &self.options.never_delete)? {
+            self.spare(path);
+            return Ok(false);
+        }
         let mut gone = true;
-        for name in below {
+        for name in self.target.names(path)? {
             let full = join(path, &name);
             gone &= self.options.filter.wants(&full, false) == Wanted::Yes && self.delete(&full)?;
         }
-        if !gone {
-            return Ok(false);
+        Ok(gone)
+    }
+
+    /// Deletes something, a directory with everything in it that was asked for, and itself if nothing is left. Returns
+    /// whether it is gone.
+    fn delete(&self, path: &[u8]) -> Result<bool> {
+        let is_directory = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let gone = match self.target.look(path) {
+            Ok(stat) if stat.is_some_and(is_directory) => self.delete_below(path),
+            looked => looked.map(|_| true),
+        };
+        match gone {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(error) => return self.fail(path, error).map(|()| false),
         }
         match if self.options.dry_run { Ok(()) } else { self.target.remove_one(path) } {
             Ok(()) => {
@@ -352,6 +382,13 @@ impl Restore<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Something that is no directory stands where one should be.
+    fn in_the_way(&self, path: &[u8], stat: &Stat, advice: &str) -> Error {
+        let why = format!("{} stands there ({advice})", kind_of(FileType::from_raw_mode(stat.st_mode)));
+        let source = std::io::Error::new(std::io::ErrorKind::NotADirectory, why);
+        Error::local("make the directory", self.target.path(path), source)
     }
 
     /// Decides about one entry, looking at what is there where the directory that it lies in is not new.
@@ -378,9 +415,7 @@ impl Restore<'_> {
         };
         if !replaces && entry.kind == EntryKind::Directory {
             // everything in the directory is lacking then, which is more than one thing that was left as it was
-            let why = format!("{} stands there (only --overwrite replaces it)", kind_of(there));
-            let source = std::io::Error::new(std::io::ErrorKind::NotADirectory, why);
-            return Err(Error::local("make the directory", self.target.path(path), source));
+            return Err(self.in_the_way(path, &stat, "only --overwrite replaces it"));
         }
         Ok(if replaces { Decision::Make { replaces: true } } else { Decision::Keep { descend: false, same } })
     }

@@ -178,8 +178,8 @@ impl Restore<'_> {
         let Some(plain) = plain.filter(is_right) else { return self.write(job) };
         let mut file = self.target.begin_file(&job.path, self.ground == Ground::Fresh)?;
         file.write(plain)?;
-        let problem = self.target.finish_file(file, &job.entry, self.may_delete(&job.path))?;
-        Ok(Written::new(false, problem))
+        let problem = self.target.finish_file(file, &job.entry, job.replaces, &|| self.clear(&job.path))?;
+        Ok(Written::new(job.replaces, problem))
     }
 
     /// Writes a file of any content, taking from the one that it replaces what is equal there.
@@ -244,7 +244,7 @@ impl Restore<'_> {
         if ends_with_hole {
             file.set_size(entry.size)?;
         }
-        let problem = self.target.finish_file(file, entry, self.may_delete(&job.path))?;
+        let problem = self.target.finish_file(file, entry, job.replaces, &|| self.clear(&job.path))?;
         Ok(Written::new(job.replaces, problem))
     }
 }
