@@ -76,21 +76,22 @@ impl TarArchive<'_> {
         let first = link.and_then(|link| self.hard_links.get(&link));
         if let Some((first, _)) = first.filter(|(_, first)| first.is_same_file(entry)) {
             header.set_entry_type(EntryType::Link);
-            return self.builder.append_link(&mut header, os_path(path), os_path(first)).map_err(failed);
+            let first = first.clone();
+            self.put_target(&mut header, &first)?;
+            return self.append(header, path);
         }
         if let Some(link) = link.filter(|_| entry.kind == EntryKind::File) {
             self.hard_links.insert(link, (path.to_vec(), entry.clone()));
         }
-        let empty = std::io::empty();
         match entry.kind {
             EntryKind::Directory => {
                 header.set_entry_type(EntryType::Directory);
-                let path = [path, b"/"].concat();
-                self.builder.append_data(&mut header, os_path(&path), empty).map_err(failed)
+                self.append(header, &[path, b"/"].concat())
             }
             EntryKind::Symlink => {
                 header.set_entry_type(EntryType::Symlink);
-                self.builder.append_link(&mut header, os_path(path), os_path(&entry.link_target)).map_err(failed)
+                self.put_target(&mut header, &entry.link_target)?;
+                self.append(header, path)
             }
             EntryKind::Fifo | EntryKind::CharDevice | EntryKind::BlockDevice => {
                 header.set_entry_type(match entry.kind {
@@ -100,76 +101,70 @@ impl TarArchive<'_> {
                 });
                 header.set_device_major(rustix::fs::major(entry.device)).map_err(failed)?;
                 header.set_device_minor(rustix::fs::minor(entry.device)).map_err(failed)?;
-                self.builder.append_data(&mut header, os_path(path), empty).map_err(failed)
+                self.append(header, path)
             }
             // tar has no sockets; they are nothing without the process that made them
             EntryKind::Socket => Ok(()),
             EntryKind::File => {
                 header.set_entry_type(EntryType::Regular);
                 header.set_size(entry.size);
-                let mut writer = self.builder.append_writer_for(&mut header, path, entry.size)?;
-                write_content(reader, entry, &escape_path(path), &mut writer)?;
-                writer.finish().map_err(failed)
+                self.put_path(&mut header, path)?;
+                header.set_cksum();
+                // header first, then the bytes, then padding to 512
+                let out = self.builder.get_mut();
+                out.write_all(header.as_bytes()).map_err(failed)?;
+                write_content(reader, entry, &escape_path(path), out)?;
+                out.write_all(&[0; 512][..(512 - (entry.size % 512) as usize) % 512]).map_err(failed)
             }
         }
     }
-}
 
-/// Streams a file's content into a tar archive: header first, then the bytes, then padding to 512.
-trait AppendWriter {
-    fn append_writer_for<'a>(&'a mut self, header: &mut tar::Header, path: &[u8], size: u64) -> Result<Padded<'a>>;
-}
-
-struct Padded<'a> {
-    out: &'a mut dyn Write,
-    padding: usize,
-}
-
-impl Padded<'_> {
-    fn finish(self) -> std::io::Result<()> {
-        self.out.write_all(&[0; 512][..self.padding])
-    }
-}
-
-impl Write for Padded<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.out.write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.out.flush()
-    }
-}
-
-impl AppendWriter for tar::Builder<&mut dyn Write> {
-    fn append_writer_for<'a>(&'a mut self, header: &mut tar::Header, path: &[u8], size: u64) -> Result<Padded<'a>> {
-        header.set_size(0);
-        // the header with its size, then nothing: the content follows by hand
-        header
-            .set_path(os_path(path))
-            .or_else(|_| {
-                // too long for the header: GNU's extension carries it
-                let mut long = tar::Header::new_gnu();
-                long.set_path("././@LongLink")?;
-                long.set_entry_type(tar::EntryType::GNULongName);
-                long.set_size(path.len() as u64 + 1);
-                long.set_mode(0o644);
-                long.set_cksum();
-                self.append(&long, [path, b"\0"].concat().as_slice())?;
-                header.set_path(os_path(&path[..path.len().min(99)]))
-            })
-            .map_err(failed)?;
-        header.set_size(size);
+    /// Appends an entry without content.
+    fn append(&mut self, mut header: tar::Header, path: &[u8]) -> Result<()> {
+        self.put_path(&mut header, path)?;
         header.set_cksum();
-        let out: &'a mut dyn Write = self.get_mut();
-        out.write_all(header.as_bytes()).map_err(failed)?;
-        Ok(Padded { out, padding: (512 - (size % 512) as usize) % 512 })
+        self.builder.append(&header, std::io::empty()).map_err(failed)
+    }
+
+    /// Puts a path into a header as it is; what is too long goes ahead.
+    fn put_path(&mut self, header: &mut tar::Header, path: &[u8]) -> Result<()> {
+        self.put_long(tar::EntryType::GNULongName, path)?;
+        put(&mut header.as_old_mut().name, path);
+        Ok(())
+    }
+
+    /// Puts the target of a link into a header, as [`TarArchive::put_path`] does.
+    fn put_target(&mut self, header: &mut tar::Header, target: &[u8]) -> Result<()> {
+        self.put_long(tar::EntryType::GNULongLink, target)?;
+        put(&mut header.as_old_mut().linkname, target);
+        Ok(())
+    }
+
+    /// Appends what does not fit into the next header, as GNU's extension has it.
+    fn put_long(&mut self, kind: tar::EntryType, bytes: &[u8]) -> Result<()> {
+        if bytes.len() <= NAME_BYTES {
+            return Ok(());
+        }
+        let mut header = tar::Header::new_gnu();
+        put(&mut header.as_old_mut().name, b"././@LongLink");
+        header.set_entry_type(kind);
+        header.set_size(bytes.len() as u64 + 1);
+        header.set_mode(0o644);
+        header.set_mtime(0);
+        header.set_cksum();
+        self.builder.append(&header, [bytes, b"\0"].concat().as_slice()).map_err(failed)
     }
 }
 
-fn os_path(path: &[u8]) -> &std::path::Path {
-    use std::os::unix::ffi::OsStrExt;
-    std::path::Path::new(std::ffi::OsStr::from_bytes(path))
+/// Bytes that a header holds of a path, and of a link's target.
+const NAME_BYTES: usize = 100;
+
+/// Puts a path into its field, or the beginning of one that is too long. By hand: what the library calls a path it changes.
+fn put(field: &mut [u8; NAME_BYTES], path: &[u8]) {
+    // a reader that knows the extension does not look at what is cut off, others had better see an end
+    let length = if path.len() > NAME_BYTES { NAME_BYTES - 1 } else { path.len() };
+    field.fill(0);
+    field[..length].copy_from_slice(&path[..length]);
 }
 
 fn add_to_zip<W: Write + Seek>(
@@ -258,6 +253,43 @@ mod tests {
         }
         let file = |name: &str, content: &str| (name.to_owned(), None, content.to_owned());
         assert_eq!(found, [file("a", "before"), file("b", "after"), ("c".into(), Some("b".into()), String::new())]);
+    }
+
+    /// Of all kinds, with dots and bytes that are no text in all places, and of all lengths about the limit.
+    #[test]
+    fn paths_and_targets_come_back_as_they_are() {
+        use std::os::unix::ffi::OsStrExt;
+
+        for length in [1, 80, 90, 91, 92, 93, 94, 95, 99, 100, 101, 200] {
+            let folder = [b"\xe9".as_slice(), &vec![b'x'; length]].concat();
+            let (mut link, pipe, below) = (
+                Entry::new("link", EntryKind::Symlink),
+                Entry::new("..pipe", EntryKind::Fifo),
+                Entry::new("folder", EntryKind::Directory),
+            );
+            link.link_target = [b"//host/./x//..".as_slice(), &vec![b'y'; length]].concat();
+            let target = link.link_target.clone();
+            let (reader, root) = reader_of(|store| {
+                let empty = write_directory(Vec::new(), &mut store.node_sink()).unwrap();
+                let below = Entry { subtree: Some(empty), ..below };
+                let mut entries = vec![link, pipe, below, Entry::new("..data", EntryKind::File)];
+                entries.sort_by(|one, other| one.name.cmp(&other.name));
+                write_directory(entries, &mut store.node_sink()).unwrap()
+            });
+            let top = Entry { name: folder.clone(), ..root_entry(root) };
+            let bytes = archive(&reader, &top, ArchiveFormat::Tar).unwrap();
+            let mut found = Vec::new();
+            for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+                let entry = entry.unwrap();
+                found.push(entry.path_bytes().into_owned());
+                if entry.header().entry_type() == tar::EntryType::Symlink {
+                    let name = entry.link_name().unwrap().unwrap();
+                    assert_eq!(name.as_os_str().as_bytes(), target);
+                }
+            }
+            let path = |name: &[u8]| [&folder[..], b"/", name].concat();
+            assert_eq!(found, [path(b""), path(b"..data"), path(b"..pipe"), path(b"folder/"), path(b"link")]);
+        }
     }
 
     #[test]
