@@ -27,7 +27,9 @@ fn a_path_in_another_one_that_does_not_come_with_it_is_a_failure() {
     kit.file("elsewhere/data", "1");
     std::os::unix::fs::symlink("../elsewhere", kit.path("src/link")).unwrap();
     kit.run(&["backup", "src", "src/link"]).exits(0);
-    kit.run(&["backup", "src", "src/sub/b.py"]).exits(0);
+    kit.run(&["backup", "src/sub/b.py", "src", "src/link", "src/a.py", "src/sub"]).exits(0);
+    std::os::unix::fs::symlink("/nowhere", kit.path("src/dangling")).unwrap();
+    kit.run(&["backup", "--one-file-system", "src", "src/dangling"]).exits(0);
     for arguments in [
         &["backup", "src", "src/link/data"][..],
         &["backup", "src", "src/link/"],

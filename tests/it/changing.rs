@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use lakebed_engine::backup::BackupOptions;
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::monitor::Silent;
 use lakebed_engine::core::record::tree::{Entry, EntryKind, Xattr};
@@ -21,6 +22,9 @@ struct Restless {
     version: Arc<AtomicU64>,
     /// What becomes of opening it for the n-th time, counted from 1.
     refuses: fn(u64) -> Option<SourceErrorKind>,
+    /// What becomes of asking for its attributes for the n-th time, counted from 1.
+    hides: fn(u64) -> Option<SourceErrorKind>,
+    asked: Arc<AtomicU64>,
     /// An attribute of the folder itself cannot be read.
     root_is_closed: bool,
     opened: Arc<Mutex<u64>>,
@@ -33,6 +37,8 @@ impl Restless {
             changes: Arc::new(AtomicU64::new(changes)),
             version: Arc::default(),
             refuses: |_| None,
+            hides: |_| None,
+            asked: Arc::default(),
             root_is_closed: false,
             opened: Arc::default(),
         }
@@ -92,7 +98,9 @@ impl SourceDir for Restless {
     }
 
     fn complete(&self, _: &mut Entry) -> Result<(), SourceError> {
-        Ok(())
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let error = SourceError::new("read the attributes of", "file", std::io::Error::other("it is not what it was"));
+        (self.hides)(asked).map_or(Ok(()), |kind| Err(SourceError { kind, ..error }))
     }
 
     fn open(&self, _: &Entry) -> Result<Box<dyn SourceFile>, SourceError> {
@@ -209,6 +217,30 @@ fn a_file_that_another_one_was_renamed_to_is_read_under_its_name() {
     let source = Restless { refuses: |_| Some(SourceErrorKind::Replaced), ..Restless::new(1000, 0) };
     let (report, entry, _) = run(&source);
     assert!(entry.is_none() && report.failures.len() == 1);
+}
+
+/// Where files have attributes, those are what first tells of it.
+#[test]
+fn a_file_that_another_one_was_renamed_to_before_its_attributes_were_read_is_read_under_its_name() {
+    let source = Restless { hides: |at| (at < 3).then_some(SourceErrorKind::Replaced), ..Restless::new(1000, 0) };
+    let (report, entry, content) = run(&source);
+    assert!(report.failures.is_empty() && !entry.unwrap().inconsistent);
+    assert_eq!(content, [b'a'; 1000]);
+    let source = Restless { hides: |_| Some(SourceErrorKind::Replaced), ..Restless::new(1000, 0) };
+    let (report, entry, _) = run(&source);
+    assert!(entry.is_none() && report.failures.len() == 1);
+}
+
+#[test]
+fn one_that_would_not_have_been_read_is_kept_too() {
+    let source = Restless { hides: |at| (at == 2).then_some(SourceErrorKind::Replaced), ..Restless::new(1000, 0) };
+    let (place, repository) = Place::memory(Encryption::Aes256Gcm);
+    repository.backup(vec![source.mount()], &options(), &Silent).unwrap();
+    let repository = place.reopen_later(&repository);
+    let again = BackupOptions { ignore_ctime: true, ..options() };
+    let report = repository.backup(vec![source.mount()], &again, &Silent).unwrap();
+    assert_eq!((report.failures.len(), report.summary.files), (0, 1));
+    assert!(source.asked.load(Ordering::Relaxed) > 2, "its attributes were asked for once more");
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use lakebed_engine::backup::{BackupOptions, BackupReport, ParentChoice};
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::TreeId;
+use lakebed_engine::core::monitor::Monitor;
 use lakebed_engine::core::record::tree::{Content as Stored, Entry, EntryKind};
 use lakebed_engine::core::source::{Fingerprint, Listing, Source, SourceDir, SourceError, SourceFile};
 use lakebed_engine::core::time::Timestamp;
@@ -229,6 +231,120 @@ fn what_waits_behind_a_folder_does_not_wait_for_the_end_of_the_listing() {
     assert_eq!(report.summary.directories, 2);
     let (_, _, listed) = *source.seen.lock().unwrap();
     assert!(listed < 30_000, "{listed} entries were held before the folder was entered");
+}
+
+/// A directory that lists a large file, and then pipes. The file does not come to its end before whoever lists the
+/// directory waits for it.
+#[derive(Clone, Default)]
+struct Behind(Arc<(Mutex<Waiting>, Condvar)>);
+
+#[derive(Default)]
+struct Waiting {
+    lister: Option<ThreadId>,
+    pipes_listed: usize,
+    /// How often the lister looked whether it should stop since it listed something.
+    looks: usize,
+    /// The file goes on; how many pipes were listed by then.
+    released: Option<usize>,
+}
+
+impl Behind {
+    fn change(&self, change: impl FnOnce(&mut Waiting)) {
+        change(&mut self.0.0.lock().unwrap());
+        self.0.1.notify_all();
+    }
+}
+
+const PIPES: usize = 60_000;
+
+impl Source for Behind {
+    fn uri(&self) -> String {
+        "test:behind".into()
+    }
+
+    fn root(&self) -> Result<Entry, SourceError> {
+        Ok(Entry::new("root", EntryKind::Directory))
+    }
+
+    fn open_dir(&self, _: &[Vec<u8>], _: &Entry) -> Result<Box<dyn SourceDir>, SourceError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn open_root(&self) -> Result<Box<dyn SourceFile>, SourceError> {
+        Err(SourceError::new("open", "root", std::io::ErrorKind::IsADirectory.into()))
+    }
+}
+
+impl SourceDir for Behind {
+    fn list(&self) -> Result<Listing<'_>, SourceError> {
+        self.change(|state| state.lister = Some(std::thread::current().id()));
+        let mut file = Entry::new("a", EntryKind::File);
+        file.size = 8 << 20;
+        let pipes = (1..=PIPES).map(|number| {
+            self.change(|state| {
+                (state.pipes_listed, state.looks) = (number, 0);
+                state.released = state.released.or((number == PIPES).then_some(number));
+            });
+            Ok(Entry::new(format!("f{number:06}"), EntryKind::Fifo))
+        });
+        Ok(Box::new(std::iter::once(Ok(file)).chain(pipes)))
+    }
+
+    fn complete(&self, _: &mut Entry) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn open(&self, _: &Entry) -> Result<Box<dyn SourceFile>, SourceError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl SourceFile for Behind {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
+        let (state, changed) = &*self.0;
+        let mut state = state.lock().unwrap();
+        if state.lister == Some(std::thread::current().id()) {
+            state.released = state.released.or(Some(state.pipes_listed));
+        }
+        while state.released.is_none() {
+            state = changed.wait(state).unwrap();
+        }
+        buffer.fill(0);
+        Ok(buffer.len())
+    }
+
+    fn next_data(&mut self, offset: u64) -> Result<Option<std::ops::Range<u64>>, SourceError> {
+        Ok((offset < 8 << 20).then_some(offset..8 << 20))
+    }
+
+    fn fingerprint(&mut self) -> Result<Fingerprint, SourceError> {
+        let time = Timestamp::default();
+        Ok(Fingerprint { size: 8 << 20, mtime: time, ctime: time, inode: 0 })
+    }
+}
+
+impl Monitor for Behind {
+    fn is_cancelled(&self) -> bool {
+        self.change(|state| {
+            if state.lister == Some(std::thread::current().id()) {
+                state.looks += 1;
+                state.released = state.released.or((state.looks > 3).then_some(state.pipes_listed));
+            }
+        });
+        false
+    }
+}
+
+/// Another worker reads the file for as long as it takes.
+#[test]
+fn what_waits_behind_a_large_file_waits_for_it_before_it_is_too_much() {
+    let source = Behind::default();
+    let (_place, repository) = Place::memory(Encryption::Aes256Gcm);
+    let mount = Mount::new(vec![b"top".to_vec()], Arc::new(source.clone()));
+    let report = repository.backup(vec![mount], &BackupOptions { threads: 2, ..options() }, &source).unwrap();
+    assert_eq!((report.failures.len(), report.summary.others), (0, PIPES as u64));
+    let released = source.0.0.lock().unwrap().released.unwrap();
+    assert!(released < 30_000, "{released} entries were held before the file came to its end");
 }
 
 /// Each directory holds the next one, down to a file that takes long enough for checkpoints.

@@ -8,7 +8,8 @@ use lakebed_core::record::session::Checkpoint;
 use super::run::Run;
 use crate::error::Result;
 
-/// What is in flight is held in memory, about 100 bytes for each chunk: no more than so many.
+/// What is in flight is held in memory, about 100 bytes for each chunk: no more than so many. A dry run, which publishes
+/// nothing, holds the names of all that is new.
 const CHUNKS_MAX: u64 = 125_000;
 
 /// However long a run takes, no more than this lies between its checkpoints.

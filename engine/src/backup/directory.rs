@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::iter::Peekable;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use lakebed_core::id::TreeId;
 use lakebed_core::record::tree::{Entry, EntryKind};
@@ -53,8 +54,15 @@ const WAITING_MAX: usize = 4096;
 /// Entries between two looks at what a large directory holds.
 const ENTRIES_BETWEEN_LOOKS: u64 = 512;
 
-/// Directories that a worker is in at a time. Each has a descriptor open and a piece of the stack.
-const NESTED_MAX: usize = 8;
+/// Directories that all workers together are in at a time because many wait. Each has a descriptor open, and a process
+/// may often have no more than 1,024 of them.
+const NESTED_MAX: usize = 256;
+
+/// So many times that where listing on would take memory.
+const NESTED_MORE: usize = 2;
+
+/// How long a worker that has nothing to do waits before it looks again at what another one has in hand.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 impl Work {
     /// The root of a source.
@@ -283,8 +291,10 @@ impl Worker<'_, '_> {
             if entry.kind == EntryKind::Directory {
                 let full_path = below(&entry.name);
                 let change = place.content_change(&entry);
-                if change == ContentChange::Unknown {
-                    run.complete_entry(&mut entry, &matching, &full_path, place);
+                if change == ContentChange::Unknown
+                    && let Err(error) = run.complete_entry(&mut entry, &matching, &full_path, place)
+                {
+                    run.keep_doubtful(&mut entry, &full_path, &error);
                 }
                 if let Some(subtree) = run.taken_over(change, &matching) {
                     entry.subtree = Some(subtree);
@@ -322,18 +332,30 @@ impl Worker<'_, '_> {
     }
 
     /// Interrupts a listing to work on what waits, where it is so much that memory would grow with the directory.
+    ///
+    /// Where much waits for what another worker has in hand, this one waits too. Nobody waits for ever: whatever a listing
+    /// waits for was begun after it, so those that wait for each other cannot be a circle.
     fn catch_up(&mut self, listed: &DirNode) -> Result<()> {
-        if self.nested == NESTED_MAX {
-            return Ok(());
-        }
-        self.nested += 1;
+        let queue = &self.run.queue;
+        let nested_max = (NESTED_MAX / queue.workers()).clamp(1, 8);
         loop {
-            let most = if listed.holds_much_behind_a_directory() { 0 } else { WAITING_MAX };
-            let Some(work) = self.run.queue.take_beyond(most) else { break };
-            self.work_on(work)?;
+            let holds_much = listed.holds_much();
+            if self.nested >= if holds_much { NESTED_MORE * nested_max } else { nested_max } {
+                return Ok(());
+            }
+            if let Some(work) = queue.take_beyond(if holds_much { 0 } else { WAITING_MAX }) {
+                self.nested += 1;
+                self.work_on(work)?;
+                self.nested -= 1;
+            } else if !holds_much {
+                return Ok(());
+            } else if let Some(frame) = queue.take_frame() {
+                self.run.chunks.store_frame(&frame)?;
+            } else {
+                self.pause()?;
+                std::thread::sleep(LOOK_AGAIN);
+            }
         }
-        self.nested -= 1;
-        Ok(())
     }
 
     /// Enters what became of an entry that is finished at once. Returns whether it was the last of its directory.

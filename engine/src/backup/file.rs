@@ -58,15 +58,18 @@ fn fingerprint(entry: &Entry) -> Fingerprint {
 }
 
 impl Run<'_> {
-    /// Fills in attributes and link target, from the entry's counterpart where it was not touched. Returns whether the
-    /// entry can be kept: a link without its target cannot, a file without some attribute can.
+    /// Fills in attributes and link target, from the entry's counterpart where it was not touched. A file without some
+    /// attribute can be kept: that is told, and marked.
+    ///
+    /// # Errors
+    /// The entry cannot be kept: it is gone or another one, or a link without its target. That is for the caller to tell.
     pub(super) fn complete_entry(
         &self,
         entry: &mut Entry,
         matching: &[(usize, Entry)],
         path: &[Vec<u8>],
         place: &Place,
-    ) -> bool {
+    ) -> std::result::Result<(), SourceError> {
         let untouched = |(which, other): &&(usize, Entry)| {
             let same = other.kind == entry.kind && other.ctime == entry.ctime && other.inode == entry.inode;
             same && !other.inconsistent
@@ -76,19 +79,22 @@ impl Run<'_> {
         if let Some((_, known)) = matching.iter().find(untouched).filter(|_| !self.options.ignore_ctime) {
             entry.xattrs.clone_from(&known.xattrs);
             entry.attributes.clone_from(&known.attributes);
-            return true;
+            return Ok(());
         }
-        match place.complete(entry) {
-            Ok(()) => true,
-            Err(error) => {
-                let gone = matches!(error.kind, SourceErrorKind::Vanished | SourceErrorKind::Replaced);
-                self.entry_failed(path, &error);
-                // so that the next run asks again instead of taking it over as whole
-                entry.inconsistent = true;
-                let has_target = entry.kind != EntryKind::Symlink || !entry.link_target.is_empty();
-                !gone && has_target
-            }
+        let Err(error) = place.complete(entry) else { return Ok(()) };
+        let is_gone = matches!(error.kind, SourceErrorKind::Vanished | SourceErrorKind::Replaced);
+        if is_gone || (entry.kind == EntryKind::Symlink && entry.link_target.is_empty()) {
+            return Err(error);
         }
+        self.keep_doubtful(entry, path, &error);
+        Ok(())
+    }
+
+    /// Marks an entry that is kept though something about it is not known or not of one moment, so that the next run asks
+    /// again instead of taking it over as whole.
+    pub(super) fn keep_doubtful(&self, entry: &mut Entry, path: &[Vec<u8>], error: &SourceError) {
+        entry.inconsistent = true;
+        self.entry_failed(path, error);
     }
 }
 
@@ -105,36 +111,41 @@ impl Worker<'_, '_> {
         let is_file = entry.kind == EntryKind::File;
         let change = place.content_change(entry);
         let mut complete = change != ContentChange::Unknown;
+        let failed = |error: SourceError| {
+            run.entry_failed(path, &error);
+            Ok(false)
+        };
         if let Some(known) = self.unchanged(entry, matching, change)? {
+            let mut completed = Ok(());
             if run.options.ignore_ctime && !complete {
-                if !run.complete_entry(entry, &[], path, place) {
-                    return Ok(false);
-                }
+                completed = run.complete_entry(entry, &[], path, place);
                 complete = true;
             }
-            entry.content = known.content.clone();
-            if !complete {
-                entry.xattrs.clone_from(&known.xattrs);
-                entry.link_target.clone_from(&known.link_target);
-                entry.attributes.clone_from(&known.attributes);
+            match completed {
+                Ok(()) => {
+                    entry.content = known.content.clone();
+                    if !complete {
+                        entry.xattrs.clone_from(&known.xattrs);
+                        entry.link_target.clone_from(&known.link_target);
+                        entry.attributes.clone_from(&known.attributes);
+                    }
+                    if is_file {
+                        run.counts.files_unmodified.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return Ok(true);
+                }
+                // another one was renamed to its name: that one is read
+                Err(error) if is_file && error.kind == SourceErrorKind::Replaced => {}
+                Err(error) => return failed(error),
             }
-            if is_file {
-                run.counts.files_unmodified.fetch_add(1, Ordering::Relaxed);
-            }
-            return Ok(true);
-        }
-        if !complete && !run.complete_entry(entry, &[], path, place) {
-            return Ok(false);
         }
         if !is_file {
-            return Ok(true);
+            let completed = if complete { Ok(()) } else { run.complete_entry(entry, &[], path, place) };
+            return completed.map_or_else(failed, |()| Ok(true));
         }
         match self.content(entry, path, place) {
             Ok(()) => {}
-            Err(Failure::Source(error)) => {
-                run.entry_failed(path, &error);
-                return Ok(false);
-            }
+            Err(Failure::Source(error)) => return failed(error),
             Err(Failure::Repository(error)) => return Err(error),
         }
         let counts = &run.counts;
@@ -211,7 +222,7 @@ impl Worker<'_, '_> {
     /// Reads a file's content into the repository, as often as it takes to read it while it does not change. What changes
     /// all the time is kept as it was read last, and marked; so is what is gone after it was read.
     fn content(&mut self, entry: &mut Entry, path: &[Vec<u8>], place: &Place) -> std::result::Result<(), Failure> {
-        let mut read = self.attempt(entry, place);
+        let mut read = self.attempt(entry, path, place);
         for _ in 1..TRIES {
             match &read {
                 // a file that another one was renamed to is looked for under its name again
@@ -220,13 +231,13 @@ impl Worker<'_, '_> {
                 _ => break,
             }
             let again = match self.look_again(entry, path, place) {
-                Ok(mut now) => self.attempt(&mut now, place).map(|settled| (settled, now)),
+                Ok(mut now) => self.attempt(&mut now, path, place).map(|settled| (settled, now)),
                 Err(error) => Err(error.into()),
             };
             match again {
                 Ok((settled, now)) => (*entry, read) = (now, Ok(settled)),
                 Err(Failure::Source(error)) if read.is_ok() => {
-                    self.keep_doubtful(entry, path, &error);
+                    self.run.keep_doubtful(entry, path, &error);
                     return Ok(());
                 }
                 Err(error) => read = Err(error),
@@ -235,32 +246,27 @@ impl Worker<'_, '_> {
         if !read? {
             let changed = std::io::Error::other("it kept changing while it was read; what was read is kept");
             let shown = lakebed_core::text::escape_path(&path.join(&b'/'));
-            self.keep_doubtful(entry, path, &SourceError::new("read consistently", shown, changed));
+            self.run.keep_doubtful(entry, path, &SourceError::new("read consistently", shown, changed));
         }
         Ok(())
     }
 
-    fn keep_doubtful(&self, entry: &mut Entry, path: &[Vec<u8>], error: &SourceError) {
-        entry.inconsistent = true;
-        self.run.entry_failed(path, error);
-    }
-
-    /// Returns a file that changed as it is now, under its name, with its attributes.
+    /// Returns a file that changed as it is now, under its name.
     fn look_again(&self, entry: &Entry, path: &[Vec<u8>], place: &Place) -> std::result::Result<Entry, SourceError> {
-        let mut now = place.look_again(entry)?;
+        let now = place.look_again(entry)?;
         if now.kind != EntryKind::File {
             let shown = lakebed_core::text::escape_path(&path.join(&b'/'));
             let source = std::io::Error::other("it is no file any more");
             return Err(SourceError { kind: SourceErrorKind::Replaced, ..SourceError::new("read", shown, source) });
         }
-        if place.content_change(&now) == ContentChange::Unknown {
-            self.run.complete_entry(&mut now, &[], path, place);
-        }
         Ok(now)
     }
 
-    /// Reads a file once. Returns whether it did not change meanwhile: then the entry is of one moment.
-    fn attempt(&mut self, entry: &mut Entry, place: &Place) -> std::result::Result<bool, Failure> {
+    /// Reads a file once, with its attributes. Returns whether it did not change meanwhile: then the entry is of one moment.
+    fn attempt(&mut self, entry: &mut Entry, path: &[Vec<u8>], place: &Place) -> std::result::Result<bool, Failure> {
+        if place.content_change(entry) == ContentChange::Unknown {
+            self.run.complete_entry(entry, &[], path, place)?;
+        }
         let before = fingerprint(entry);
         let link = entry.hard_link_device.map(|device| (device, entry.inode));
         let named = std::mem::take(&mut entry.content);

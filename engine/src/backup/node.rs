@@ -2,7 +2,8 @@
 //!
 //! However many entries it has, few are held: what is finished at the front goes into nodes as soon as there is much of
 //! it, and what is equal to the tree compared with is held as its place there. Only what waits behind an entry that is not
-//! finished is held whole; where that is much, whoever lists the directory sees to it that it gets finished.
+//! finished is held whole; where that is much, whoever lists the directory sees to it that it gets
+//! finished, or waits for who has it in hand.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -189,10 +190,9 @@ impl DirNode {
         state.pending == 0
     }
 
-    /// Tells whether much is held because it waits behind a directory that is not finished.
-    pub(super) fn holds_much_behind_a_directory(&self) -> bool {
-        let entries = &self.lock().entries;
-        entries.held_bytes > HELD_MAX_BYTES && matches!(entries.slots.front(), Some(Slot::Open(_)))
+    /// Tells whether much is held because it waits behind an entry that is not finished.
+    pub(super) fn holds_much(&self) -> bool {
+        self.lock().entries.held_bytes > HELD_MAX_BYTES
     }
 
     /// Notes that the directory differs from the one compared with.

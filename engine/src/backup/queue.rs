@@ -68,6 +68,11 @@ impl<W> Queue<W> {
         }
     }
 
+    /// How many workers there are.
+    pub(super) fn workers(&self) -> usize {
+        self.workers
+    }
+
     /// Takes what was pushed last where more than `most` wait.
     pub(super) fn take_beyond(&self, most: usize) -> Option<W> {
         let mut state = self.lock();
@@ -120,7 +125,7 @@ impl<W> Queue<W> {
         }
     }
 
-    /// Takes a frame that nobody has taken yet. For a checkpoint, which must leave none behind.
+    /// Takes a frame that nobody has taken yet.
     pub(super) fn take_frame(&self) -> Option<FrameBuilder> {
         self.lock().frames.pop_front()
     }

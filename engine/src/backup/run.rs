@@ -599,7 +599,9 @@ fn place_mounts(run: &Run<'_>, top: MountPoint) -> Result<()> {
                     entry.name = name;
                     let place = Place::Root(mount.clone());
                     if entry.kind == EntryKind::Directory {
-                        run.complete_entry(&mut entry, &matching, &path, &place);
+                        if let Err(error) = run.complete_entry(&mut entry, &matching, &path, &place) {
+                            run.keep_doubtful(&mut entry, &path, &error);
+                        }
                         let child = run.child_directory(&node, slot, entry.clone(), &matching);
                         run.queue.push(Work::mounted(child, mount, entry));
                     } else {

@@ -3,6 +3,7 @@
 //! A path is stored under the name that it was given by: `src` as `src/...`, `/data/lake` as `data/lake/...`, `../x` as
 //! `x/...`, and `.` as its contents, at the top.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
@@ -56,62 +57,120 @@ pub fn tree_path(given: &Path) -> Vec<Vec<u8>> {
     names
 }
 
+/// A path as it was given.
+struct Given {
+    path: PathBuf,
+    absolute: PathBuf,
+    names: Vec<Vec<u8>>,
+}
+
 /// Makes sources of paths. A path that lies in another one that is given comes with that one. Where it does not (a link
 /// leads there, it is excluded, or on another file system while only one is wanted), it is a failure of the run.
 ///
 /// # Errors
 /// Two paths that would be stored as one; a working directory that cannot be found.
 pub fn local_mounts(paths: &[PathBuf], filter: &Arc<Filter>, options: &LocalOptions) -> Result<Vec<Mount>> {
-    let mut given: Vec<(PathBuf, PathBuf, Vec<Vec<u8>>)> = Vec::new();
+    let mut given: Vec<Given> = Vec::new();
+    let mut by_path: HashMap<PathBuf, Vec<usize>> = HashMap::new();
     for path in paths {
         let absolute = std::path::absolute(path).map_err(|source| Error::local("resolve", path, source))?;
         let names = tree_path(path);
-        if given.iter().any(|(_, other, other_names)| *other == absolute && *other_names == names) {
-            continue;
+        let same = by_path.entry(absolute.clone()).or_default();
+        if !same.iter().any(|&at| given[at].names == names) {
+            same.push(given.len());
+            given.push(Given { path: path.clone(), absolute, names });
         }
-        given.push((path.clone(), absolute, names));
     }
-    let one_file_system = options.one_file_system || filter.one_file_system();
-    let mut mounts = Vec::new();
-    for (path, absolute, names) in &given {
-        let is_inside = |inner: &Path, inner_names: &[Vec<u8>], outer: &Path, outer_names: &[Vec<u8>]| {
-            inner != outer && inner.starts_with(outer) && inner_names.starts_with(outer_names)
-        };
-        if given.iter().any(|(_, other, other_names)| is_inside(absolute, names, other, other_names)) {
-            continue;
-        }
-        let mut mount = mount(path, names.clone(), filter, options);
-        let inner = given.iter().filter(|(_, other, other_names)| is_inside(other, other_names, absolute, names));
-        for (inner, _, inner_names) in inner {
-            let shown = || escape_path(&inner_names.join(&b'/'));
-            let itself = LocalSource::new(inner, inner_names.clone(), filter.clone(), options.clone());
-            let failure = match itself.root() {
-                Err(error) => error,
-                Ok(entry) if !comes_with(&*mount.source, &inner_names[names.len()..], &entry) => apart(shown(), path),
-                Ok(_) if one_file_system && device(inner) != device(path) => apart(shown(), path),
-                Ok(_) => continue,
-            };
-            mount.failures.push((inner_names.clone(), failure));
-        }
-        mounts.push(mount);
+    // the paths that a path lies in, from the next one up
+    let above = |inner: &Given| -> Vec<usize> {
+        let outer = inner.absolute.ancestors().skip(1).filter_map(|path| by_path.get(path)).flatten();
+        outer.copied().filter(|&outer| inner.names.starts_with(&given[outer].names)).collect()
+    };
+    let above: Vec<Vec<usize>> = given.iter().map(above).collect();
+    let mut inside: HashMap<usize, Vec<&Given>> = HashMap::new();
+    for (inner, outer) in given.iter().zip(&above) {
+        let outermost = outer.iter().filter(|&&outer| above[outer].is_empty());
+        outermost.for_each(|&outer| inside.entry(outer).or_default().push(inner));
     }
-    Ok(mounts)
+    let outermost = given.iter().enumerate().filter(|(at, _)| above[*at].is_empty());
+    let mounts = outermost.map(|(at, outer)| {
+        let mut mount = mount(&outer.path, outer.names.clone(), filter, options);
+        let inner = inside.remove(&at).unwrap_or_default();
+        mount.failures.extend(apart(&*mount.source, outer, inner, filter, options));
+        mount
+    });
+    Ok(mounts.collect())
 }
 
-/// Tells whether walking a source leads to that entry.
-fn comes_with(outer: &dyn Source, names: &[Vec<u8>], entry: &Entry) -> bool {
-    let walk = || -> std::result::Result<bool, SourceError> {
-        let mut at = outer.root()?;
-        for depth in 0..names.len() {
-            let directory = outer.open_dir(&names[..depth], &at)?;
-            let found = directory.list()?.flatten().find(|entry| entry.name == names[depth]);
-            let Some(found) = found else { return Ok(false) };
-            at = found;
+/// Returns the paths in another one that do not come with it, and why.
+fn apart(
+    source: &dyn Source,
+    outer: &Given,
+    mut inner: Vec<&Given>,
+    filter: &Arc<Filter>,
+    options: &LocalOptions,
+) -> Vec<(Vec<Vec<u8>>, SourceError)> {
+    inner.sort_by(|one, other| one.names.cmp(&other.names));
+    let mut walked: HashMap<&[Vec<u8>], (EntryKind, u64)> = HashMap::new();
+    if !inner.is_empty()
+        && let Ok(root) = source.root()
+    {
+        let skip = outer.names.len();
+        let below: Vec<&[Vec<u8>]> = inner.iter().map(|inner| &inner.names[skip..]).collect();
+        walk_beside(source, &mut Vec::new(), &root, &below, &mut |path, entry| {
+            walked.insert(path, (entry.kind, entry.inode));
+        });
+    }
+    let is_one_file_system = options.one_file_system || filter.one_file_system();
+    let mut failures = Vec::new();
+    for given in inner {
+        let itself = LocalSource::new(&given.path, given.names.clone(), filter.clone(), options.clone());
+        let failure = match itself.root() {
+            Err(error) => error,
+            Ok(entry) => {
+                let comes_with = walked.get(&given.names[outer.names.len()..]) == Some(&(entry.kind, entry.inode));
+                let is_foreign = is_one_file_system
+                    && entry.kind == EntryKind::Directory
+                    && device(&given.path) != device(&outer.path);
+                if comes_with && !is_foreign {
+                    continue;
+                }
+                stands_apart(given, outer)
+            }
+        };
+        failures.push((given.names.clone(), failure));
+    }
+    failures
+}
+
+/// Walks a directory of a source beside paths below the source's root, all of which lie in it, in order. Calls `found` with
+/// each that walking leads to. What cannot be listed leads nowhere.
+fn walk_beside<'n>(
+    source: &dyn Source,
+    at: &mut Vec<Vec<u8>>,
+    directory: &Entry,
+    paths: &[&'n [Vec<u8>]],
+    found: &mut dyn FnMut(&'n [Vec<u8>], &Entry),
+) {
+    let Ok(opened) = source.open_dir(at, directory) else { return };
+    let Ok(listing) = opened.list() else { return };
+    let depth = at.len();
+    let mut paths = paths;
+    for entry in listing.flatten() {
+        paths = &paths[paths.partition_point(|path| path[depth] < entry.name)..];
+        let (here, others) = paths.split_at(paths.partition_point(|path| path[depth] == entry.name));
+        let (itself, below) = here.split_at(here.partition_point(|path| path.len() == depth + 1));
+        itself.iter().for_each(|path| found(path, &entry));
+        if !below.is_empty() && entry.kind == EntryKind::Directory {
+            at.push(entry.name.clone());
+            walk_beside(source, at, &entry, below, found);
+            at.pop();
         }
-        Ok(at.kind == entry.kind && at.inode == entry.inode)
-    };
-    // what cannot be walked to is not had
-    walk().unwrap_or(false)
+        paths = others;
+        if paths.is_empty() {
+            break;
+        }
+    }
 }
 
 /// Returns the number of the file system that a path leads to.
@@ -119,13 +178,13 @@ fn device(path: &Path) -> Option<u64> {
     directory_identity(path).ok().map(|(device, _)| device)
 }
 
-fn apart(shown: String, outer: &Path) -> SourceError {
-    let outer = escape_path(outer.as_os_str().as_bytes());
+fn stands_apart(inner: &Given, outer: &Given) -> SourceError {
+    let outer = escape_path(outer.path.as_os_str().as_bytes());
     let why = format!(
         "it lies in `{outer}` and does not come with it (a link, an exclude or another file system is in between): \
          name it in a run of its own"
     );
-    SourceError::new("back up", shown, std::io::Error::other(why))
+    SourceError::new("back up", escape_path(&inner.names.join(&b'/')), std::io::Error::other(why))
 }
 
 fn mount(path: &Path, names: Vec<Vec<u8>>, filter: &Arc<Filter>, options: &LocalOptions) -> Mount {
