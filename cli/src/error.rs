@@ -264,15 +264,15 @@ fn engine_hint(error: &Error) -> Option<String> {
         Error::SamePath { .. } => "name them from a folder above both, or back them up one by one",
         Error::SessionExpired { .. } => "run the backup again: what it stored is found and not stored twice",
         Error::UnreadableSnapshots { .. } | Error::NeededMissing { .. } => {
-            "nothing was condemned; `lakebed verify` says what is damaged. `lakebed repair` moves it aside and makes \
+            "nothing was deleted; `lakebed verify` says what is damaged. `lakebed repair` moves it aside and makes \
              snapshots without it: then forget those that lack something, or bring it back with a backup or a copy"
         }
         Error::SnapshotsVanished { .. } => {
-            "nothing was condemned; was a disk or a copy put back without them? If they are not coming back, \
+            "nothing was deleted; was a disk or a copy put back without them? If they are not coming back, \
              prune with --accept-vanished"
         }
         Error::TooMuchToDelete { .. } => {
-            "nothing was condemned; `lakebed prune --dry-run` shows what would go, and if it is meant, allow more with \
+            "nothing was deleted; `lakebed prune --dry-run` shows what would go, and if it is meant, allow more with \
              --max-delete"
         }
         Error::CondemnationLost { .. } | Error::Busy { .. } => "try again: what was done so far is whole",

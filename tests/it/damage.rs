@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use lakebed_engine::core::chunker::ChunkerParameters;
 use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::layout;
+use lakebed_engine::core::pack::PackKind;
 use lakebed_engine::core::record::key_slot::{Secret, Unlock};
-use lakebed_engine::core::storage::Storage;
+use lakebed_engine::core::storage::{ObjectKey, Storage};
+use lakebed_engine::rewrite::RewriteOptions;
+use lakebed_engine::source::{Filter, FilterOptions};
 use lakebed_engine::storage::{LocalStorage, ReadOnlyStorage};
 use lakebed_engine::verify::VerifyReport;
-use lakebed_engine::{InitOptions, OpenOptions, Repository};
+use lakebed_engine::{InitOptions, OpenOptions, Repository, Silent};
 use lakebed_testkit::compare::{CompareOptions, differences, snapshot_of};
 use lakebed_testkit::damage::{Damage, damage, object_files, swap};
 use lakebed_testkit::tree::{Content, TreeSpec};
@@ -189,6 +193,72 @@ fn damage_names_the_snapshots_and_paths_that_it_touches() {
     assert!(!target.join(&shown).join("big").exists());
     assert!(target.join(&shown).join("a/new.py").exists());
     undo.restore();
+}
+
+/// Most nodes of a long directory and of a long list of chunks lie in a pack of the first night, those on the way to what
+/// changed in one of the second.
+#[test]
+fn damage_of_nodes_names_what_it_touches_too() {
+    let (place, repository) = Place::memory(Encryption::Aes256Gcm);
+    let source = place.path("source");
+    let wide = (0..500u64).fold(TreeSpec::new(), |tree, n| tree.file(format!("wide/{n}"), Content::random(n, 10)));
+    wide.file("big", Content::random(1, 10_000_000)).write(&source);
+    backup(&repository, std::slice::from_ref(&source));
+    let is_tree = |key: &ObjectKey| place.storage.get(key).unwrap()[4] == PackKind::Tree.frame_kind().code();
+    let packs = place.storage.list(layout::PACKS).unwrap().into_iter().map(|pack| pack.key);
+    let trees: Vec<ObjectKey> = packs.filter(is_tree).collect();
+    std::fs::write(source.join("wide/7"), "changed").unwrap();
+    std::fs::write(source.join("big"), [Content::random(1, 10_000_000).bytes(), b"more".to_vec()].concat()).unwrap();
+    let repository = place.reopen_later(&repository);
+    let info = backup(&repository, std::slice::from_ref(&source)).snapshot.unwrap();
+    let shown = source.strip_prefix("/").unwrap().display().to_string();
+    for is_deleted in [false, true] {
+        let storage = copy_of(&*place.storage);
+        for key in &trees {
+            let mut bytes = storage.get(key).unwrap();
+            bytes[60] ^= 1;
+            storage.delete(key).unwrap();
+            if !is_deleted {
+                storage.put(key, &bytes).unwrap();
+            }
+        }
+        let report = verify_all(&Repository::open(storage, &secret(), &OpenOptions::default()).unwrap());
+        let nodes = report.damage.iter().filter(|damage| damage.subject.starts_with("tree node"));
+        for damage in nodes {
+            assert!(!damage.affected.is_empty(), "{damage:#?}");
+        }
+        let affected = report.damage.iter().flat_map(|damage| &damage.affected);
+        let paths: Vec<&str> =
+            affected.filter(|it| it.snapshot == info.id).map(|affected| affected.path.as_str()).collect();
+        for path in ["wide", "big"] {
+            assert!(paths.contains(&format!("{shown}/{path}").as_str()), "{path}: {:#?}", report.damage);
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_with_the_same_damage_is_no_repaired_one() {
+    let (place, repository) = Place::memory(Encryption::Aes256Gcm);
+    let source = place.path("source");
+    (0..160u64).fold(TreeSpec::new(), |tree, n| tree.file(format!("{n}"), Content::random(n, 100))).write(&source);
+    let original = backup(&repository, std::slice::from_ref(&source)).snapshot.unwrap();
+    // several: which of two snapshots comes first is chance
+    for name in 0..8 {
+        let filter = FilterOptions { exclude: vec![name.to_string()], ..FilterOptions::default() };
+        let rewriting = RewriteOptions { keep_original: true, ..RewriteOptions::default() };
+        let report = repository
+            .rewrite(std::slice::from_ref(&original), &Filter::new(&filter).unwrap(), &rewriting, &Silent)
+            .unwrap();
+        assert!(report.rewritten[0].snapshot.is_some());
+    }
+    let pack = place.storage.list(layout::PACKS).unwrap().into_iter().max_by_key(|pack| pack.size_bytes).unwrap().key;
+    let mut bytes = place.storage.get(&pack).unwrap();
+    bytes[60] ^= 1;
+    place.storage.delete(&pack).unwrap();
+    place.storage.put(&pack, &bytes).unwrap();
+    let report = verify_all(&place.reopen());
+    assert!(report.damage.iter().any(|damage| damage.affected_more > 0), "{:#?}", report.damage);
+    assert!(report.repaired.is_empty(), "{:?}", report.repaired);
 }
 
 /// The next backup stores again what a missing pack held, as far as the source still has it.

@@ -385,22 +385,52 @@ fn segments_are_compacted_and_old_indexes_follow() {
     assert!(known <= 3 * needed, "{known} of {needed}");
 }
 
-/// Two backups beside each other store the same. One of the two packs goes, and bits of the other one may have rotted
-/// without a trace in its size.
-#[test]
-fn what_cannot_be_read_in_the_pack_that_stays_is_kept_from_the_one_that_goes() {
+/// Two backups beside each other that store the same: all of it lies in two packs.
+fn back_up_twice(place: &Place, repository: &Repository, source: &Path) -> SnapshotInfo {
     use lakebed_engine::core::protocol::WriterStep;
 
+    let spec = (0..20).fold(TreeSpec::new(), |tree, n| tree.file(format!("{n}"), Content::random(n, 20_000)));
+    spec.write(source);
+    let beside = place.reopen();
+    let paths = [source.to_owned()];
+    let at = At::new(WriterStep::StorePacks, || drop(backup(&beside, &paths)));
+    let filter = Arc::new(lakebed_engine::source::Filter::new(&Default::default()).unwrap());
+    let mounts = lakebed_engine::source::local_mounts(&paths, &filter, &Default::default()).unwrap();
+    repository.backup(mounts, &options(), &at).unwrap().snapshot.unwrap()
+}
+
+/// What lies in two packs is read in the one before the other goes. That may take long, and it is not what frees most.
+#[test]
+fn what_is_dead_goes_also_where_there_is_no_time_to_read_the_rest() {
+    let (place, repository) = Place::memory(Encryption::Aes256Gcm);
+    let other = place.path("other");
+    TreeSpec::new().file("other", Content::random(99, 50_000)).write(&other);
+    let old = backup(&repository, std::slice::from_ref(&other)).snapshot.unwrap();
+    let source = place.path("source");
+    let info = back_up_twice(&place, &repository, &source);
+    let observed = snapshot_of(&source);
+    forget(&repository, vec![old.id]);
+    let packs = || place.storage.list(layout::PACKS).unwrap().len();
+    assert_eq!(packs(), 6, "of data and of trees");
+    let mut short = all();
+    short.max_time = Some(Duration::ZERO);
+    let report = place.reopen().prune(&short, &Silent).unwrap();
+    assert!(matches!(report.unfinished, Some(Unfinished::OutOfTime)), "{report:#?}");
+    assert_eq!(packs(), 4);
+    let report = prune(&place.reopen());
+    assert!(report.unfinished.is_none(), "{report:#?}");
+    assert_eq!(packs(), 2);
+    assert_good(&place.reopen());
+    let target = place.path("out");
+    assert_tree_is(&observed, &restore_to(&place.reopen(), &info, &target, &source), &CompareOptions::default());
+}
+
+/// One of two packs with the same in them goes, and bits of the other one may have rotted without a trace in its size.
+#[test]
+fn what_cannot_be_read_in_the_pack_that_stays_is_kept_from_the_one_that_goes() {
     let (place, repository) = Place::memory(Encryption::Aes256Gcm);
     let source = place.path("source");
-    let spec = (0..20).fold(TreeSpec::new(), |tree, n| tree.file(format!("{n}"), Content::random(n, 20_000)));
-    spec.write(&source);
-    let beside = place.reopen();
-    let at = At::new(WriterStep::StorePacks, || drop(backup(&beside, std::slice::from_ref(&source))));
-    let filter = Arc::new(lakebed_engine::source::Filter::new(&Default::default()).unwrap());
-    let mounts =
-        lakebed_engine::source::local_mounts(std::slice::from_ref(&source), &filter, &Default::default()).unwrap();
-    let info = repository.backup(mounts, &options(), &at).unwrap().snapshot.unwrap();
+    let info = back_up_twice(&place, &repository, &source);
     let packs = place.storage.list(layout::PACKS).unwrap();
     assert_eq!(packs.len(), 4, "two of data, two of trees");
     let observed = snapshot_of(&source);

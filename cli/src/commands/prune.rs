@@ -50,7 +50,7 @@ pub(crate) struct FreeArgs {
     /// Write no more than so much anew [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_repack: Option<u64>,
-    /// Begin to write nothing more anew after this time [default: no limit]
+    /// Begin to read and rewrite nothing more after this time; the next prune goes on [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     max_time: Option<Duration>,
     /// Wait so long for backups that are running; the next prune frees what is left then [default: 15m]

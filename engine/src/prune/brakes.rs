@@ -1,4 +1,4 @@
-//! Brakes: what looks like a loss, or like a mistake, stops a prune before it condemns anything.
+//! Brakes: what looks like a loss, or like a mistake, stops a prune before it condemns a pack.
 
 use std::collections::BTreeSet;
 

@@ -40,15 +40,23 @@ pub(super) struct Finisher<'p, 'a> {
     vanished: BTreeSet<SnapshotId>,
 }
 
-/// Condemned packs of a generation that are still there, by what has to be done with them.
+/// Condemned packs of a generation that are still there and in which something may be needed.
 #[derive(Default)]
 struct Condemned {
-    /// Nothing in them is needed, or it has a home elsewhere.
-    dead: Vec<(PackId, u64)>,
     /// Something in them has no home elsewhere; those with the least of that first.
     needed: Vec<Needed>,
     /// Nobody can say what they hold.
     unreadable: Vec<(PackId, u64)>,
+}
+
+/// What is needed of a condemned pack and has no home elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    /// So many plain bytes.
+    Bytes(u64),
+    /// Time was over before that was known.
+    Unknown,
 }
 
 /// A condemned pack of which something has to be copied.
@@ -242,7 +250,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
     }
 
     /// Copies, removes and deletes, batch by batch; those in which nothing is needed go first, so that a full disk gets
-    /// room. Returns whether everything is gone.
+    /// room. Returns whether everything is gone; where time was over before, what is gone stays gone.
     fn free(&mut self, generation: u64, lists: &[u32]) -> Result<bool> {
         let repository = self.repository();
         let packs = repository.condemned_in(generation, lists)?;
@@ -257,17 +265,15 @@ impl<'p, 'a> Finisher<'p, 'a> {
         Segments::stream(repository, &mut homes)?;
         // what lies in two places is read below, by the index: it must know at least as much as the segments did
         self.prune.reader.index().fold_new(repository.store(), &Silent)?;
-        let found = self.sort(&packs, &listed, &condemned)?;
-        let bytes = found.dead.iter().map(|(_, size)| size).chain(found.needed.iter().map(|it| &it.size_bytes)).sum();
-        let entries = (found.dead.len() + found.needed.len()) as u64;
-        self.monitor().phase(Phase::Repack, Some(Progress { entries, bytes }));
-        for batch in found.dead.chunks(BATCH_PACKS) {
-            self.remove(generation, lists, batch)?;
-        }
+        let there = packs.iter().filter_map(|id| listed.get(id));
+        let total =
+            there.fold(Progress::default(), |sum, size| Progress { entries: sum.entries + 1, bytes: sum.bytes + size });
+        self.monitor().phase(Phase::Repack, Some(total));
+        let Some(found) = self.remove_dead(generation, lists, &packs, &listed, &condemned)? else { return Ok(false) };
         let mut needed = found.needed.as_slice();
         let mut most = BATCH_PACKS;
         while !needed.is_empty() {
-            if repository.clock().monotonic_ns() >= self.deadline_ns {
+            if self.is_out_of_time() {
                 return Ok(false);
             }
             let (batch, rest) = needed.split_at(batch_len(needed).min(most));
@@ -298,43 +304,68 @@ impl<'p, 'a> Finisher<'p, 'a> {
         Ok(true)
     }
 
-    fn sort(&mut self, packs: &[PackId], listed: &Listed, condemned: &HashSet<PackId>) -> Result<Condemned> {
+    fn is_out_of_time(&self) -> bool {
+        self.repository().clock().monotonic_ns() >= self.deadline_ns
+    }
+
+    /// Removes the packs in which nothing is needed, or what is needed was read elsewhere, and returns the others; `None`
+    /// where time was over before all of that was read.
+    fn remove_dead(
+        &mut self,
+        generation: u64,
+        lists: &[u32],
+        packs: &[PackId],
+        listed: &Listed,
+        condemned: &HashSet<PackId>,
+    ) -> Result<Option<Condemned>> {
         let mut found = Condemned::default();
+        let mut dead = Vec::new();
+        let mut all_known = true;
         for &id in packs {
             if self.monitor().is_cancelled() {
                 return Err(Error::Interrupted);
             }
             let Some(&size) = listed.get(&id) else { continue };
             match read_directory(self.repository().store(), id, size) {
-                Ok(info) => match self.homeless_bytes(&info.directory, condemned)? {
-                    None => found.dead.push((id, size)),
-                    Some(needed_bytes) => found.needed.push(Needed { id, size_bytes: size, needed_bytes }),
+                Ok(info) => match self.need(&info.directory, condemned)? {
+                    Need::Nothing => dead.push((id, size)),
+                    Need::Bytes(needed_bytes) => found.needed.push(Needed { id, size_bytes: size, needed_bytes }),
+                    Need::Unknown => all_known = false,
                 },
+                // another prune has taken it over and finished with it
+                Err(Error::Storage(error)) if error.is_not_found() => {}
                 Err(_) => found.unreadable.push((id, size)),
             }
+            // reading elsewhere may take long: what is known by then is not lost
+            if dead.len() == BATCH_PACKS {
+                self.remove(generation, lists, &std::mem::take(&mut dead))?;
+            }
         }
+        self.remove(generation, lists, &dead)?;
         if !found.unreadable.is_empty() {
             // nothing can be copied out of them, but what only they have keeps them from being removed
             let mut described = Described { packs: &found.unreadable, found: Vec::new() };
             Segments::stream(self.repository(), &mut described)?;
             for directory in described.found {
-                self.homeless_bytes(&directory, condemned)?;
+                all_known &= self.need(&directory, condemned)? != Need::Unknown;
             }
         }
         // on a full disk the first copies must fit into little
         found.needed.sort_by_key(|it| (it.needed_bytes, it.id));
-        Ok(found)
+        Ok(all_known.then_some(found))
     }
 
-    /// Returns the plain bytes of what is needed of a condemned pack and has no home elsewhere; `None` where there is
-    /// nothing of that kind.
+    /// Tells what is needed of a condemned pack.
     ///
     /// What should lie elsewhere as well is read there first: bits may have rotted, and then this pack has the only copy.
-    fn homeless_bytes(&mut self, directory: &PackDirectory, condemned: &HashSet<PackId>) -> Result<Option<u64>> {
+    fn need(&mut self, directory: &PackDirectory, condemned: &HashSet<PackId>) -> Result<Need> {
         let mut bytes = None;
         let mut rotten = 0u64;
         for blob in directory.frames.iter().flat_map(|frame| &frame.blobs) {
             if self.marks.home(&blob.id) == Some(Home::Found) {
+                if self.is_out_of_time() {
+                    return Ok(Need::Unknown);
+                }
                 if self.prune.reader.is_readable_outside(blob.id, directory.kind, condemned)? {
                     self.marks.found(&blob.id, Home::Read);
                 } else {
@@ -352,7 +383,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
                  `lakebed repair --read-data` takes damaged packs out"
             ));
         }
-        Ok(bytes)
+        Ok(bytes.map_or(Need::Nothing, Need::Bytes))
     }
 
     fn copy_live(&mut self, batch: &[Needed]) -> Result<()> {
@@ -382,6 +413,9 @@ impl<'p, 'a> Finisher<'p, 'a> {
 
     /// Says that packs are gone, and deletes them.
     fn remove(&mut self, generation: u64, lists: &[u32], batch: &[(PackId, u64)]) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
         if self.monitor().is_cancelled() {
             return Err(Error::Interrupted);
         }

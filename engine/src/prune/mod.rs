@@ -7,7 +7,7 @@
 //! * a pack that was condemned stays condemned, and nothing that is needed is deleted with it: it is copied first;
 //! * nothing is deleted before every writer has ended that may count on it;
 //! * no segment describes what is not there: a removal segment comes before the deletion;
-//! * whatever looks like a loss stops it before anything is condemned.
+//! * whatever looks like a loss stops it before a pack is condemned.
 
 mod apply;
 mod brakes;
@@ -49,7 +49,7 @@ pub struct PruneOptions {
     pub repack_small: bool,
     /// Bytes of packs to be rewritten at most.
     pub max_repack: Option<u64>,
-    /// After so much time no further pack is rewritten; the next prune goes on.
+    /// After so much time no further pack is rewritten, nor read to be compared; the next prune goes on.
     pub max_time: Option<Duration>,
     /// How long to wait for writers that began before something was condemned. What is left then is the next prune's.
     pub wait: Duration,

@@ -174,6 +174,10 @@ impl BlobReader {
         if is_hopeless && self.index.changes() == before {
             return Ok(false);
         }
+        if gone.is_some() {
+            // something was moved: until that is folded whole, nobody may take it for lost
+            self.fruitless.store(0, Ordering::Relaxed);
+        }
         self.index.fold_new(&self.store, &Silent)?;
         let has_news = self.index.changes() != before;
         if has_news {
@@ -287,7 +291,8 @@ impl BlobReader {
 
     /// Iterates over the entries of a directory, in the order of their names.
     pub fn entries(&self, directory: TreeId) -> TreeEntries {
-        TreeEntries { reader: self.clone(), above: vec![vec![directory].into_iter()], leaf: Vec::new().into_iter() }
+        let above = vec![vec![directory].into_iter()];
+        TreeEntries { reader: self.clone(), above, node: directory, leaf: Vec::new().into_iter() }
     }
 
     /// Returns a directory's entry of that name, reading no more nodes than lie on the way.
@@ -427,7 +432,15 @@ fn wrong_node(node: TreeId, expected: &'static str) -> Error {
 pub struct TreeEntries {
     reader: BlobReader,
     above: Vec<std::vec::IntoIter<TreeId>>,
+    node: TreeId,
     leaf: std::vec::IntoIter<Entry>,
+}
+
+impl TreeEntries {
+    /// Returns the node that was read last: where that failed, the one that it was.
+    pub(crate) fn node(&self) -> TreeId {
+        self.node
+    }
 }
 
 impl Iterator for TreeEntries {
@@ -446,6 +459,7 @@ impl Iterator for TreeEntries {
                     }
                 }
             };
+            self.node = node;
             match self.reader.node(node) {
                 Ok(Node::Entries(entries)) => self.leaf = entries.into_iter(),
                 Ok(Node::EntryIndex(items)) if self.above.len() < MAX_DEPTH => {

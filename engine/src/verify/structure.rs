@@ -29,6 +29,8 @@ pub(super) struct Checked {
     pub(super) bad_blobs: HashMap<BlobId, usize>,
     /// Contents whose whole hash is wrong, with the damage that it is.
     pub(super) bad_contents: HashMap<Content, usize>,
+    /// All snapshots that damage touches, also where its list of them is cut off.
+    pub(super) touched: BTreeSet<SnapshotId>,
 }
 
 impl Checked {
@@ -56,6 +58,7 @@ pub(super) fn check(repository: &Repository, options: &VerifyOptions, monitor: &
         records: Records::read(repository, monitor)?,
         bad_blobs: HashMap::new(),
         bad_contents: HashMap::new(),
+        touched: BTreeSet::new(),
         packs: HashMap::new(),
     };
     check_records(&mut checked)?;
@@ -76,6 +79,7 @@ fn check_records(checked: &mut Checked) -> Result<()> {
             && let Ok(snapshot) = layout::last_part(&key).parse()
         {
             checked.report.damage[number].affected.push(Affected { snapshot, path: String::new() });
+            checked.touched.insert(snapshot);
         }
     }
     Ok(())
@@ -163,84 +167,100 @@ pub(super) fn locate(checked: &mut Checked, monitor: &dyn Monitor) -> Result<()>
     if checked.bad_blobs.is_empty() && checked.bad_contents.is_empty() {
         return Ok(());
     }
-    let mut damage = std::mem::take(&mut checked.report.damage);
+    let damage = std::mem::take(&mut checked.report.damage);
+    let mut found = Found { damage, touched: std::mem::take(&mut checked.touched) };
     for (snapshot, record) in &checked.records.snapshots {
         if monitor.is_cancelled() {
             return Err(Error::Interrupted);
         }
-        locate_below(checked, *snapshot, record.root, b"", &mut damage);
+        locate_below(checked, *snapshot, record.root, b"", &mut found);
     }
-    checked.report.damage = damage;
+    (checked.report.damage, checked.touched) = (found.damage, found.touched);
     Ok(())
 }
 
 /// Finds live snapshots that were made of those that damage touches and that it does not touch.
 pub(super) fn find_repaired(repository: &Repository, checked: &mut Checked) -> Result<()> {
-    let affected = checked.report.damage.iter().flat_map(|damage| &damage.affected);
-    let touched: BTreeSet<SnapshotId> = affected.map(|affected| affected.snapshot).collect();
+    let Checked { report, records, touched, .. } = checked;
     if touched.is_empty() {
         return Ok(());
     }
     let forgotten = repository.forgotten()?;
-    for (id, snapshot) in &checked.records.snapshots {
+    for (id, snapshot) in &records.snapshots {
         if let Some(original) = snapshot.original
             && original.repository == repository.info().id
             && touched.contains(&original.snapshot)
             && !touched.contains(id)
             && !forgotten.contains_key(id)
         {
-            checked.report.repaired.insert(original.snapshot, *id);
+            report.repaired.insert(original.snapshot, *id);
         }
     }
     Ok(())
 }
 
-fn locate_below(checked: &Checked, snapshot: SnapshotId, root: TreeId, path: &[u8], damage: &mut [Damage]) {
-    let bad = |id: BlobId| checked.bad_blobs.get(&id).copied();
-    let touch = |damage: &mut Damage, path: &[u8]| {
-        damage.touch(Affected { snapshot, path: lakebed_core::text::escape_path(path) });
-    };
-    if let Some(number) = bad(root.into()) {
-        touch(&mut damage[number], path);
+/// What damage touches, while it is looked for.
+struct Found {
+    damage: Vec<Damage>,
+    touched: BTreeSet<SnapshotId>,
+}
+
+impl Found {
+    fn touch(&mut self, number: usize, snapshot: SnapshotId, path: &[u8]) {
+        self.touched.insert(snapshot);
+        self.damage[number].touch(Affected { snapshot, path: lakebed_core::text::escape_path(path) });
     }
-    for entry in checked.reader.entries(root) {
+}
+
+fn locate_below(checked: &Checked, snapshot: SnapshotId, root: TreeId, path: &[u8], found: &mut Found) {
+    let bad = |node: TreeId| checked.bad_blobs.get(&node.into()).copied();
+    if let Some(number) = bad(root) {
+        found.touch(number, snapshot, path);
+    }
+    let mut entries = checked.reader.entries(root);
+    while let Some(entry) = entries.next() {
         match entry {
             Ok(entry) => {
                 let full = join(path, &entry.name);
                 for number in bad_parts(checked, &entry) {
-                    touch(&mut damage[number], &full);
+                    found.touch(number, snapshot, &full);
                 }
                 if let Some(subtree) = entry.subtree {
-                    locate_below(checked, snapshot, subtree, &full, damage);
+                    locate_below(checked, snapshot, subtree, &full, found);
                 }
             }
             // the directory lacks what this node held; what lies behind it is looked at all the same
-            Err(Error::TreeNode { node, .. }) => {
-                bad(node.into()).into_iter().for_each(|number| touch(&mut damage[number], path));
-            }
-            Err(Error::Missing { blob, .. } | Error::WrongBlob { blob, .. }) => {
-                bad(blob).into_iter().for_each(|number| touch(&mut damage[number], path));
-            }
-            Err(_) => {}
+            Err(_) => bad(entries.node()).into_iter().for_each(|number| found.touch(number, snapshot, path)),
         }
     }
 }
 
 /// Returns the damages that touch a file's content.
-fn bad_parts(checked: &Checked, entry: &Entry) -> Vec<usize> {
-    let mut numbers: Vec<usize> = checked.bad_contents.get(&entry.content).copied().into_iter().collect();
-    if let Content::Indirect { root, .. } = &entry.content {
-        numbers.extend(checked.bad_blobs.get(&BlobId::from(*root)));
-    }
-    for extents in checked.reader.extent_runs(entry).flatten() {
-        for extent in extents {
-            if let Extent::Data { id, .. } = extent {
-                numbers.extend(checked.bad_blobs.get(&BlobId::from(id)));
+fn bad_parts(checked: &Checked, entry: &Entry) -> BTreeSet<usize> {
+    let mut numbers: BTreeSet<usize> = checked.bad_contents.get(&entry.content).copied().into_iter().collect();
+    let mut note = |id: BlobId| numbers.extend(checked.bad_blobs.get(&id));
+    match &entry.content {
+        Content::None => {}
+        Content::Chunk(id) => note((*id).into()),
+        Content::Extents { extents, .. } => {
+            for extent in extents {
+                if let Extent::Data { id, .. } = extent {
+                    note((*id).into());
+                }
             }
         }
-        // run by run: a long file may hold one bad chunk very often
-        numbers.sort_unstable();
-        numbers.dedup();
+        Content::Indirect { root, .. } => {
+            // node by node: what lies behind a damaged one is looked at all the same
+            let mut seen = HashSet::from([*root]);
+            let mut nodes = vec![*root];
+            while let Some(id) = nodes.pop() {
+                note(id.into());
+                if let Ok(node) = checked.reader.node(id) {
+                    let below = |node| nodes.extend(Some(node).filter(|node| seen.insert(*node)));
+                    node.references(below, |chunk, _| note(chunk.into()));
+                }
+            }
+        }
     }
     numbers
 }
