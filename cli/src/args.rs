@@ -20,7 +20,7 @@ Sizes are bytes, or 512KiB, 20GiB (in 1024s; also 512K, 20G), or 512kB, 20GB (in
 
 Exit codes:
   0  done                      10  there is no repository
-  1  failed                    11  the repository or its index is locked
+  1  failed                    11  another process has the local index locked
   2  wrong usage               12  wrong password or key file
   3  done, but partial        130  interrupted
   4  damage was found
@@ -53,7 +53,8 @@ pub(crate) struct Globals {
     pub(crate) repo: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) secret: SecretArgs,
-    /// Folder for local indexes, which may be deleted at any time [default: ~/.cache/lakebed]
+    /// Folder for local indexes, and what tells that a repository was exchanged; deleting it loses no data [default:
+    /// $XDG_CACHE_HOME/lakebed, then ~/.cache/lakebed]
     #[arg(long, global = true, env = "LAKEBED_CACHE_DIR", value_name = "FOLDER")]
     pub(crate) cache_dir: Option<PathBuf>,
     /// Memory for the index [default: 128MiB]

@@ -45,7 +45,7 @@ pub(crate) struct InitArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["password_file", "password_command", "key_file", "kdf"])]
     new_key_file: Option<PathBuf>,
     /// Cut large files into pieces of about this size, a power of two. Small pieces find more that is there already,
-    /// large ones need less index: about 100 bytes for each. It cannot be changed later
+    /// large ones need fewer names: about 100 bytes for each. It cannot be changed later
     #[arg(long, value_name = "SIZE", value_parser = parse_chunk_size, default_value = "16KiB")]
     chunk_size: u32,
     /// How costly it is to guess the password

@@ -37,7 +37,7 @@ pub(crate) struct RepairArgs {
     /// Read all packs, to find bits that have flipped
     #[arg(long)]
     read_data: bool,
-    /// Also put aside what a prune that may still run, or a newer lakebed, may need
+    /// Also put aside what a prune that may still run may need, and what damage may have made look like a newer lakebed's
     #[arg(long)]
     force: bool,
     /// Threads that read packs [default: one for each processor]

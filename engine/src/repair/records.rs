@@ -40,6 +40,9 @@ impl RecordPlan {
 const NEWER: &str = "a newer lakebed seems to have written it: update lakebed on this machine. If it is only damaged, \
     --force puts it aside";
 
+/// What a seal holds was written so: no damage makes a record newer.
+const NEWER_FOR_SURE: &str = "a newer lakebed has written it: update lakebed on this machine";
+
 /// Says what is to be done about every object that is no pack and cannot be read.
 ///
 /// # Errors
@@ -53,10 +56,10 @@ pub(super) fn plan(repository: &Repository, records: &mut Records, force: bool) 
         if error.is_newer() && folder == layout::INDEX {
             return Err(error);
         }
-        // what a seal holds was written so: no damage makes a record newer
-        if error.is_newer() && (!force || matches!(error, Error::Record { .. })) {
+        let is_sealed = matches!(error, Error::Record { .. });
+        if error.is_newer() && (!force || is_sealed) {
             plan.condemned_unknown |= is_condemnation(&key);
-            plan.hold_back(key, problem, NEWER);
+            plan.hold_back(key, problem, if is_sealed { NEWER_FOR_SURE } else { NEWER });
             continue;
         }
         let id = key.as_str().split('/').nth(1).and_then(|id| id.parse::<SessionId>().ok());
