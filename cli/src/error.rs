@@ -264,16 +264,16 @@ fn engine_hint(error: &Error) -> Option<String> {
         Error::SamePath { .. } => "name them from a folder above both, or back them up one by one",
         Error::SessionExpired { .. } => "run the backup again: what it stored is found and not stored twice",
         Error::UnreadableSnapshots { .. } | Error::NeededMissing { .. } => {
-            "nothing was deleted; `lakebed verify` says what is damaged. `lakebed repair` moves it aside and makes \
-             snapshots without it: then forget those that lack something, or bring it back with a backup or a copy"
+            "nothing that a snapshot needs was deleted; `lakebed verify` says what is damaged. `lakebed repair` moves it \
+             aside and makes snapshots without it: then forget those that lack something, or bring it back with a backup or a copy"
         }
         Error::SnapshotsVanished { .. } => {
-            "nothing was deleted; was a disk or a copy put back without them? If they are not coming back, \
-             prune with --accept-vanished"
+            "nothing that a snapshot needs was deleted; was a disk or a copy put back without them? If they are not \
+             coming back, prune with --accept-vanished"
         }
         Error::TooMuchToDelete { .. } => {
-            "nothing was deleted; `lakebed prune --dry-run` shows what would go, and if it is meant, allow more with \
-             --max-delete"
+            "nothing that a snapshot needs was deleted; `lakebed prune --dry-run` shows what would go, and if it is meant, \
+             allow more with --max-delete"
         }
         Error::CondemnationLost { .. } | Error::Busy { .. } => "try again: what was done so far is whole",
         Error::NoNumberLeft { .. } => "somebody has planted it; once it is deleted, the next number is free again",

@@ -353,7 +353,7 @@ impl Worker<'_, '_> {
                 self.run.chunks.store_frame(&frame)?;
             } else {
                 self.pause()?;
-                std::thread::sleep(LOOK_AGAIN);
+                self.run.clock.sleep(LOOK_AGAIN);
             }
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! However many entries it has, few are held: what is finished at the front goes into nodes as soon as there is much of
 //! it, and what is equal to the tree compared with is held as its place there. Only what waits behind an entry that is not
-//! finished is held whole; where that is much, whoever lists the directory sees to it that it gets
-//! finished, or waits for who has it in hand.
+//! finished is held whole; where that is much, whoever lists the directory sees to it that it gets finished,
+//! or waits for who has it in hand.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
