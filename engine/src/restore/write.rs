@@ -1,5 +1,6 @@
 //! Writing content: frame by frame what is small, file by file what is large.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -108,19 +109,21 @@ impl Restore<'_> {
                 })
                 .collect();
             let mut frames: BTreeMap<(PackId, u32), FrameJobs> = BTreeMap::new();
-            let mut tasks = Vec::new();
+            let mut singles = Vec::new();
             for (job, place) in located {
                 match place {
                     Ok(Some(place)) => {
                         let frame = frames.entry((place.pack, place.frame_offset));
                         frame.or_insert_with(|| (place, Vec::new())).1.push((place, job));
                     }
-                    Ok(None) => tasks.push(Task::Single(Box::new(job))),
+                    Ok(None) => singles.push(Box::new(job)),
                     Err(error) => self.fail(&job.path, error)?,
                 }
             }
-            tasks.extend(frames.into_values().map(Task::Frame));
-            tasks.into_par_iter().with_max_len(1).try_for_each(|task| match task {
+            // the largest first: whoever came to one at the end would be at it alone
+            singles.sort_by_key(|job| Reverse(job.entry.size));
+            let tasks = singles.into_iter().map(Task::Single).chain(frames.into_values().map(Task::Frame));
+            tasks.par_bridge().try_for_each(|task| match task {
                 Task::Single(job) => self.finish_job(&job, self.write(&job)),
                 Task::Frame((place, jobs)) => self.write_frame(&place, &jobs),
             })
