@@ -23,6 +23,7 @@ use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::source::Mount;
 use lakebed_engine::storage::MemoryStorage;
 use lakebed_engine::{Error, OpenOptions, Repository, Silent};
+use lakebed_testkit::clock::FakeClock;
 use lakebed_testkit::compare::{CompareOptions, Observation, assert_tree_is, snapshot_of};
 use lakebed_testkit::damage::{Damage, damage, object_files, plant};
 use lakebed_testkit::source::MemorySource;
@@ -385,17 +386,24 @@ fn segments_are_compacted_and_old_indexes_follow() {
     assert!(known <= 3 * needed, "{known} of {needed}");
 }
 
+fn twenty_files(seed: u64) -> TreeSpec {
+    (0..20).fold(TreeSpec::new(), |tree, n| tree.file(format!("{n}"), Content::random(seed + n, 20_000)))
+}
+
 /// Two backups beside each other that store the same: all of it lies in two packs.
 fn back_up_twice(place: &Place, repository: &Repository, source: &Path) -> SnapshotInfo {
+    twenty_files(0).write(source);
+    back_up_beside(place, repository, source, source)
+}
+
+/// Backs up two folders beside each other: what is in both is stored twice. Returns the snapshot of the first.
+fn back_up_beside(place: &Place, repository: &Repository, source: &Path, other: &Path) -> SnapshotInfo {
     use lakebed_engine::core::protocol::WriterStep;
 
-    let spec = (0..20).fold(TreeSpec::new(), |tree, n| tree.file(format!("{n}"), Content::random(n, 20_000)));
-    spec.write(source);
     let beside = place.reopen();
-    let paths = [source.to_owned()];
-    let at = At::new(WriterStep::StorePacks, || drop(backup(&beside, &paths)));
+    let at = At::new(WriterStep::StorePacks, || drop(backup(&beside, &[other.to_owned()])));
     let filter = Arc::new(lakebed_engine::source::Filter::new(&Default::default()).unwrap());
-    let mounts = lakebed_engine::source::local_mounts(&paths, &filter, &Default::default()).unwrap();
+    let mounts = lakebed_engine::source::local_mounts(&[source.to_owned()], &filter, &Default::default()).unwrap();
     repository.backup(mounts, &options(), &at).unwrap().snapshot.unwrap()
 }
 
@@ -423,6 +431,45 @@ fn what_is_dead_goes_also_where_there_is_no_time_to_read_the_rest() {
     assert_good(&place.reopen());
     let target = place.path("out");
     assert_tree_is(&observed, &restore_to(&place.reopen(), &info, &target, &source), &CompareOptions::default());
+}
+
+/// However long it takes to read what lies in two places, each night some of it is read and then copied.
+#[test]
+fn prunes_that_have_too_little_time_to_read_everything_come_to_an_end() {
+    let (place, repository) = Place::memory(Encryption::Aes256Gcm);
+    let mut kept = Vec::new();
+    for pair in 0..6 {
+        let (source, other) = (place.path(&format!("source-{pair}")), place.path(&format!("other-{pair}")));
+        for (folder, alone) in [(&source, 1), (&other, 2)] {
+            twenty_files(1000 * pair).file("alone", Content::random(1000 * pair + 500 + alone, 20_000)).write(folder);
+        }
+        let info = back_up_beside(&place, &repository, &source, &other);
+        kept.push((info, snapshot_of(&source), source));
+    }
+    let mut short = all();
+    short.max_time = Some(Duration::from_secs(100));
+    let mut now = repository.clock().now();
+    let mut nights = 0;
+    loop {
+        nights += 1;
+        assert!(nights < 20);
+        now.secs += 3600;
+        let clock = FakeClock::new(now).with_step(Duration::from_secs(1));
+        let open = OpenOptions { clock: Arc::new(clock), ..place.open.clone() };
+        let report = Repository::open(place.storage.clone(), &secret(), &open).unwrap().prune(&short, &Silent).unwrap();
+        match report.unfinished {
+            None => break,
+            Some(Unfinished::OutOfTime) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(nights > 1, "there was time enough for everything");
+    assert_good(&place.reopen());
+    for (number, (info, observed, source)) in kept.iter().enumerate() {
+        let target = place.path(&format!("out-{number}"));
+        let restored = restore_to(&place.reopen(), info, &target, source);
+        assert_tree_is(observed, &restored, &CompareOptions::default());
+    }
 }
 
 /// One of two packs with the same in them goes, and bits of the other one may have rotted without a trace in its size.

@@ -41,8 +41,9 @@ pub(super) struct Finisher<'p, 'a> {
 }
 
 /// Condemned packs of a generation that are still there and in which something may be needed.
-#[derive(Default)]
 struct Condemned {
+    /// Of every pack what is needed is known: time was not over before that.
+    all_known: bool,
     /// Something in them has no home elsewhere; those with the least of that first.
     needed: Vec<Needed>,
     /// Nobody can say what they hold.
@@ -269,7 +270,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
         let total =
             there.fold(Progress::default(), |sum, size| Progress { entries: sum.entries + 1, bytes: sum.bytes + size });
         self.monitor().phase(Phase::Repack, Some(total));
-        let Some(found) = self.remove_dead(generation, lists, &packs, &listed, &condemned)? else { return Ok(false) };
+        let found = self.remove_dead(generation, lists, &packs, &listed, &condemned)?;
         let mut needed = found.needed.as_slice();
         let mut most = BATCH_PACKS;
         while !needed.is_empty() {
@@ -290,6 +291,9 @@ impl<'p, 'a> Finisher<'p, 'a> {
             needed = rest;
             most = (2 * most).min(BATCH_PACKS);
         }
+        if !found.all_known {
+            return Ok(false);
+        }
         if let Some((pack, _)) = found.unreadable.first()
             && self.marks.without_home() > 0
         {
@@ -308,8 +312,8 @@ impl<'p, 'a> Finisher<'p, 'a> {
         self.repository().clock().monotonic_ns() >= self.deadline_ns
     }
 
-    /// Removes the packs in which nothing is needed, or what is needed was read elsewhere, and returns the others; `None`
-    /// where time was over before all of that was read.
+    /// Removes the packs in which nothing is needed, or what is needed was read elsewhere, and returns the others. Half of
+    /// the time that is left is for reading, so that each prune also copies some, however much there is to read.
     fn remove_dead(
         &mut self,
         generation: u64,
@@ -317,20 +321,21 @@ impl<'p, 'a> Finisher<'p, 'a> {
         packs: &[PackId],
         listed: &Listed,
         condemned: &HashSet<PackId>,
-    ) -> Result<Option<Condemned>> {
-        let mut found = Condemned::default();
+    ) -> Result<Condemned> {
+        let now_ns = self.repository().clock().monotonic_ns();
+        let read_until_ns = now_ns.saturating_add(self.deadline_ns.saturating_sub(now_ns) / 2);
+        let mut found = Condemned { all_known: true, needed: Vec::new(), unreadable: Vec::new() };
         let mut dead = Vec::new();
-        let mut all_known = true;
         for &id in packs {
             if self.monitor().is_cancelled() {
                 return Err(Error::Interrupted);
             }
             let Some(&size) = listed.get(&id) else { continue };
             match read_directory(self.repository().store(), id, size) {
-                Ok(info) => match self.need(&info.directory, condemned)? {
+                Ok(info) => match self.need(&info.directory, condemned, read_until_ns)? {
                     Need::Nothing => dead.push((id, size)),
                     Need::Bytes(needed_bytes) => found.needed.push(Needed { id, size_bytes: size, needed_bytes }),
-                    Need::Unknown => all_known = false,
+                    Need::Unknown => found.all_known = false,
                 },
                 // another prune has taken it over and finished with it
                 Err(Error::Storage(error)) if error.is_not_found() => {}
@@ -347,24 +352,26 @@ impl<'p, 'a> Finisher<'p, 'a> {
             let mut described = Described { packs: &found.unreadable, found: Vec::new() };
             Segments::stream(self.repository(), &mut described)?;
             for directory in described.found {
-                all_known &= self.need(&directory, condemned)? != Need::Unknown;
+                found.all_known &= self.need(&directory, condemned, read_until_ns)? != Need::Unknown;
             }
         }
         // on a full disk the first copies must fit into little
         found.needed.sort_by_key(|it| (it.needed_bytes, it.id));
-        Ok(all_known.then_some(found))
+        Ok(found)
     }
 
     /// Tells what is needed of a condemned pack.
     ///
     /// What should lie elsewhere as well is read there first: bits may have rotted, and then this pack has the only copy.
-    fn need(&mut self, directory: &PackDirectory, condemned: &HashSet<PackId>) -> Result<Need> {
+    fn need(&mut self, directory: &PackDirectory, condemned: &HashSet<PackId>, read_until_ns: u64) -> Result<Need> {
         let mut bytes = None;
         let mut rotten = 0u64;
+        let mut is_known = true;
         for blob in directory.frames.iter().flat_map(|frame| &frame.blobs) {
             if self.marks.home(&blob.id) == Some(Home::Found) {
-                if self.is_out_of_time() {
-                    return Ok(Need::Unknown);
+                is_known = self.repository().clock().monotonic_ns() < read_until_ns;
+                if !is_known {
+                    break;
                 }
                 if self.prune.reader.is_readable_outside(blob.id, directory.kind, condemned)? {
                     self.marks.found(&blob.id, Home::Read);
@@ -383,7 +390,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
                  `lakebed repair --read-data` takes damaged packs out"
             ));
         }
-        Ok(bytes.map_or(Need::Nothing, Need::Bytes))
+        Ok(if is_known { bytes.map_or(Need::Nothing, Need::Bytes) } else { Need::Unknown })
     }
 
     fn copy_live(&mut self, batch: &[Needed]) -> Result<()> {
