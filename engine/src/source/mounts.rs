@@ -116,7 +116,10 @@ fn apart(
         && let Ok(root) = source.root()
     {
         let skip = outer.names.len();
-        let below: Vec<&[Vec<u8>]> = inner.iter().map(|inner| &inner.names[skip..]).collect();
+        let mut below: Vec<&[Vec<u8>]> = inner.iter().map(|inner| &inner.names[skip..]).collect();
+        // by way of `..` a path below may be the same place
+        below.retain(|path| !path.is_empty());
+        walked.insert(&[], (root.kind, root.inode));
         walk_beside(source, &mut Vec::new(), &root, &below, &mut |path, entry| {
             walked.insert(path, (entry.kind, entry.inode));
         });
@@ -143,7 +146,7 @@ fn apart(
     failures
 }
 
-/// Walks a directory of a source beside paths below the source's root, all of which lie in it, in order. Calls `found` with
+/// Walks a directory of a source beside paths below the source's root, all of which lie below it, in order. Calls `found` with
 /// each that walking leads to. What cannot be listed leads nowhere.
 fn walk_beside<'n>(
     source: &dyn Source,
@@ -234,6 +237,18 @@ mod tests {
         assert_eq!(shown("../x"), "x");
         assert_eq!(shown("."), "");
         assert_eq!(shown("a/../b"), "b");
+    }
+
+    #[test]
+    fn a_path_that_comes_back_to_the_one_it_lies_in_comes_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        std::fs::write(folder.path().join("a/file"), "1").unwrap();
+        let filter = Arc::new(Filter::new(&Default::default()).unwrap());
+        let given = ["a", "a/b/..", "a/b"].map(|path| folder.path().join(path));
+        let mounts = local_mounts(&given, &filter, &LocalOptions::default()).unwrap();
+        assert_eq!(mounts.len(), 1);
+        assert!(mounts[0].failures.is_empty(), "{:?}", mounts[0].failures);
     }
 
     #[test]
