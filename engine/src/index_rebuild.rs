@@ -103,6 +103,7 @@ pub(crate) fn read_directory(store: &Store, id: PackId, size_bytes: u64) -> Resu
     let directory_at = trailer_at
         .checked_sub(u64::from(trailer.directory_len))
         .ok_or_else(|| invalid("its directory is longer than the pack"))?;
+    bytes.clear();
     store.storage().get_range(&key, directory_at, trailer.directory_len as usize, &mut bytes)?;
     let directory = store.with_scratch(|scratch| {
         trailer

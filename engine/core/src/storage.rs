@@ -160,10 +160,10 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// `NotFound` where there is none.
     fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError>;
 
-    /// Reads `length` bytes from `offset` into `buffer`, which is cleared first.
+    /// Appends the `length` bytes from `offset` to `buffer`.
     ///
     /// # Errors
-    /// `NotFound`; `TooShort` where the object ends before the range does.
+    /// `NotFound`; `TooShort` where the object ends before the range does. `buffer` is then as it was.
     fn get_range(&self, key: &ObjectKey, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), StorageError>;
 
     /// Returns the size of an object in bytes.

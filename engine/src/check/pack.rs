@@ -17,7 +17,7 @@ use lakebed_core::wire::DecodeError;
 use crate::error::{Error, Result};
 use crate::repository::BlobReader;
 
-/// Bytes read at once. A pack is never held whole.
+/// Bytes held of a pack, which is never held whole, unless one frame is longer.
 const READ_BYTES: usize = 2 << 20;
 
 /// Where frames are looked for in a damaged pack, so many bytes are tried in vain before it is given up, beside four times
@@ -82,7 +82,6 @@ struct PackReader<'a> {
     /// What was read and, behind `start`, is not consumed.
     buffer: Vec<u8>,
     start: usize,
-    next: Vec<u8>,
     hasher: ObjectHasher,
     /// Zeros stand for what cannot be read.
     takes_anything: bool,
@@ -90,9 +89,9 @@ struct PackReader<'a> {
 
 impl<'a> PackReader<'a> {
     fn new(reader: &'a BlobReader, id: PackId, size: u64) -> Self {
-        let buffer = Vec::with_capacity(2 * READ_BYTES);
+        let buffer = Vec::with_capacity(READ_BYTES);
         let hasher = ObjectHasher::default();
-        Self { reader, id, size, offset: 0, buffer, start: 0, next: Vec::new(), hasher, takes_anything: false }
+        Self { reader, id, size, offset: 0, buffer, start: 0, hasher, takes_anything: false }
     }
 
     /// Returns what was read from the current place on.
@@ -105,19 +104,19 @@ impl<'a> PackReader<'a> {
         while self.bytes().len() < length {
             self.buffer.drain(..self.start);
             self.start = 0;
-            let at = self.offset + self.buffer.len() as u64;
+            let kept = self.buffer.len();
+            let at = self.offset + kept as u64;
             let left = self.size - at;
             if left == 0 {
                 return Ok(());
             }
-            let piece = left.min(READ_BYTES.max(length - self.buffer.len()) as u64) as usize;
+            let piece = left.min((READ_BYTES.max(length) - kept) as u64) as usize;
             let (store, key) = (self.reader.store(), layout::pack(self.id));
             match self.takes_anything {
-                true => store.read_what_can_be(&key, at, piece, &mut self.next)?,
-                false => store.storage().get_range(&key, at, piece, &mut self.next)?,
+                true => store.read_what_can_be(&key, at, piece, &mut self.buffer)?,
+                false => store.storage().get_range(&key, at, piece, &mut self.buffer)?,
             }
-            self.hasher.update(&self.next);
-            self.buffer.extend_from_slice(&self.next);
+            self.hasher.update(&self.buffer[kept..]);
         }
         Ok(())
     }

@@ -171,6 +171,7 @@ impl Worker<'_> {
         for &(offset, info) in &part.frames {
             let reader = self.copier.reader;
             let storage = reader.store().storage();
+            bytes.clear();
             let opened = storage
                 .get_range(&layout::pack(source.id), offset, info.frame_len as usize, &mut bytes)
                 .map_err(Error::from)

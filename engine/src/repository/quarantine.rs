@@ -13,7 +13,7 @@ const READ_BYTES: usize = 2 << 20;
 const BLOCK_BYTES: usize = 4096;
 
 impl Store {
-    /// Reads a range of an object into `buffer`, which is cleared first. Zeros stand for what cannot be read.
+    /// Appends a range of an object to `buffer`. Zeros stand for what cannot be read.
     ///
     /// # Errors
     /// The object is gone, or may not be looked at.
@@ -32,18 +32,13 @@ impl Store {
         if error.keeps_from_looking() {
             return Err(error);
         }
-        buffer.clear();
         if length <= BLOCK_BYTES {
-            buffer.resize(length, 0);
+            buffer.resize(buffer.len() + length, 0);
             return Ok(());
         }
         let half = (length / 2).next_multiple_of(BLOCK_BYTES);
-        let mut piece = Vec::new();
-        for (at, length) in [(0, half), (half, length - half)] {
-            self.read_what_can_be(key, offset + at as u64, length, &mut piece)?;
-            buffer.extend_from_slice(&piece);
-        }
-        Ok(())
+        self.read_what_can_be(key, offset, half, buffer)?;
+        self.read_what_can_be(key, offset + half as u64, length - half, buffer)
     }
 
     /// Moves an object to quarantine: it is durable there before it goes. What was cut off is gone on with.
@@ -93,6 +88,7 @@ impl Store {
         let mut writer = self.storage().writer()?;
         let mut buffer = Vec::new();
         for (offset, length) in pieces(size) {
+            buffer.clear();
             self.read_what_can_be(key, offset, length, &mut buffer)?;
             writer.append(&buffer)?;
         }
@@ -102,7 +98,9 @@ impl Store {
     fn is_same(&self, key: &ObjectKey, aside: &ObjectKey, size: u64) -> Result<bool> {
         let (mut one, mut other) = (Vec::new(), Vec::new());
         for (offset, length) in pieces(size) {
+            one.clear();
             self.read_what_can_be(key, offset, length, &mut one)?;
+            other.clear();
             self.read_what_can_be(aside, offset, length, &mut other)?;
             if one != other {
                 return Ok(false);

@@ -156,7 +156,7 @@ impl Store {
         let mut header = Vec::new();
         match self.storage.get_range(key, 0, FRAME_HEADER_LEN, &mut header) {
             // too short for a header: it is cut off
-            Err(error) if error.kind == StorageErrorKind::TooShort => header.clear(),
+            Err(error) if error.kind == StorageErrorKind::TooShort => {}
             result => result?,
         }
         let header = FrameHeader::decode(&header);

@@ -188,17 +188,27 @@ impl Suite<'_> {
         let content = pattern(3, 1000);
         self.put(clause, "ranges", &content)?;
         let key = self.key(clause, "ranges")?;
-        let mut buffer = b"what was read before".repeat(100);
-        for (offset, length) in [(0, 1000), (0, 1), (10, 20), (999, 1), (500, 0), (0, 0), (1000, 0)] {
-            let read = self.storage.get_range(&key, offset as u64, length, &mut buffer);
-            succeeds(clause, format!("{length} bytes at {offset} of 1000 to be read"), read)?;
-            let expected = content.get(offset..offset + length).unwrap_or_default();
-            expect_bytes(clause, &format!("{length} bytes at {offset}"), &buffer, expected)?;
-        }
-        for (offset, length) in [(0, 1001), (990, 11), (1000, 1), (1001, 0), (5000, 10), (u64::MAX, 2)] {
-            let read = self.storage.get_range(&key, offset, length, &mut buffer);
-            let what = format!("{length} bytes at {offset} of 1000");
-            fails(clause, StorageErrorKind::TooShort, &what, read)?;
+        // what is in the buffer stays there, whether it has room for more or not
+        for (before, room) in [(&b""[..], 0), (b"", 5000), (b"what was read before", 0), (b"and room", 5000)] {
+            let filled = || {
+                let mut buffer = Vec::with_capacity(before.len() + room);
+                buffer.extend_from_slice(before);
+                buffer
+            };
+            for (offset, length) in [(0, 1000), (0, 1), (10, 20), (999, 1), (500, 0), (0, 0), (1000, 0)] {
+                let mut buffer = filled();
+                let read = self.storage.get_range(&key, offset as u64, length, &mut buffer);
+                succeeds(clause, format!("{length} bytes at {offset} of 1000 to be read"), read)?;
+                let expected = [before, content.get(offset..offset + length).unwrap_or_default()].concat();
+                expect_bytes(clause, &format!("{length} bytes at {offset}"), &buffer, &expected)?;
+            }
+            for (offset, length) in [(0, 1001), (990, 11), (1000, 1), (1001, 0), (5000, 10), (u64::MAX, 2)] {
+                let mut buffer = filled();
+                let read = self.storage.get_range(&key, offset, length, &mut buffer);
+                let what = format!("{length} bytes at {offset} of 1000");
+                fails(clause, StorageErrorKind::TooShort, &what, read)?;
+                expect_bytes(clause, &format!("a buffer after {what} could not be read"), &buffer, before)?;
+            }
         }
         Ok(())
     }
@@ -586,8 +596,9 @@ mod tests {
             match self.fault {
                 Fault::ShortRange => self.inner.get_range(key, offset.min(size_bytes), length_there, out),
                 Fault::ZeroFilledRange => {
+                    let expected = out.len() + length;
                     self.inner.get_range(key, offset.min(size_bytes), length_there, out)?;
-                    out.resize(length, 0);
+                    out.resize(expected, 0);
                     Ok(())
                 }
                 _ => self.inner.get_range(key, offset, length, out),

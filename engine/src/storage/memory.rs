@@ -92,7 +92,6 @@ impl Storage for MemoryStorage {
     }
 
     fn get_range(&self, key: &ObjectKey, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), StorageError> {
-        buffer.clear();
         let object = self.object(key)?;
         let start = usize::try_from(offset).ok();
         let range = start.and_then(|start| object.get(start..start.checked_add(length)?));

@@ -124,6 +124,7 @@ fn bad_blobs(reader: &BlobReader, id: PackId, size: u64, bad_packs: &HashSet<Pac
     for (offset, info) in directory.frames_at() {
         let name =
             FrameName { kind: directory.kind.frame_kind(), salt: &directory.salt, number: info.number, context: b"" };
+        bytes.clear();
         let read = store.storage().get_range(&layout::pack(id), offset, info.frame_len as usize, &mut bytes);
         let opened = read.map_err(Error::from).and_then(|()| {
             store.with_scratch(|scratch| {

@@ -707,7 +707,6 @@ mod tests {
             buffer: &mut Vec<u8>,
         ) -> Result<(), StorageError> {
             let start = offset as usize;
-            buffer.clear();
             buffer.extend_from_slice(&self.get(key)?[start..start + length]);
             Ok(())
         }

@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lakebed_core::storage::{
     Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError, StorageErrorKind,
 };
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
 use calls::{
@@ -198,9 +199,10 @@ impl Storage for LocalStorage {
     }
 
     fn get_range(&self, key: &ObjectKey, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), StorageError> {
+        let kept = buffer.len();
         let read = self.inner.read_range(key, offset, length, buffer);
         read.map_err(|source| {
-            buffer.clear();
+            buffer.truncate(kept);
             StorageError::new("read", key, source)
         })
     }
@@ -421,10 +423,19 @@ impl Inner {
         if end.is_none_or(|end| end > object.size_bytes) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // What the buffer held is overwritten, so only the part that grows is filled with zeros first.
-        buffer.try_reserve_exact(length.saturating_sub(buffer.len()))?;
-        buffer.resize(length, 0);
-        object.file.read_exact_at(buffer, offset)
+        buffer.try_reserve_exact(length)?;
+        let kept = buffer.len();
+        // Into room that is just enough it is read as it is; of more room the kernel would fill more than was asked for.
+        let mut done = 0;
+        while buffer.capacity() - kept == length && done < length {
+            let at = offset + done as u64;
+            match retry_interrupted(|| Ok(rustix::io::pread(&object.file, spare_capacity(buffer), at)?))? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => done += count,
+            }
+        }
+        buffer.resize(kept + length, 0);
+        object.file.read_exact_at(&mut buffer[kept + done..], offset + done as u64)
     }
 
     fn delete(&self, key: &ObjectKey) -> io::Result<()> {
