@@ -19,6 +19,7 @@ use lakebed_engine::restore::{Action, Overwrite, PathFilter, RestoreOptions, Res
 use lakebed_engine::{Error, Repository, Silent};
 use lakebed_testkit::compare::{CompareOptions, assert_same_tree};
 use lakebed_testkit::damage::{Damage, damage, object_files};
+use lakebed_testkit::disk::with_mounts;
 use lakebed_testkit::tree::{Content, Item, TreeSpec};
 
 use crate::common::*;
@@ -212,6 +213,92 @@ fn delete_spares_the_repository() {
     assert!(!story.out("deep/other").exists() && !story.out("loose").exists());
     assert_eq!((report.deleted, report.spared, report.failures.len()), (3, 1, 0), "{actions:?}");
     assert_eq!((planned.deleted, planned.spared), (3, 1));
+}
+
+/// The snapshot may have the folder that the repository lies in by now, with other things in it.
+#[test]
+fn delete_spares_the_repository_where_the_snapshot_has_something_else() {
+    let story = Story::of(&three_files().file("place/packs/file", b"1".to_vec()).file("turned/file", b"2".to_vec()));
+    story.restored(Overwrite::Never);
+    for name in ["place/lakebed.json", "place/packs/1", "place/other"] {
+        std::fs::write(story.out(name), "not in the snapshot").unwrap();
+    }
+    let metadata = std::fs::metadata(story.out("place")).unwrap();
+    let delete = RestoreOptions {
+        delete: true,
+        never_delete: vec![(metadata.dev(), metadata.ino())],
+        ..story.options(Overwrite::Always)
+    };
+    for dry_run in [true, false] {
+        let (report, actions) = story.with(&RestoreOptions { dry_run, ..delete.clone() });
+        assert_eq!((report.deleted, report.spared, report.failures.len()), (0, 3, 0), "{actions:?}");
+    }
+    for name in ["place/lakebed.json", "place/packs/1", "place/other", "place/packs/file"] {
+        assert!(story.out(name).exists(), "{name}");
+    }
+
+    // nor is anything deleted where all of the target lies in it
+    let metadata = std::fs::metadata(story.place.path("out").parent().unwrap()).unwrap();
+    let within = RestoreOptions { never_delete: vec![(metadata.dev(), metadata.ino())], ..delete };
+    assert!(matches!(story.try_with(&within, &Silent), Err(Error::Local { .. })));
+    assert!(story.out("place/packs/1").exists());
+}
+
+/// A backup of one file system has the folder that another one is mounted over, and nothing of what is in it.
+#[test]
+fn delete_spares_other_file_systems_within_a_source_and_not_the_source_itself() {
+    with_mounts(|mounts| {
+        let tree = three_files().directory("disk/deep").file("disk/turned", b"1".to_vec());
+        let story = Story::of(&tree);
+        // a source may be a disk of its own
+        std::fs::create_dir_all(story.out_root()).unwrap();
+        let outer = mounts.disk(&story.out_root(), 4 << 20);
+        let inner = mounts.disk(&story.out("disk"), 1 << 20);
+        let names = ["disk/file", "disk/deep/file", "disk/other/file", "disk/turned/file", "loose"];
+        for name in names {
+            std::fs::create_dir_all(story.out(name).parent().unwrap()).unwrap();
+            std::fs::write(story.out(name), "not in the snapshot").unwrap();
+        }
+        let delete = RestoreOptions { delete: true, ..story.options(Overwrite::Always) };
+        for dry_run in [true, false] {
+            let (report, actions) = story.with(&RestoreOptions { dry_run, ..delete.clone() });
+            assert_eq!((report.deleted, report.spared, report.failures.len()), (1, 3, 1), "{actions:?}");
+            assert!(report.failures[0].path.ends_with("disk/turned"));
+        }
+        for name in names {
+            assert_eq!(story.out(name).exists(), name != "loose", "{name}");
+        }
+        inner.unmount();
+        outer.unmount();
+    });
+}
+
+/// What a dry run says of a directory that stands in the place of something else is what happens.
+#[test]
+fn a_dry_run_says_what_becomes_of_directories_in_the_way() {
+    let story = Story::of(&TreeSpec::new().file("full", b"1".to_vec()).symlink("empty", "2").symlink("link", "3"));
+    let fill = || {
+        let _ = std::fs::remove_dir_all(story.place.path("out"));
+        std::fs::create_dir_all(story.out("empty")).unwrap();
+        for name in ["full/deep/file", "link/file"] {
+            std::fs::create_dir_all(story.out(name).parent().unwrap()).unwrap();
+            std::fs::write(story.out(name), "not in the snapshot").unwrap();
+        }
+    };
+    for (delete, deleted, replaced, failures) in [(false, 0, 1, 2), (true, 3, 3, 0)] {
+        fill();
+        let options = RestoreOptions { delete, ..story.options(Overwrite::Always) };
+        let (planned, planned_actions) = story.with(&RestoreOptions { dry_run: true, ..options.clone() });
+        assert!(story.out("full/deep/file").exists() && story.out("link/file").exists());
+        let (report, actions) = story.with(&options);
+        assert_eq!(
+            (report.deleted, report.replaced, report.failures.len()),
+            (deleted, replaced, failures),
+            "{actions:?}"
+        );
+        assert_eq!(planned_actions, actions);
+        assert_eq!(planned.failures.len(), failures);
+    }
 }
 
 #[test]

@@ -196,7 +196,8 @@ fn print(
             }
             if report.spared > 0 {
                 let spared = ui::counted(report.spared, "entry was", "entries were");
-                writeln!(out, "{spared} not deleted: the backup did not or could not look there")?;
+                let why = "the backup did not or could not look there, or it is another file system or the repository";
+                writeln!(out, "{spared} not deleted: {why}")?;
             }
             if report.kept > report.spared && args.overwrite == OverwriteArg::Never {
                 writeln!(out, "what existed was kept; --overwrite replaces it")?;

@@ -47,7 +47,7 @@ pub struct RestoreOptions {
     pub overwrite: Overwrite,
     /// Delete what the snapshot does not have, in the directories that are restored and that its backup listed: not in
     /// those above its sources. What it may lack only because it could not be read, its failures say so, is spared, and
-    /// so is what lies on another file system.
+    /// so is what lies on another file system within a source.
     pub delete: bool,
     /// Directories, by (device, inode), that are never deleted, nor anything in them: the repository itself may lie in
     /// what is restored.

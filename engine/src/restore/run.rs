@@ -60,6 +60,10 @@ pub(super) fn run(
     }
     let mut marker = Marker::look(&options.target, info.id)?;
     let target = Target::new(options.target.clone(), options.owners);
+    if options.delete && target.lies_in(&options.never_delete) {
+        let why = std::io::Error::other("it lies in the repository or its cache, where nothing may be deleted");
+        return Err(Error::local("restore with --delete into", &options.target, why));
+    }
     if !options.dry_run {
         target.make_root()?;
         marker.set(&options.target, info.id)?;

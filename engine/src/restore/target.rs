@@ -94,8 +94,11 @@ impl Drop for NewFile {
     }
 }
 
-/// Clears away what is in a directory that stands in the way, as far as it may go.
-type Clear<'a> = &'a dyn Fn() -> Result<()>;
+/// Clears away what is in a directory that stands in the way, as far as it may go. Returns whether nothing is left.
+type Clear<'a> = &'a dyn Fn() -> Result<bool>;
+
+const REPLACE_DIRECTORY: &str = "replace the directory (only --delete removes what is in it, and nothing that is excluded, \
+                                 that the backup did not look at, or on another file system)";
 
 /// Renames something to a name that nothing has, in the same directory.
 fn rename_new(directory: &Directory, from: &[u8], to: &[u8]) -> rustix::io::Result<()> {
@@ -111,7 +114,8 @@ fn rename_new(directory: &Directory, from: &[u8], to: &[u8]) -> rustix::io::Resu
     }
 }
 
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+/// Returns the path of the directory that something lies in, and its name there.
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&byte| byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (b"", path),
@@ -184,13 +188,33 @@ impl Target {
         }
     }
 
-    /// Tells whether a directory is one of these, or of another file system than the one that it lies in.
-    pub(super) fn is_apart(&self, path: &[u8], these: &[(u64, u64)]) -> Result<bool> {
-        let stat = |path| rustix::fs::fstat(self.directory(path)?).map_err(self.failed("look at", path));
-        let (directory, above) = (stat(path)?, stat(split(path).0)?);
-        #[allow(clippy::unnecessary_cast, reason = "the widths of the fields differ from system to system")]
-        let identity = (directory.st_dev as u64, directory.st_ino as u64);
-        Ok(directory.st_dev != above.st_dev || these.contains(&identity))
+    /// Tells whether a directory is one of these, by (device, inode). What is not there is not.
+    pub(super) fn is_one_of(&self, path: &[u8], these: &[(u64, u64)]) -> Result<bool> {
+        Ok(self.identity(path)?.is_some_and(|identity| these.contains(&identity)))
+    }
+
+    /// Tells whether the target is one of these directories, or lies in one.
+    pub(super) fn lies_in(&self, these: &[(u64, u64)]) -> bool {
+        let Ok(root) = self.root.canonicalize() else { return false };
+        let mut identities = root.ancestors().filter_map(|above| crate::source::directory_identity(above).ok());
+        identities.any(|identity| these.contains(&identity))
+    }
+
+    /// Tells whether a directory is of another file system than the one that it lies in.
+    pub(super) fn is_mounted(&self, path: &[u8]) -> Result<bool> {
+        let device = |path| -> Result<_> { Ok(self.identity(path)?.map(|(device, _)| device)) };
+        Ok(device(path)? != device(split(path).0)?)
+    }
+
+    #[allow(clippy::unnecessary_cast, reason = "the widths of the fields differ from system to system")]
+    fn identity(&self, path: &[u8]) -> Result<Option<(u64, u64)>> {
+        match self.directory(path) {
+            Err(Error::Local { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            directory => {
+                let stat = rustix::fs::fstat(directory?).map_err(self.failed("look at", path))?;
+                Ok(Some((stat.st_dev as u64, stat.st_ino as u64)))
+            }
+        }
     }
 
     /// Makes a directory that only we may enter until it is finished.
@@ -213,21 +237,6 @@ impl Target {
             }
         }
         Ok(names)
-    }
-
-    /// Deletes whatever is under a path, a directory with all below it.
-    pub(super) fn remove(&self, path: &[u8]) -> Result<()> {
-        let Some(stat) = self.look(path)? else { return Ok(()) };
-        let (above, name) = split(path);
-        let above = self.directory(above)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            return rustix::fs::unlinkat(&above, name, AtFlags::empty()).map_err(self.failed("delete", path));
-        }
-        for below in self.names(path)? {
-            self.remove(&crate::query::join(path, &below))?;
-        }
-        self.directories.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
-        rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR).map_err(self.failed("delete", path))
     }
 
     /// Deletes one thing: a directory only if it is empty.
@@ -319,7 +328,9 @@ impl Target {
         let rename = || rustix::fs::renameat(directory, temporary, directory, name);
         match rename() {
             Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
-                clear()?;
+                if !clear()? {
+                    return Err(self.not_empty(path));
+                }
                 self.remove_directory(path)?;
                 rename()
             }
@@ -333,9 +344,12 @@ impl Target {
         let (above, name) = split(path);
         let above = self.directory(above)?;
         self.directories.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
-        let operation = "replace the directory (only --delete removes what is in it, and nothing that is excluded or that \
-                         the backup did not look at)";
-        rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR).map_err(self.failed(operation, path))
+        rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR).map_err(self.failed(REPLACE_DIRECTORY, path))
+    }
+
+    /// Returns the error of a directory that stands in the way and is not empty.
+    pub(super) fn not_empty(&self, path: &[u8]) -> Error {
+        self.failed(REPLACE_DIRECTORY, path)(Errno::NOTEMPTY)
     }
 
     /// Gives a file that was restored before another name.
@@ -385,7 +399,9 @@ impl Target {
         let mut first = None;
         // where they cannot be listed there are none, or setting them says why
         let there: Vec<_> = xattr::list(&whole).map(Iterator::collect).unwrap_or_default();
-        for name in &there {
+        // what could not be read whole says nothing about what else was there
+        let superfluous = if entry.inconsistent { &[] } else { there.as_slice() };
+        for name in superfluous {
             let is_ours = |name: &[u8]| name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_");
             if is_ours(name.as_bytes()) && !entry.xattrs.iter().any(|xattr| xattr.name == name.as_bytes()) {
                 let failed = |source| Error::local("remove an extended attribute of", &whole, source);

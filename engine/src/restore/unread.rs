@@ -25,10 +25,26 @@ impl Unread {
 
     /// Tells whether the backup listed a directory: it is a source, or lies in one.
     pub(super) fn was_listed(&self, directory: &[u8]) -> bool {
-        self.sources.iter().any(|source| {
-            let below = directory.strip_prefix(source.as_slice());
-            source.is_empty() || below.is_some_and(|below| below.is_empty() || below[0] == b'/')
-        })
+        self.is_source(directory) || self.lies_in_source(directory)
+    }
+
+    /// Tells whether a path lies in a source, and is none itself.
+    pub(super) fn lies_in_source(&self, path: &[u8]) -> bool {
+        let lies_in = |source: &Vec<u8>| match path.strip_prefix(source.as_slice()) {
+            Some(below) => {
+                if source.is_empty() {
+                    !below.is_empty()
+                } else {
+                    below.first() == Some(&b'/')
+                }
+            }
+            None => false,
+        };
+        !self.is_source(path) && self.sources.iter().any(lies_in)
+    }
+
+    fn is_source(&self, path: &[u8]) -> bool {
+        self.sources.iter().any(|source| source == path)
     }
 
     /// Tells whether a path that could not be read is this one, or lies below or above it.
@@ -59,7 +75,11 @@ mod tests {
         let unread = unread(&[]);
         assert!(unread.was_listed(b"data/lake") && unread.was_listed(b"data/lake/sales"));
         assert!(!unread.was_listed(b"") && !unread.was_listed(b"data") && !unread.was_listed(b"data/lakes"));
-        assert!(Unread { sources: vec![Vec::new()], ..unread }.was_listed(b"any"));
+        assert!(unread.lies_in_source(b"data/lake/sales") && !unread.lies_in_source(b"data/lakes"));
+        assert!(!unread.lies_in_source(b"data/lake") && !unread.lies_in_source(b"data"));
+        let all = Unread { sources: vec![Vec::new()], ..unread };
+        assert!(all.was_listed(b"any") && all.was_listed(b""));
+        assert!(all.lies_in_source(b"any") && !all.lies_in_source(b""));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Stat};
 use super::filter::Wanted;
 use super::marker::{Ground, MARKER};
 use super::run::{Job, Restore, Written};
-use super::target::{TEMPORARY_PREFIX, UNFINISHED_MODE, mtime};
+use super::target::{TEMPORARY_PREFIX, UNFINISHED_MODE, mtime, split};
 use super::{Action, Overwrite};
 use crate::error::{Error, Result};
 use crate::query::join;
@@ -78,6 +78,10 @@ fn kind_of(file_type: FileType) -> &'static str {
     }
 }
 
+fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
 /// Restores everything that is wanted of a snapshot.
 pub(super) fn walk(restore: &Restore<'_>, info: &SnapshotInfo, pool: &rayon::ThreadPool) -> Result<()> {
     let mut walk = Walk {
@@ -90,7 +94,7 @@ pub(super) fn walk(restore: &Restore<'_>, info: &SnapshotInfo, pool: &rayon::Thr
         links: Vec::new(),
     };
     let root = info.snapshot.root;
-    if restore.options.delete && restore.options.filter.paths().is_empty() {
+    if restore.options.delete && restore.options.filter.paths().iter().all(Vec::is_empty) {
         restore.delete_others(b"", &crate::query::root_entry(root))?;
     }
     if restore.is_continued() {
@@ -216,7 +220,7 @@ impl Walk<'_, '_> {
                 let there = if is_new { None } else { restore.target.look(&level.path)? };
                 level.is_new = there.is_none();
                 if let Some(stat) = there
-                    && FileType::from_raw_mode(stat.st_mode) != FileType::Directory
+                    && !is_directory(&stat)
                 {
                     return Err(restore.in_the_way(&level.path, &stat, "only what was asked for is replaced"));
                 }
@@ -278,22 +282,22 @@ impl Restore<'_> {
             return Ok(());
         }
         if replaces {
-            // it is no directory, so nothing else goes with it
-            self.target.remove(path)?;
+            // it was no directory when that was looked at; one that is there by now goes only if it is empty
+            self.target.remove_one(path)?;
         }
         self.target.make_directory(path)
     }
 
     fn make_special(&self, path: &[u8], entry: &Entry, replaces: bool) -> Result<Option<Error>> {
         if self.options.dry_run {
-            return Ok(None);
+            return self.try_replacing(path, replaces).map(|()| None);
         }
         self.target.make_special(path, entry, replaces, &|| self.clear(path))
     }
 
     fn link(&self, first: &[u8], job: &Job) -> Result<()> {
         if self.options.dry_run {
-            return Ok(());
+            return self.try_replacing(&job.path, job.replaces);
         }
         self.target.link(first, &job.path, job.replaces, &|| self.clear(&job.path))
     }
@@ -304,6 +308,10 @@ impl Restore<'_> {
         let names = match self.target.names(path) {
             Ok(names) => names,
             Err(Error::Local { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return self.fail(path, error),
+        };
+        let may_delete = match self.may_delete_in(path) {
+            Ok(may_delete) => may_delete,
             Err(error) => return self.fail(path, error),
         };
         let mut kept = HashSet::new();
@@ -323,24 +331,47 @@ impl Restore<'_> {
             if self.options.filter.wants(&full, false) != Wanted::Yes {
                 continue;
             }
-            match self.unread.concerns(&full) {
-                true => self.spare(&full),
-                false => self.delete(&full).map(|_| ())?,
+            match may_delete && !self.unread.concerns(&full) {
+                true => self.delete(&full).map(|_| ())?,
+                false => self.spare(&full),
             }
         }
         Ok(())
     }
 
-    /// Deletes what is in a directory that stands in the way of something else, as far as that may go.
-    pub(super) fn clear(&self, path: &[u8]) -> Result<()> {
-        if self.options.delete && !self.unread.concerns(path) {
-            self.delete_below(path)?;
+    /// Tells whether anything may be deleted in a directory that the snapshot has: not in what is never deleted, wherever
+    /// that begins, and not where another file system lies within a source, for a backup may have left out what is on it.
+    /// A source itself may lie on any.
+    fn may_delete_in(&self, path: &[u8]) -> Result<bool> {
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        for end in [0].into_iter().chain(slashes).chain([path.len()]) {
+            let directory = &path[..end];
+            if self.target.is_one_of(directory, &self.options.never_delete)?
+                || (self.unread.lies_in_source(directory) && self.target.is_mounted(directory)?)
+            {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Deletes what is in a directory that stands in the way of something else, as far as that may go. Returns whether
+    /// nothing is left.
+    pub(super) fn clear(&self, path: &[u8]) -> Result<bool> {
+        if self.options.delete && !self.unread.concerns(path) && self.may_delete_in(split(path).0)? {
+            return self.delete_below(path);
+        }
+        Ok(self.target.names(path)?.is_empty())
+    }
+
+    /// Finds out in a dry run what becomes of what stands in the way.
+    pub(super) fn try_replacing(&self, path: &[u8], replaces: bool) -> Result<()> {
+        let is_in_the_way = replaces && self.target.look(path)?.as_ref().is_some_and(is_directory);
+        if is_in_the_way && !self.clear(path)? { Err(self.target.not_empty(path)) } else { Ok(()) }
     }
 
     fn delete_below(&self, path: &[u8]) -> Result<bool> {
-        if self.target.is_apart(path, &self.options.never_delete)? {
+        if self.target.is_one_of(path, &self.options.never_delete)? || self.target.is_mounted(path)? {
             self.spare(path);
             return Ok(false);
         }
@@ -355,9 +386,8 @@ impl Restore<'_> {
     /// Deletes something, a directory with everything in it that was asked for, and itself if nothing is left. Returns
     /// whether it is gone.
     fn delete(&self, path: &[u8]) -> Result<bool> {
-        let is_directory = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let gone = match self.target.look(path) {
-            Ok(stat) if stat.is_some_and(is_directory) => self.delete_below(path),
+            Ok(stat) if stat.as_ref().is_some_and(is_directory) => self.delete_below(path),
             looked => looked.map(|_| true),
         };
         match gone {
@@ -377,8 +407,12 @@ impl Restore<'_> {
     /// Deletes what an interrupted restore was writing under a name of its own.
     fn sweep(&self, path: &[u8]) -> Result<()> {
         for name in self.target.names(path)? {
-            if name.starts_with(TEMPORARY_PREFIX) && !self.options.dry_run {
-                self.target.remove(&join(path, &name))?;
+            let full = join(path, &name);
+            // no directory has such a name while it is made
+            let is_ours =
+                name.starts_with(TEMPORARY_PREFIX) && !self.target.look(&full)?.as_ref().is_some_and(is_directory);
+            if is_ours && !self.options.dry_run {
+                self.target.remove_one(&full)?;
             }
         }
         Ok(())

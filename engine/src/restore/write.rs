@@ -19,6 +19,9 @@ use crate::error::{Error, Result};
 use crate::index::Location;
 use crate::repository::BlobReader;
 
+/// Files from this size on are begun before the others.
+const LARGE_FILE_BYTES: u64 = 8 << 20;
+
 /// Files of one chunk each that lie in one frame: the frame, and each file with its place.
 type FrameJobs = (Location, Vec<(Location, Job)>);
 
@@ -92,17 +95,14 @@ impl Restore<'_> {
     /// Writes planned files: frame by frame what is small, file by file what is large.
     pub(super) fn batch(&self, jobs: Vec<Job>, pool: &rayon::ThreadPool) -> Result<()> {
         if self.options.dry_run {
-            for job in &jobs {
-                self.note(if job.replaces { Action::Replaced } else { Action::Created }, &job.path, job.entry.size);
-            }
-            return Ok(());
+            return jobs.iter().try_for_each(|job| self.finish_job(job, self.write(job)));
         }
         pool.install(|| {
             let located: Vec<(Job, Result<Option<Location>>)> = jobs
                 .into_par_iter()
                 .map(|job| {
                     let place = match job.entry.content {
-                        Content::Chunk(id) if !job.replaces => self.reader.index().lookup(&id.into()),
+                        Content::Chunk(id) => self.reader.index().lookup(&id.into()),
                         _ => Ok(None),
                     };
                     (job, place)
@@ -120,10 +120,12 @@ impl Restore<'_> {
                     Err(error) => self.fail(&job.path, error)?,
                 }
             }
-            // the largest first: whoever came to one at the end would be at it alone
-            singles.sort_by_key(|job| Reverse(job.entry.size));
-            let tasks = singles.into_iter().map(Task::Single).chain(frames.into_values().map(Task::Frame));
-            tasks.par_bridge().try_for_each(|task| match task {
+            // the large ones first, the largest before all: whoever came to one at the end would be at it alone;
+            // the others stay in the order in which they were stored, so that neighbours find their frame open
+            singles.sort_by_key(|job| Reverse(job.entry.size.max(LARGE_FILE_BYTES)));
+            let tasks: Vec<Task> =
+                singles.into_iter().map(Task::Single).chain(frames.into_values().map(Task::Frame)).collect();
+            tasks.into_par_iter().with_max_len(1).try_for_each(|task| match task {
                 Task::Single(job) => self.finish_job(&job, self.write(&job)),
                 Task::Frame((place, jobs)) => self.write_frame(&place, &jobs),
             })
@@ -151,24 +153,46 @@ impl Restore<'_> {
         if self.monitor.is_cancelled() {
             return Err(Error::Interrupted);
         }
-        let mut frame = OpenFrame::default();
-        let opened = self.open_frame(place, &mut frame);
+        let mut frame = None;
         for (at, job) in jobs {
-            let result = match &opened {
-                Ok(()) => self.write_small(job, at, &frame),
-                // whether one frame more or less can be read: each file is tried by itself and says what is wrong
-                Err(_) => self.write(job),
+            let existing = self.existing(job);
+            let result = match self.keep(job, existing.as_ref()) {
+                Ok(Some(kept)) => Ok(kept),
+                Ok(None) => match frame.get_or_insert_with(|| self.open_frame(place)) {
+                    Ok(frame) => self.write_small(job, at, frame),
+                    // whether one frame more or less can be read: each file is tried by itself and says what is wrong
+                    Err(_) => self.write(job),
+                },
+                Err(error) => Err(error),
             };
             self.finish_job(job, result)?;
         }
         Ok(())
     }
 
-    fn open_frame(&self, place: &Location, frame: &mut OpenFrame) -> Result<()> {
+    fn open_frame(&self, place: &Location) -> Result<OpenFrame> {
         let mut bytes = Vec::new();
         let (offset, length) = (u64::from(place.frame_offset), place.frame_len as usize);
         self.reader.store().storage().get_range(&layout::pack(place.pack), offset, length, &mut bytes)?;
-        self.reader.open_bytes(place.pack, offset, PackKind::Data, &bytes, frame)
+        let mut frame = OpenFrame::default();
+        self.reader.open_bytes(place.pack, offset, PackKind::Data, &bytes, &mut frame)?;
+        Ok(frame)
+    }
+
+    fn existing(&self, job: &Job) -> Option<Existing> {
+        let file = if job.replaces { self.target.existing(&job.path) } else { None };
+        file.map(|file| Existing { file, buffer: Mutex::default() })
+    }
+
+    /// Leaves the file that is there if it has the content already, and sets only what is known about it.
+    fn keep(&self, job: &Job, existing: Option<&Existing>) -> Result<Option<Written>> {
+        match existing {
+            Some(existing) if existing.is_whole(&job.entry, self.reader)? => {
+                let problem = self.target.finish_entry(&job.path, &job.entry).err();
+                Ok(Some(Written { action: Action::Kept, problem }))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn write_small(&self, job: &Job, at: &Location, frame: &OpenFrame) -> Result<Written> {
@@ -188,16 +212,13 @@ impl Restore<'_> {
     /// Writes a file of any content, taking from the one that it replaces what is equal there.
     pub(super) fn write(&self, job: &Job) -> Result<Written> {
         if self.options.dry_run {
-            return Ok(Written::new(job.replaces, None));
+            return self.try_replacing(&job.path, job.replaces).map(|()| Written::new(job.replaces, None));
         }
         let entry = &job.entry;
         let shown = escape_path(&job.path);
-        let existing = if job.replaces { self.target.existing(&job.path) } else { None };
-        let existing = existing.map(|file| Existing { file, buffer: Mutex::default() });
-        if let Some(existing) = &existing
-            && existing.is_whole(entry, self.reader)?
-        {
-            return Ok(Written { action: Action::Kept, problem: self.target.finish_entry(&job.path, entry).err() });
+        let existing = self.existing(job);
+        if let Some(kept) = self.keep(job, existing.as_ref())? {
+            return Ok(kept);
         }
         let mut runs = self.reader.extent_runs(entry).peekable();
         // where the list cannot be read nothing is begun

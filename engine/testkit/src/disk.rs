@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount, unmount,
+};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// What a test may mount. It all goes when the test ends.
@@ -122,6 +124,14 @@ impl Disk {
     /// Nothing was filled.
     pub fn empty(&self) {
         fs::remove_file(self.at.join("filler")).unwrap();
+    }
+
+    /// Takes it away, with all that is on it.
+    ///
+    /// # Panics
+    /// It is in use.
+    pub fn unmount(self) {
+        unmount(&self.at, UnmountFlags::empty()).unwrap_or_else(|e| panic!("unmount {}: {e}", self.at.display()));
     }
 
     /// Returns how many bytes can be written.
