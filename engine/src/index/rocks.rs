@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use lakebed_core::id::{PackId, RepositoryId, SegmentId};
 use lakebed_core::pack::{BlobId, PackInfo, PackKind, Removal};
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DataBlockIndexType,
-    ErrorKind, FlushOptions, IteratorMode, MergeOperands, Options, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle,
+    DataBlockIndexType, ErrorKind, FlushOptions, IteratorMode, MergeOperands, Options, WaitForCompactOptions,
+    WriteBatch, WriteOptions,
 };
 use rustix::fs::FlockOperation;
 
@@ -22,10 +23,12 @@ use super::{Mode, PLACE_LEN, places};
 use crate::error::Error;
 
 /// Version of what is kept in RocksDB. Another one leads to a new index.
-const SCHEMA: &[u8] = b"lakebed index 2";
+const SCHEMA: &[u8] = b"lakebed index 3";
 
 /// Files of the index are about so large: a few for each hundred million chunks.
 const FILE_BYTES: u64 = 256 << 20;
+/// With so many sorted runs of a family, some are joined.
+const RUNS_MAX: i32 = 8;
 
 const CHUNKS: &str = "chunks";
 const PACKS: &str = "packs";
@@ -360,7 +363,21 @@ impl Rocks {
         let families = FAMILIES.iter().map(|name| self.family(name)).collect::<Result<Vec<_>>>()?;
         let mut options = FlushOptions::default();
         options.set_wait(true);
-        self.db.flush_cfs_opt(&families, &options).map_err(|error| self.classify(&error))
+        self.db.flush_cfs_opt(&families, &options).map_err(|error| self.classify(&error))?;
+        self.join_files(&families)
+    }
+
+    /// Waits until files are joined where there are many. RocksDB does that beside other work, and gives it up when the
+    /// index is closed: runs that are over sooner would leave one file more each time, for ever.
+    fn join_files(&self, families: &[&ColumnFamily]) -> Result<()> {
+        let runs = |family: &&ColumnFamily| self.db.property_int_value_cf(*family, "rocksdb.num-files-at-level0");
+        for family in families {
+            if runs(family).map_err(|error| self.classify(&error))?.is_some_and(|runs| runs >= RUNS_MAX as u64) {
+                let waited = self.db.wait_for_compact(&WaitForCompactOptions::default());
+                return waited.map_err(|error| self.classify(&error));
+            }
+        }
+        Ok(())
     }
 
     /// Returns (rows of chunks, about; bytes on disk; bytes in memory).
@@ -461,6 +478,9 @@ fn options(memory_bytes: u64) -> (Options, Vec<ColumnFamilyDescriptor>, Cache) {
         } else {
             options.set_write_buffer_size(1 << 20);
         }
+        // what a night adds is joined with what other nights have added, not with all that is there
+        options.set_compaction_style(DBCompactionStyle::Universal);
+        options.set_level_zero_file_num_compaction_trigger(RUNS_MAX);
         options.set_target_file_size_base(FILE_BYTES);
         options.set_compression_type(rocksdb::DBCompressionType::None);
         options.set_block_based_table_factory(&table);

@@ -145,3 +145,25 @@ proptest! {
         plain.assert_says(&open(folder.path()));
     }
 }
+
+/// Each night adds a little, and the index is closed before RocksDB has joined anything beside.
+#[test]
+fn many_short_runs_leave_few_files() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut plain = Plain::default();
+    for night in 1..=60 {
+        let rocks = open(folder.path());
+        let pack = pack(night, &[vec![night]]);
+        rocks.apply(SegmentId::new([night; 32]), std::slice::from_ref(&pack));
+        rocks.flush().unwrap();
+        plain.packs.insert(pack.id, pack);
+    }
+    plain.assert_says(&open(folder.path()));
+    let files = walk(folder.path()).into_iter().filter(|path| path.extension().is_some_and(|end| end == "sst")).count();
+    assert!(files < 60, "{files}: as many as there were nights, or more");
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
