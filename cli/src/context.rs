@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::id::RepositoryId;
 use lakebed_engine::core::layout;
 use lakebed_engine::core::record::config::Config;
 use lakebed_engine::core::record::key_slot::Secret;
@@ -122,12 +123,33 @@ impl Context {
     /// Returns the folders that a backup leaves out whole: the repository, and the cache, which is made if need be. A
     /// cache folder that can be neither made nor looked at holds nothing that a backup could come across.
     pub(crate) fn never_enter(&self) -> Result<Vec<(u64, u64)>, CliError> {
-        let repository = self.location()?;
-        let look = directory_identity(&repository);
-        let mut folders = vec![look.map_err(|error| Error::local("look at the folder", &repository, error))?];
+        let mut folders = self.repository_folders()?;
         let cache = self.cache_dir()?;
         let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&cache);
         folders.extend(directory_identity(&cache));
+        Ok(folders)
+    }
+
+    /// Returns the folders in which a restore deletes nothing: the repository, and what the cache has of repositories.
+    /// Other things may lie beside that.
+    pub(crate) fn never_delete(&self) -> Result<Vec<(u64, u64)>, CliError> {
+        let mut folders = self.repository_folders()?;
+        let cached = std::fs::read_dir(self.cache_dir()?).into_iter().flatten().flatten();
+        let cached =
+            cached.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.parse::<RepositoryId>().is_ok()));
+        folders.extend(cached.filter_map(|entry| directory_identity(&entry.path()).ok()));
+        Ok(folders)
+    }
+
+    /// Returns the repository's folder and those in it, which may be links, or mounted from elsewhere.
+    fn repository_folders(&self) -> Result<Vec<(u64, u64)>, CliError> {
+        let repository = self.location()?;
+        let failed = |error| Error::local("look at the folder", &repository, error);
+        let mut folders = vec![directory_identity(&repository).map_err(failed)?];
+        let entries = std::fs::read_dir(&repository).map_err(failed)?.flatten();
+        folders.extend(
+            entries.filter(|entry| entry.path().is_dir()).filter_map(|entry| directory_identity(&entry.path()).ok()),
+        );
         Ok(folders)
     }
 

@@ -37,6 +37,16 @@ fn what_is_there_is_only_replaced_when_asked() {
 }
 
 #[test]
+fn a_restore_says_that_its_snapshot_is_partial() {
+    let kit = Kit::with_repo();
+    kit.run(&["backup", "src", "missing"]).exits(3);
+    kit.run(&["restore", "latest", "--target", "out"]).exits(0).says("partial: 1 path ");
+    kit.run(&["backup", "src"]).exits(0);
+    let whole = kit.run(&["restore", "latest", "--target", "whole"]).exits(0);
+    assert!(!whole.err.contains("partial"), "{whole:#?}");
+}
+
+#[test]
 fn globs_choose_what_comes_back() {
     let kit = Kit::with_repo();
     kit.file("src/c.sql", "select 1");
@@ -140,6 +150,20 @@ fn delete_spares_the_repository_itself() {
     kit.file("src/later.py", "gone");
     kit.run(&["restore", "latest", "--target", ".", "--delete"]).exits(0).says("not deleted");
     assert!(!kit.path("src/later.py").exists() && kit.path("src/a.py").exists());
+    kit.run(&["verify", "--read-data"]).exits(0);
+}
+
+/// Its packs may lie on another disk, where a link leads.
+#[test]
+fn delete_spares_the_repositorys_packs_wherever_they_lie() {
+    let kit = Kit::with_repo();
+    kit.run(&["backup", "src"]).exits(0);
+    std::fs::create_dir(kit.path("src/big")).unwrap();
+    std::fs::rename(kit.path("repo/packs"), kit.path("src/big/packs")).unwrap();
+    std::os::unix::fs::symlink(kit.path("src/big/packs"), kit.path("repo/packs")).unwrap();
+    kit.file("src/extra", "extra");
+    kit.run(&["restore", "latest", "--target", ".", "--delete"]).exits(0).says("not deleted");
+    assert!(!kit.path("src/extra").exists());
     kit.run(&["verify", "--read-data"]).exits(0);
 }
 

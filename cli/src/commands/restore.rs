@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
+use lakebed_engine::Monitor;
 use lakebed_engine::core::text::escape_path;
 use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::restore::{Action, Overwrite, PathFilter, RestoreOptions, RestoreReport, restore};
@@ -55,7 +56,7 @@ pub(crate) struct RestoreArgs {
     overwrite: OverwriteArg,
     /// Delete what the snapshot does not have, in the folders that are restored, without asking. What its backup excluded
     /// goes too, unless --exclude names it; spared are folders above those that were backed up, what could not be read,
-    /// the repository, and other file systems
+    /// the repository, and what is mounted within them
     #[arg(long, help_heading = "How it is written")]
     delete: bool,
     /// Change nothing, list what would be done
@@ -108,7 +109,7 @@ pub(crate) fn run(ctx: &Context, args: &RestoreArgs) -> Result<Exit, CliError> {
         filter,
         overwrite: args.overwrite.into(),
         delete: args.delete,
-        never_delete: if args.delete { ctx.never_enter()? } else { Vec::new() },
+        never_delete: if args.delete { ctx.never_delete()? } else { Vec::new() },
         dry_run: args.dry_run,
         sync: args.sync,
         threads: args.threads,
@@ -118,6 +119,10 @@ pub(crate) fn run(ctx: &Context, args: &RestoreArgs) -> Result<Exit, CliError> {
         options.owners = false;
     }
     let monitor = ctx.monitor()?;
+    if !info.snapshot.is_complete() {
+        let lacks = ui::counted(info.snapshot.failures.len() as u64, "path", "paths");
+        monitor.warn(&format!("snapshot {} is partial: {lacks} could not be stored, or not whole", info.id.short()));
+    }
     let reader = repository.reader(&monitor)?;
     // a dry run is made for its list; else the list is for those who ask for more
     let planned = Mutex::new(Vec::new());

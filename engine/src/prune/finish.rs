@@ -270,8 +270,35 @@ impl<'p, 'a> Finisher<'p, 'a> {
         let total =
             there.fold(Progress::default(), |sum, size| Progress { entries: sum.entries + 1, bytes: sum.bytes + size });
         self.monitor().phase(Phase::Repack, Some(total));
-        let found = self.remove_dead(generation, lists, &packs, &listed, &condemned)?;
-        let mut needed = found.needed.as_slice();
+        let found = loop {
+            let found = self.remove_dead(generation, lists, &packs, &listed, &condemned)?;
+            if !self.copy_needed(generation, lists, &found.needed)? {
+                return Ok(false);
+            }
+            if found.all_known {
+                break found;
+            }
+            // what was read is known, and there is time for more
+            if self.is_out_of_time() {
+                return Ok(false);
+            }
+        };
+        if let Some((pack, _)) = found.unreadable.first()
+            && self.marks.without_home() > 0
+        {
+            // repairing moves it aside, and tells what is lost with it
+            return Err(read_directory(repository.store(), *pack, listed[pack])
+                .err()
+                .unwrap_or(Error::Busy { what: "the packs" }));
+        }
+        for batch in found.unreadable.chunks(BATCH_PACKS) {
+            self.remove(generation, lists, batch)?;
+        }
+        Ok(true)
+    }
+
+    /// Copies what is needed of packs, removes and deletes them, batch by batch. Returns whether there was time for all.
+    fn copy_needed(&mut self, generation: u64, lists: &[u32], mut needed: &[Needed]) -> Result<bool> {
         let mut most = BATCH_PACKS;
         while !needed.is_empty() {
             if self.is_out_of_time() {
@@ -291,20 +318,6 @@ impl<'p, 'a> Finisher<'p, 'a> {
             needed = rest;
             most = (2 * most).min(BATCH_PACKS);
         }
-        if !found.all_known {
-            return Ok(false);
-        }
-        if let Some((pack, _)) = found.unreadable.first()
-            && self.marks.without_home() > 0
-        {
-            // repairing moves it aside, and tells what is lost with it
-            return Err(read_directory(repository.store(), *pack, listed[pack])
-                .err()
-                .unwrap_or(Error::Busy { what: "the packs" }));
-        }
-        for batch in found.unreadable.chunks(BATCH_PACKS) {
-            self.remove(generation, lists, batch)?;
-        }
         Ok(true)
     }
 
@@ -312,8 +325,8 @@ impl<'p, 'a> Finisher<'p, 'a> {
         self.repository().clock().monotonic_ns() >= self.deadline_ns
     }
 
-    /// Removes the packs in which nothing is needed, or what is needed was read elsewhere, and returns the others. Half of
-    /// the time that is left is for reading, so that each prune also copies some, however much there is to read.
+    /// Removes the packs in which nothing is needed, or what is needed was read elsewhere, and returns the others. Where there
+    /// is something to copy, half of the time that is left is for that, so that each prune copies what it has read.
     fn remove_dead(
         &mut self,
         generation: u64,
@@ -323,7 +336,9 @@ impl<'p, 'a> Finisher<'p, 'a> {
         condemned: &HashSet<PackId>,
     ) -> Result<Condemned> {
         let now_ns = self.repository().clock().monotonic_ns();
-        let read_until_ns = now_ns.saturating_add(self.deadline_ns.saturating_sub(now_ns) / 2);
+        let (half_ns, deadline_ns) =
+            (now_ns.saturating_add(self.deadline_ns.saturating_sub(now_ns) / 2), self.deadline_ns);
+        let read_until = |found: &Condemned| if found.needed.is_empty() { deadline_ns } else { half_ns };
         let mut found = Condemned { all_known: true, needed: Vec::new(), unreadable: Vec::new() };
         let mut dead = Vec::new();
         for &id in packs {
@@ -332,7 +347,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
             }
             let Some(&size) = listed.get(&id) else { continue };
             match read_directory(self.repository().store(), id, size) {
-                Ok(info) => match self.need(&info.directory, condemned, read_until_ns)? {
+                Ok(info) => match self.need(&info.directory, condemned, read_until(&found))? {
                     Need::Nothing => dead.push((id, size)),
                     Need::Bytes(needed_bytes) => found.needed.push(Needed { id, size_bytes: size, needed_bytes }),
                     Need::Unknown => found.all_known = false,
@@ -352,7 +367,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
             let mut described = Described { packs: &found.unreadable, found: Vec::new() };
             Segments::stream(self.repository(), &mut described)?;
             for directory in described.found {
-                found.all_known &= self.need(&directory, condemned, read_until_ns)? != Need::Unknown;
+                found.all_known &= self.need(&directory, condemned, read_until(&found))? != Need::Unknown;
             }
         }
         // on a full disk the first copies must fit into little

@@ -61,7 +61,8 @@ pub(super) fn run(
     let mut marker = Marker::look(&options.target, info.id)?;
     let target = Target::new(options.target.clone(), options.owners);
     if options.delete && target.lies_in(&options.never_delete) {
-        let why = std::io::Error::other("it lies in the repository or its cache, where nothing may be deleted");
+        let why =
+            std::io::Error::other("it lies in the repository, or in what is cached of one: nothing is deleted there");
         return Err(Error::local("restore with --delete into", &options.target, why));
     }
     if !options.dry_run {

@@ -94,11 +94,10 @@ impl Drop for NewFile {
     }
 }
 
-/// Clears away what is in a directory that stands in the way, as far as it may go. Returns whether nothing is left.
-type Clear<'a> = &'a dyn Fn() -> Result<bool>;
+/// Clears away what is in a directory that stands in the way.
+type Clear<'a> = &'a dyn Fn() -> Result<()>;
 
-const REPLACE_DIRECTORY: &str = "replace the directory (only --delete removes what is in it, and nothing that is excluded, \
-                                 that the backup did not look at, or on another file system)";
+const REPLACE_DIRECTORY: &str = "replace the directory";
 
 /// Renames something to a name that nothing has, in the same directory.
 fn rename_new(directory: &Directory, from: &[u8], to: &[u8]) -> rustix::io::Result<()> {
@@ -200,10 +199,30 @@ impl Target {
         identities.any(|identity| these.contains(&identity))
     }
 
-    /// Tells whether a directory is of another file system than the one that it lies in.
+    /// Tells whether something is mounted over a directory, or it is of another file system than the one that it lies in.
+    /// What is not there is not.
     pub(super) fn is_mounted(&self, path: &[u8]) -> Result<bool> {
-        let device = |path| -> Result<_> { Ok(self.identity(path)?.map(|(device, _)| device)) };
-        Ok(device(path)? != device(split(path).0)?)
+        let (Some((device, _)), Some((above, _))) = (self.identity(path)?, self.identity(split(path).0)?) else {
+            return Ok(false);
+        };
+        Ok(device != above || (!path.is_empty() && self.is_root_of_mount(path)?))
+    }
+
+    /// A part of the same file system may be mounted there, which has the same device.
+    #[cfg(target_os = "linux")]
+    fn is_root_of_mount(&self, path: &[u8]) -> Result<bool> {
+        use rustix::fs::{StatxAttributes, StatxFlags, statx};
+        match statx(&self.directory(path)?, "", AtFlags::EMPTY_PATH, StatxFlags::empty()) {
+            Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+            // a system that is too old to tell
+            Err(Errno::NOSYS) => Ok(false),
+            Err(error) => Err(self.failed("look at", path)(error)),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn is_root_of_mount(&self, _path: &[u8]) -> Result<bool> {
+        Ok(false)
     }
 
     #[allow(clippy::unnecessary_cast, reason = "the widths of the fields differ from system to system")]
@@ -328,9 +347,7 @@ impl Target {
         let rename = || rustix::fs::renameat(directory, temporary, directory, name);
         match rename() {
             Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
-                if !clear()? {
-                    return Err(self.not_empty(path));
-                }
+                clear()?;
                 self.remove_directory(path)?;
                 rename()
             }
@@ -344,12 +361,16 @@ impl Target {
         let (above, name) = split(path);
         let above = self.directory(above)?;
         self.directories.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
-        rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR).map_err(self.failed(REPLACE_DIRECTORY, path))
+        match rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Err(self.not_empty(path, "only --delete removes what is in it")),
+            result => result.map_err(self.failed(REPLACE_DIRECTORY, path)),
+        }
     }
 
     /// Returns the error of a directory that stands in the way and is not empty.
-    pub(super) fn not_empty(&self, path: &[u8]) -> Error {
-        self.failed(REPLACE_DIRECTORY, path)(Errno::NOTEMPTY)
+    pub(super) fn not_empty(&self, path: &[u8], why: &str) -> Error {
+        let source = std::io::Error::new(std::io::ErrorKind::DirectoryNotEmpty, format!("it is not empty ({why})"));
+        Error::local(REPLACE_DIRECTORY, self.path(path), source)
     }
 
     /// Gives a file that was restored before another name.

@@ -355,23 +355,54 @@ impl Restore<'_> {
         Ok(true)
     }
 
-    /// Deletes what is in a directory that stands in the way of something else, as far as that may go. Returns whether
-    /// nothing is left.
-    pub(super) fn clear(&self, path: &[u8]) -> Result<bool> {
-        if self.options.delete && !self.unread.concerns(path) && self.may_delete_in(split(path).0)? {
-            return self.delete_below(path);
+    /// Deletes what is in a directory that stands in the way of something else, if all of it may go.
+    pub(super) fn clear(&self, path: &[u8]) -> Result<()> {
+        if !self.options.delete {
+            return Ok(());
         }
-        Ok(self.target.names(path)?.is_empty())
+        // nothing is deleted in vain
+        if self.unread.concerns(path) || !self.may_delete_in(split(path).0)? || !self.may_all_go(path)? {
+            let why = "--delete removes nothing that is excluded, that the backup did not or could not look at, that is \
+                       mounted there, or of the repository";
+            return Err(self.target.not_empty(path, why));
+        }
+        self.delete_below(path).map(|_| ())
+    }
+
+    /// Tells whether a directory may be deleted with everything in it.
+    fn may_all_go(&self, path: &[u8]) -> Result<bool> {
+        if self.is_apart(path)? {
+            return Ok(false);
+        }
+        for name in self.target.names(path)? {
+            let full = join(path, &name);
+            let is_directory = self.target.look(&full)?.as_ref().is_some_and(is_directory);
+            if self.options.filter.wants(&full, false) != Wanted::Yes || (is_directory && !self.may_all_go(&full)?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells whether a directory is never deleted, whatever is to become of the one that it lies in.
+    fn is_apart(&self, path: &[u8]) -> Result<bool> {
+        Ok(self.target.is_one_of(path, &self.options.never_delete)? || self.target.is_mounted(path)?)
     }
 
     /// Finds out in a dry run what becomes of what stands in the way.
     pub(super) fn try_replacing(&self, path: &[u8], replaces: bool) -> Result<()> {
-        let is_in_the_way = replaces && self.target.look(path)?.as_ref().is_some_and(is_directory);
-        if is_in_the_way && !self.clear(path)? { Err(self.target.not_empty(path)) } else { Ok(()) }
+        if !replaces || !self.target.look(path)?.as_ref().is_some_and(is_directory) {
+            return Ok(());
+        }
+        self.clear(path)?;
+        match self.options.delete || self.target.names(path)?.is_empty() {
+            true => Ok(()),
+            false => Err(self.target.not_empty(path, "only --delete removes what is in it")),
+        }
     }
 
     fn delete_below(&self, path: &[u8]) -> Result<bool> {
-        if self.target.is_one_of(path, &self.options.never_delete)? || self.target.is_mounted(path)? {
+        if self.is_apart(path)? {
             self.spare(path);
             return Ok(false);
         }

@@ -120,12 +120,10 @@ impl Restore<'_> {
                     Err(error) => self.fail(&job.path, error)?,
                 }
             }
-            // the large ones first, the largest before all: whoever came to one at the end would be at it alone;
-            // the others stay in the order in which they were stored, so that neighbours find their frame open
+            // the large ones first, the largest before all: whoever came to one at the end would be at it alone
             singles.sort_by_key(|job| Reverse(job.entry.size.max(LARGE_FILE_BYTES)));
-            let tasks: Vec<Task> =
-                singles.into_iter().map(Task::Single).chain(frames.into_values().map(Task::Frame)).collect();
-            tasks.into_par_iter().with_max_len(1).try_for_each(|task| match task {
+            let tasks = singles.into_iter().map(Task::Single).chain(frames.into_values().map(Task::Frame));
+            tasks.par_bridge().try_for_each(|task| match task {
                 Task::Single(job) => self.finish_job(&job, self.write(&job)),
                 Task::Frame((place, jobs)) => self.write_frame(&place, &jobs),
             })

@@ -67,6 +67,16 @@ impl Mounts {
             .then(|| Disk { at: at.to_owned() })
     }
 
+    /// Mounts a folder over another one, which is made if need be: both are of one file system.
+    ///
+    /// # Panics
+    /// It cannot be mounted.
+    pub fn bind(&self, folder: &Path, at: &Path) -> Disk {
+        fs::create_dir_all(at).unwrap();
+        mount_bind(folder, at).unwrap_or_else(|e| panic!("mount {} at {}: {e}", folder.display(), at.display()));
+        Disk { at: at.to_owned() }
+    }
+
     /// Makes a folder read-only, with all that is in it.
     ///
     /// # Panics
