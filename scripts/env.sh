@@ -17,6 +17,8 @@ esac
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/lakebed
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 TOOLS=$CACHE/tools
+# servers for tests: `scripts/servers` puts them there
+export LAKEBED_TEST_SERVERS=$CACHE/servers
 BINARY=$CARGO_TARGET_DIR/release/lakebed
 
 say() { printf '%s\n' "$*" >&2; }

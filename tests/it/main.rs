@@ -18,6 +18,7 @@ mod index;
 mod large;
 mod layering;
 mod listings;
+mod object_storage;
 mod prune;
 mod query;
 mod reliability;

@@ -1,0 +1,231 @@
+//! `Storage` on an object store: S3 and what speaks like it, Azure Blob, ADLS and OneLake, Google Cloud Storage.
+//!
+//! What it keeps true:
+//! * an object appears whole, by one request, and only under a name that nothing has, as far as the store tells the truth
+//!   about that (whether it does is for a probe to find out);
+//! * a request whose answer was lost may have been carried out: when it is tried again and the name is taken, what is
+//!   there is compared before anybody is told that it is somebody else's;
+//! * after an upload the store is asked what it has;
+//! * what may go well later is tried again, with growing pauses, for a limited time.
+
+mod error;
+mod store;
+mod target;
+mod wire;
+mod writer;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use lakebed_core::storage::{
+    Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError, StorageErrorKind,
+};
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutMode, PutOptions};
+use tokio::runtime::Runtime;
+
+use error::{is_of_the_network, storage_error};
+pub use store::Store;
+pub use target::{ConnectError, ConnectOptions, Target};
+use wire::Tries;
+use writer::SpooledWriter;
+
+/// Size of a pack that suits a store on which each request costs money and time.
+const PACK_TARGET_BYTES: u64 = 64 << 20;
+
+/// So often an object is put again whose answer did not come. Before each the store's client has done what it can.
+const PUTS_AGAIN: u32 = 3;
+
+/// A repository's objects under a prefix of a bucket or container.
+pub struct ObjectStorage {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    /// All keys lie under it.
+    prefix: Path,
+    location: String,
+    runtime: Runtime,
+    /// Folder for long objects that are not finished; `None`: the system's.
+    spool: Option<PathBuf>,
+}
+
+impl fmt::Debug for ObjectStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectStorage").field("location", &self.inner.location).finish_non_exhaustive()
+    }
+}
+
+impl ObjectStorage {
+    /// Connects to the place that a URL names. Nothing is asked of the store yet.
+    ///
+    /// # Errors
+    /// What is known of the place or of the credentials makes no sense.
+    pub fn connect(target: &Target, options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let store = target.build(options)?;
+        Self::over(store, target.prefix().clone(), target.to_string(), options)
+    }
+
+    /// Works on a store that is there already, under a prefix. `location` is what people call it.
+    ///
+    /// # Errors
+    /// The system has no thread to spare.
+    pub fn over(store: Store, prefix: Path, location: String, options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("lakebed-net")
+            .enable_all()
+            .build()
+            .map_err(|source| ConnectError::Runtime { source })?;
+        let spool = options.spool.clone();
+        Ok(Self { inner: Arc::new(Inner { store, prefix, location, runtime, spool }) })
+    }
+}
+
+impl Inner {
+    fn path(&self, key: &ObjectKey) -> Path {
+        self.prefix.parts().chain(Path::from(key.as_str()).parts()).collect()
+    }
+
+    /// Waits for the answer to a request. The client sends it again where that may help and can do no harm.
+    fn run<T>(
+        &self,
+        operation: &'static str,
+        subject: impl fmt::Display,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<T, StorageError> {
+        self.runtime.block_on(request).map_err(|error| storage_error(operation, subject, error))
+    }
+
+    /// Returns the size that the store has under a path.
+    fn size(&self, operation: &'static str, key: &ObjectKey) -> Result<u64, StorageError> {
+        let path = self.path(key);
+        Ok(self.run(operation, key, self.store.objects.head(&path))?.size)
+    }
+
+    fn get(&self, key: &ObjectKey) -> Result<Bytes, StorageError> {
+        let path = self.path(key);
+        let bytes = self.run("read", key, async { self.store.objects.get(&path).await?.bytes().await })?;
+        Ok(bytes)
+    }
+
+    /// Puts a whole object under a name that nothing has.
+    fn put(&self, key: &ObjectKey, bytes: &Bytes) -> Result<(), StorageError> {
+        let path = self.path(key);
+        let mut left = PUTS_AGAIN;
+        let tries = Tries::default();
+        loop {
+            let mut options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            options.extensions.insert(tries.clone());
+            match self.runtime.block_on(self.store.objects.put_opts(&path, bytes.clone().into(), options)) {
+                Ok(_) => return self.confirm(key, bytes.len() as u64),
+                // what is there may be ours: an answer before this one may have been lost
+                Err(error @ object_store::Error::AlreadyExists { .. }) if tries.count() > 1 => {
+                    let is_ours = self.get(key)? == bytes;
+                    return if is_ours { Ok(()) } else { Err(storage_error("write", key, error)) };
+                }
+                Err(error) if is_of_the_network(&error) && left > 0 => left -= 1,
+                Err(error) => return Err(storage_error("write", key, error)),
+            }
+        }
+    }
+
+    /// Asks the store whether it has an object of that size.
+    fn confirm(&self, key: &ObjectKey, expected: u64) -> Result<(), StorageError> {
+        let found = self.size("look again at", key)?;
+        if found == expected {
+            return Ok(());
+        }
+        let why = format!("the store has {found} bytes of {expected} that were sent");
+        Err(StorageError::new("write", key, std::io::Error::other(why)))
+    }
+}
+
+fn too_short(key: &ObjectKey) -> StorageError {
+    StorageError::new("read", key, std::io::ErrorKind::UnexpectedEof.into())
+}
+
+impl Storage for ObjectStorage {
+    fn location(&self) -> String {
+        self.inner.location.clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::strict(PACK_TARGET_BYTES)
+    }
+
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
+        self.inner.put(key, &Bytes::copy_from_slice(bytes))
+    }
+
+    fn writer(&self) -> Result<Box<dyn ObjectWriter>, StorageError> {
+        Ok(Box::new(SpooledWriter::new(self.inner.clone())?))
+    }
+
+    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
+        Ok(self.inner.get(key)?.into())
+    }
+
+    fn get_range(&self, key: &ObjectKey, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), StorageError> {
+        let end = offset.checked_add(length as u64).ok_or_else(|| too_short(key))?;
+        // stores refuse ranges of nothing
+        if length == 0 {
+            return if offset <= self.inner.size("read", key)? { Ok(()) } else { Err(too_short(key)) };
+        }
+        let path = self.inner.path(key);
+        match self.inner.run("read", key, self.inner.store.objects.get_range(&path, offset..end)) {
+            Ok(bytes) if bytes.len() == length => {
+                buffer.extend_from_slice(&bytes);
+                Ok(())
+            }
+            Ok(_) => Err(too_short(key)),
+            // whether the range reaches too far is said in as many ways as there are stores
+            Err(error) if error.kind == StorageErrorKind::Other && self.inner.size("read", key)? < end => {
+                Err(too_short(key))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn size(&self, key: &ObjectKey) -> Result<u64, StorageError> {
+        self.inner.size("read", key)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
+        let inner = &self.inner;
+        if !prefix.is_empty() && !prefix.ends_with('/') {
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "a prefix is empty or ends in `/`");
+            return Err(StorageError::new("list", prefix, source));
+        }
+        let below: Path = inner.prefix.parts().chain(Path::from(prefix).parts()).collect();
+        let subject = if prefix.is_empty() { inner.location.as_str() } else { prefix };
+        let objects = inner.run("list", subject, inner.store.objects.list(Some(&below)).try_collect::<Vec<_>>())?;
+        let skip = inner.prefix.parts().count();
+        let mut infos: Vec<ObjectInfo> = objects
+            .into_iter()
+            .filter_map(|object| {
+                let key = object.location.parts().skip(skip).collect::<Path>();
+                // what somebody else has put beside ours is none of our objects
+                Some(ObjectInfo { key: ObjectKey::new(key.as_ref())?, size_bytes: object.size })
+            })
+            .collect();
+        infos.sort_by(|one, other| one.key.cmp(&other.key));
+        Ok(infos)
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        // stores call the deletion of nothing a success
+        self.inner.size("delete", key)?;
+        let path = self.inner.path(key);
+        self.inner.run("delete", key, self.inner.store.objects.delete(&path))
+    }
+
+    /// What a store has acknowledged is durable.
+    fn sync(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
