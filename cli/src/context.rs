@@ -146,10 +146,12 @@ impl Context {
         let repository = self.location()?;
         let failed = |error| Error::local("look at the folder", &repository, error);
         let mut folders = vec![directory_identity(&repository).map_err(failed)?];
-        let entries = std::fs::read_dir(&repository).map_err(failed)?.flatten();
-        folders.extend(
-            entries.filter(|entry| entry.path().is_dir()).filter_map(|entry| directory_identity(&entry.path()).ok()),
-        );
+        for entry in std::fs::read_dir(&repository).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.is_dir() {
+                folders.push(directory_identity(&path).map_err(failed)?);
+            }
+        }
         Ok(folders)
     }
 

@@ -194,6 +194,7 @@ impl Target {
 
     /// Tells whether the target is one of these directories, or lies in one.
     pub(super) fn lies_in(&self, these: &[(u64, u64)]) -> bool {
+        // where it is not there yet nothing can be deleted in it, and where it cannot be looked at it cannot be opened either
         let Ok(root) = self.root.canonicalize() else { return false };
         let mut identities = root.ancestors().filter_map(|above| crate::source::directory_identity(above).ok());
         identities.any(|identity| these.contains(&identity))
