@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use lakebed_engine::core::record::key_slot::KdfCost;
 
 use crate::commands;
+use crate::location::NetworkArgs;
 use crate::secret::SecretArgs;
 use crate::size::parse_size;
 
@@ -48,11 +49,13 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Globals {
-    /// The repository: a folder
-    #[arg(short, long, global = true, env = "LAKEBED_REPO", value_name = "FOLDER")]
+    /// The repository: a folder, or a place on an object store: s3://, abfss://, az://, gs://, s3:https://host/bucket
+    #[arg(short, long, global = true, env = "LAKEBED_REPO", value_name = "FOLDER|URL")]
     pub(crate) repo: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) secret: SecretArgs,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
     /// Folder for local indexes, and what tells that a repository was exchanged; deleting it loses no data [default:
     /// $XDG_CACHE_HOME/lakebed, then ~/.cache/lakebed]
     #[arg(long, global = true, env = "LAKEBED_CACHE_DIR", value_name = "FOLDER")]
@@ -93,6 +96,7 @@ pub(crate) enum Command {
     Repair(commands::repair::RepairArgs),
     Key(commands::key::KeyArgs),
     Index(commands::index::IndexArgs),
+    Doctor(commands::doctor::DoctorArgs),
     Completions(commands::completions::CompletionsArgs),
     Man(commands::man::ManArgs),
 }
@@ -120,6 +124,7 @@ impl Command {
             Self::Repair(_) => "repair",
             Self::Key(args) => args.name(),
             Self::Index(args) => args.name(),
+            Self::Doctor(_) => "doctor",
             Self::Completions(_) => "completions",
             Self::Man(_) => "man",
         }
@@ -217,6 +222,9 @@ mod tests {
             "lakebed rewrite --host h --since 2026-11-01 --exclude-file f",
             "lakebed key add --new-key-file f",
             "lakebed index rebuild --read-packs",
+            "lakebed doctor --storage --thorough",
+            "lakebed backup -r s3://bucket/lake --allow-http --limit-upload 5MiB src",
+            "lakebed restore -r s3:http://h/b --allow-http=false --limit-download 5M latest --target out",
         ] {
             if let Err(error) = Cli::try_parse_from(line.split(' ')) {
                 panic!("{line}: {error}");
@@ -243,6 +251,7 @@ mod tests {
             "lakebed forget --undo all --dry-run",
             "lakebed sessions expire",
             "lakebed sessions expire 3f9a --dead",
+            "lakebed doctor",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line} was accepted");
         }

@@ -1,9 +1,10 @@
 //! What commands work with: the storage and the repository that the global options name, and the output.
 
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use lakebed_connectors::object_storage::{ObjectStorage, Target};
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::RepositoryId;
 use lakebed_engine::core::layout;
@@ -16,6 +17,7 @@ use lakebed_engine::{Error, OpenOptions, Repository};
 
 use crate::args::Globals;
 use crate::error::CliError;
+use crate::location::Location;
 use crate::secret::SecretPlaces;
 use crate::ui::{CliMonitor, Ui};
 
@@ -36,36 +38,41 @@ pub(crate) struct Context {
     pub(crate) ui: Ui,
 }
 
-/// Returns the folder that was named for a repository; `unnamed` says how, where none was.
-pub(crate) fn named_folder(given: Option<&Path>, unnamed: &str) -> Result<PathBuf, CliError> {
-    let Some(folder) = given.filter(|folder| !folder.as_os_str().is_empty()) else {
-        return Err(CliError::usage(unnamed));
-    };
-    if folder.to_string_lossy().contains("://") {
-        let shown = folder.display();
-        let message = format!("`{shown}` is no folder: this lakebed keeps repositories in local folders only");
-        return Err(CliError::usage(message));
-    }
-    Ok(folder.to_path_buf())
-}
-
-/// Opens the storage, without asking whether there is a repository in it.
-fn storage(path: &Path, access: Access) -> Result<Arc<dyn Storage>, CliError> {
-    let storage = LocalStorage::open(path).map_err(|error| match error.is_not_found() {
-        true => Error::NoRepository { location: path.display().to_string() },
-        false => error.into(),
-    })?;
-    Ok(match access {
-        Access::Read => Arc::new(ReadOnlyStorage::new(Arc::new(storage))),
-        Access::Write => Arc::new(storage),
-        Access::Free => Arc::new(WithReserve::new(Arc::new(storage))),
-    })
-}
-
 impl Context {
-    /// Returns the folder that the repository lies or shall lie in.
-    pub(crate) fn location(&self) -> Result<PathBuf, CliError> {
-        named_folder(self.globals.repo.as_deref(), "No repository was named: give --repo FOLDER or set LAKEBED_REPO")
+    /// Returns where the repository lies or shall lie.
+    pub(crate) fn location(&self) -> Result<Location, CliError> {
+        let unnamed = "No repository was named: give --repo FOLDER, --repo URL or set LAKEBED_REPO";
+        Location::parse(self.globals.repo.as_deref(), unnamed)
+    }
+
+    /// Connects to an object store. What is asked of it is counted and told.
+    pub(crate) fn connect(&self, target: &Target) -> Result<Arc<ObjectStorage>, CliError> {
+        let storage = self.globals.network.connect(target, self.cache_dir()?.join("spool"))?;
+        self.ui.add_store(storage.clone());
+        Ok(storage)
+    }
+
+    /// Opens the storage that is named for the repository, whether there is one or not.
+    pub(crate) fn place(&self, access: Access) -> Result<Arc<dyn Storage>, CliError> {
+        self.storage(&self.location()?, access)
+    }
+
+    /// Opens the storage, without asking whether there is a repository in it.
+    fn storage(&self, location: &Location, access: Access) -> Result<Arc<dyn Storage>, CliError> {
+        let storage: Arc<dyn Storage> = match location {
+            Location::Store(target) => self.connect(target)?,
+            Location::Folder(path) => {
+                Arc::new(LocalStorage::open(path).map_err(|error| match error.is_not_found() {
+                    true => Error::NoRepository { location: path.display().to_string() },
+                    false => error.into(),
+                })?)
+            }
+        };
+        Ok(match access {
+            Access::Read => Arc::new(ReadOnlyStorage::new(storage)),
+            Access::Write => storage,
+            Access::Free => Arc::new(WithReserve::new(storage)),
+        })
     }
 
     /// Opens the repository, with the secret that it needs.
@@ -76,12 +83,12 @@ impl Context {
     }
 
     /// Opens a second repository, to read from it.
-    pub(crate) fn open_other(&self, path: &Path, secret: &SecretPlaces<'_>) -> Result<Repository, CliError> {
-        self.open_at(path, Access::Read, secret)
+    pub(crate) fn open_other(&self, location: &Location, secret: &SecretPlaces<'_>) -> Result<Repository, CliError> {
+        self.open_at(location, Access::Read, secret)
     }
 
-    fn open_at(&self, path: &Path, access: Access, places: &SecretPlaces<'_>) -> Result<Repository, CliError> {
-        let storage = storage(path, access)?;
+    fn open_at(&self, location: &Location, access: Access, places: &SecretPlaces<'_>) -> Result<Repository, CliError> {
+        let storage = self.storage(location, access)?;
         let location = storage.location();
         let bytes = storage.get(&layout::config()).map_err(|error: StorageError| match error.is_not_found() {
             true => Error::NoRepository { location: location.clone() },
@@ -143,10 +150,11 @@ impl Context {
 
     /// Returns the repository's folder and those in it, which may be links, or mounted from elsewhere.
     fn repository_folders(&self) -> Result<Vec<(u64, u64)>, CliError> {
-        let repository = self.location()?;
-        let failed = |error| Error::local("look at the folder", &repository, error);
-        let mut folders = vec![directory_identity(&repository).map_err(failed)?];
-        for entry in std::fs::read_dir(&repository).map_err(failed)? {
+        let location = self.location()?;
+        let Some(repository) = location.folder() else { return Ok(Vec::new()) };
+        let failed = |error| Error::local("look at the folder", repository, error);
+        let mut folders = vec![directory_identity(repository).map_err(failed)?];
+        for entry in std::fs::read_dir(repository).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             if path.is_dir() {
                 folders.push(directory_identity(&path).map_err(failed)?);

@@ -275,6 +275,11 @@ fn engine_hint(error: &Error) -> Option<String> {
             "nothing that a snapshot needs was deleted; `lakebed prune --dry-run` shows what would go, and if it is meant, \
              allow more with --max-delete"
         }
+        Error::NeedsExclusive { .. } => {
+            "see to it that nothing else works with the repository meanwhile, and say --exclusive; \
+             `lakebed doctor --storage` tries what the store can do"
+        }
+        Error::UnfitStorage { .. } => "keep the repository elsewhere",
         Error::CondemnationLost { .. } | Error::Busy { .. } => "try again: what was done so far is whole",
         Error::NoNumberLeft { .. } => "somebody has planted it; once it is deleted, the next number is free again",
         Error::Interrupted => {
@@ -291,7 +296,8 @@ fn engine_hint(error: &Error) -> Option<String> {
                  everything that was committed is still whole"
             }
             StorageErrorKind::PermissionDenied => {
-                "check the owner and mode of the repository's folder, and who you are"
+                "check who you are and what you may do there: the owner and mode of the repository's folder, or the \
+                 credentials for its object store and their permissions"
             }
             StorageErrorKind::ReadOnly => "the repository can only be read from here: is its disk mounted read-only?",
             StorageErrorKind::NotFound => "`lakebed verify` tells whether anything is missing",

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod context;
 mod error;
+mod location;
 mod secret;
 mod size;
 mod time;

@@ -36,6 +36,22 @@ pub enum Error {
         /// Where.
         location: String,
     },
+    /// What was put there cannot be read back.
+    #[error("`{location}` cannot keep a repository: what was put there was not read back as it was")]
+    UnfitStorage {
+        /// Where.
+        location: String,
+    },
+    /// The medium leaves something to be wished, so that this is only safe while nobody else works with the repository.
+    #[error("{what} needs `{location}` for itself: {lacks}")]
+    NeedsExclusive {
+        /// What was to be done.
+        what: &'static str,
+        /// The repository.
+        location: String,
+        /// What the medium does not do.
+        lacks: &'static str,
+    },
     /// The configuration is gone, and what it describes is still there.
     #[error("The repository at `{location}` has lost its `lakebed.json`")]
     ConfigLost {

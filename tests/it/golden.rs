@@ -20,13 +20,14 @@ use lakebed_engine::core::record::key_slot::{KeySlot, Secret, Unlock};
 use lakebed_engine::core::record::ledger::Ledger;
 use lakebed_engine::core::record::session::{Checkpoint, Expiry, Process, Run, Session};
 use lakebed_engine::core::record::snapshot::{Annotation, Original, Snapshot};
+use lakebed_engine::core::record::storage_probe::StorageProbe;
 use lakebed_engine::core::record::tree::{Entry, EntryKind, Node};
 use lakebed_engine::core::record::{RECORD_VERSION, Record};
-use lakebed_engine::core::storage::Storage;
+use lakebed_engine::core::storage::{ObjectKey, Storage};
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::core::wire::DecodeError;
 use lakebed_engine::query::walk;
-use lakebed_engine::storage::{LocalStorage, ReadOnlyStorage};
+use lakebed_engine::storage::{LocalStorage, MemoryStorage, ReadOnlyStorage};
 use lakebed_engine::{OpenOptions, Repository, Silent};
 use lakebed_testkit::clock::{FakeClock, SeededRandom};
 use lakebed_testkit::tree::{Content, Item, TreeSpec};
@@ -175,6 +176,44 @@ fn what_a_newer_lakebed_wrote_is_refused_or_kept() {
     entry.unknown = vec![(77, b"later".to_vec())];
     let bytes = Node::Entries(vec![entry]).encode();
     assert_eq!(Node::decode(&bytes).unwrap().encode(), bytes);
+}
+
+fn probe_key() -> ObjectKey {
+    layout::storage_probe(lakebed_engine::core::hash::object_hash(b"s3://bucket/lake").as_bytes(), 0)
+}
+
+/// What a medium was found to do is recorded since after the fixture was made, so it lies beside it.
+#[test]
+fn a_storage_probe_of_format_1_is_read_and_written_as_it_was() {
+    let repository = open(&key_file());
+    let memory = Arc::new(MemoryStorage::new());
+    memory.put(&probe_key(), &std::fs::read(fixture("storage-probe")).unwrap()).unwrap();
+    let store = repository.store().over(memory);
+    let (_, plain) = store.read_kinds(&probe_key(), &[FrameKind::StorageProbe]).unwrap();
+    let probe = StorageProbe::decode(&plain).unwrap();
+    assert_eq!(probe.place, "s3://bucket/lake");
+    assert!(probe.put_if_absent && !probe.listing_after_write);
+    assert_eq!(String::from_utf8_lossy(&probe.encode()), String::from_utf8_lossy(&plain));
+}
+
+/// How that record was made. It is never made again.
+#[test]
+#[ignore = "it made a record of format 1, which is frozen"]
+fn make_storage_probe_of_format_1() {
+    assert!(!fixture("storage-probe").exists(), "the fixture exists and is frozen");
+    let memory = MemoryStorage::new();
+    let store = open(&key_file()).store().over(Arc::new(memory.clone()));
+    let probe = StorageProbe {
+        version: RECORD_VERSION,
+        time: Timestamp { secs: 1_790_400_000, nanos: 5 },
+        place: "s3://bucket/lake".into(),
+        put_if_absent: true,
+        listing_after_write: false,
+        tool: "lakebed golden".into(),
+        unknown: serde_json::Map::new(),
+    };
+    store.put_record(&probe_key(), &probe, &SeededRandom::new(3)).unwrap();
+    std::fs::write(fixture("storage-probe"), memory.get(&probe_key()).unwrap()).unwrap();
 }
 
 /// How the fixture was made. It is never made again: a new format gets a new folder.

@@ -18,6 +18,7 @@ mod index;
 mod large;
 mod layering;
 mod listings;
+mod medium;
 mod object_storage;
 mod prune;
 mod query;

@@ -9,8 +9,9 @@ use lakebed_engine::{Monitor, Repository};
 use serde_json::{Value, json};
 
 use super::select::{self, FilterArgs};
-use crate::context::{Access, Context, named_folder};
+use crate::context::{Access, Context};
 use crate::error::{CliError, Exit, one_line};
+use crate::location::Location;
 use crate::secret::FromSecretArgs;
 use crate::size::parse_rate;
 use crate::ui;
@@ -49,8 +50,8 @@ pub(crate) struct CopyArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "The repository to copy from")]
 struct FromArgs {
-    /// A folder
-    #[arg(long, env = "LAKEBED_FROM_REPO", value_name = "FOLDER")]
+    /// A folder or a place on an object store, as --repo
+    #[arg(long, env = "LAKEBED_FROM_REPO", value_name = "FOLDER|URL")]
     from_repo: Option<PathBuf>,
     #[command(flatten)]
     secret: FromSecretArgs,
@@ -104,8 +105,9 @@ impl CopyArgs {
 }
 
 pub(crate) fn run(ctx: &Context, args: &CopyArgs) -> Result<Exit, CliError> {
-    let unnamed = "No repository to copy from was named: give --from-repo FOLDER or set LAKEBED_FROM_REPO";
-    let from = named_folder(args.from.from_repo.as_deref(), unnamed)?;
+    let unnamed =
+        "No repository to copy from was named: give --from-repo FOLDER, --from-repo URL or set LAKEBED_FROM_REPO";
+    let from = Location::parse(args.from.from_repo.as_deref(), unnamed)?;
     let to = ctx.open(if args.how.dry_run { Access::Read } else { Access::Write })?;
     let from = ctx.open_other(&from, &args.from.secret.places())?;
     let options = args.options(&from, &ctx.question())?;

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use crate::args::Kdf;
 use crate::context::Context;
 use crate::error::{CliError, Exit};
+use crate::location::Location;
 use crate::secret;
 use crate::size::parse_size;
 
@@ -57,8 +58,8 @@ pub(crate) struct InitArgs {
 }
 
 pub(crate) fn run(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
-    let path = ctx.location()?;
-    refuse_existing(&path)?;
+    let location = ctx.location()?;
+    refuse_existing(&location)?;
     if let Some(file) = args.new_key_file.as_deref().filter(|file| file.symlink_metadata().is_ok()) {
         return Err(CliError::failed(format!("`{}` exists already", file.display()))
             .hint("to use it as the key give --key-file; a file is never replaced"));
@@ -70,14 +71,7 @@ pub(crate) fn run(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
         (false, Some(_)) => None,
     };
     let options = ctx.open_options()?;
-    let storage = LocalStorage::create(&path).map_err(|error| match error.kind {
-        StorageErrorKind::AlreadyExists => CliError::failed(format!("`{}` is in use already", path.display()))
-            .caused_by(error.source)
-            .hint("name a new or empty folder for the repository"),
-        StorageErrorKind::NotFound => CliError::failed(format!("The folder above `{}` does not exist", path.display()))
-            .hint("make it first, or mount the disk that it belongs to"),
-        _ => Error::from(error).into(),
-    })?;
+    let storage = create(ctx, &location)?;
     let secret = match (typed, &args.new_key_file) {
         (None, Some(file)) => make_key_file(file, &*options.random)?,
         (typed, _) => typed.unwrap_or(Secret::None),
@@ -91,7 +85,7 @@ pub(crate) fn run(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
         label: args.label.clone(),
         chunker: ChunkerParameters::with_average(args.chunk_size),
     };
-    let repository = Repository::init(Arc::new(storage), &secret, &init, &options)?;
+    let repository = Repository::init(storage, &secret, &init, &options)?;
     ctx.ui.set_repository(&repository);
     let info = repository.info();
     let key = secret::describe(&secret);
@@ -123,13 +117,31 @@ fn parse_chunk_size(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Says that there is a repository already before anybody is asked for a password.
-fn refuse_existing(path: &Path) -> Result<(), CliError> {
-    let Ok(storage) = LocalStorage::open(path) else { return Ok(()) };
+/// Says that there is a repository already before anybody is asked for a password. An object store is not asked: the
+/// engine does so before it makes anything.
+fn refuse_existing(location: &Location) -> Result<(), CliError> {
+    let Some(Ok(storage)) = location.folder().map(LocalStorage::open) else { return Ok(()) };
     match storage.size(&layout::config()) {
         Ok(_) => Err(Error::RepositoryExists { location: storage.location() }.into()),
         Err(_) => Ok(()),
     }
+}
+
+/// Makes the place for the repository: a folder; buckets and containers are there already.
+fn create(ctx: &Context, location: &Location) -> Result<Arc<dyn Storage>, CliError> {
+    let path = match location {
+        Location::Store(target) => return Ok(ctx.connect(target)?),
+        Location::Folder(path) => path,
+    };
+    let storage = LocalStorage::create(path).map_err(|error| match error.kind {
+        StorageErrorKind::AlreadyExists => CliError::failed(format!("`{}` is in use already", path.display()))
+            .caused_by(error.source)
+            .hint("name a new or empty folder for the repository"),
+        StorageErrorKind::NotFound => CliError::failed(format!("The folder above `{}` does not exist", path.display()))
+            .hint("make it first, or mount the disk that it belongs to"),
+        _ => CliError::from(Error::from(error)),
+    })?;
+    Ok(Arc::new(storage))
 }
 
 fn make_key_file(path: &Path, random: &dyn Random) -> Result<Secret, CliError> {

@@ -5,6 +5,7 @@ pub(crate) mod cat;
 pub(crate) mod completions;
 pub(crate) mod copy;
 pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod find;
 pub(crate) mod forget;
 pub(crate) mod index;
@@ -43,9 +44,13 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let globals = cli.globals;
-    let ui = Ui::new(cli.command.name(), globals.json, globals.quiet, globals.verbose);
+    let (prices, wrong) = match globals.network.prices() {
+        Ok(prices) => (prices, None),
+        Err(error) => (None, Some(error)),
+    };
+    let ui = Ui::new(cli.command.name(), globals.json, globals.quiet, globals.verbose, prices);
     let ctx = Context { globals, ui };
-    let result = run(&ctx, &cli.command);
+    let result = wrong.map_or_else(|| run(&ctx, &cli.command), Err);
     ctx.ui.finish(result).into()
 }
 
@@ -70,6 +75,7 @@ fn run(ctx: &Context, command: &Command) -> Result<Exit, CliError> {
         Command::Rewrite(args) => rewrite::run(ctx, args),
         Command::Key(args) => key::run(ctx, args),
         Command::Index(args) => index::run(ctx, args),
+        Command::Doctor(args) => doctor::run(ctx, args),
         Command::Completions(args) => completions::run(ctx, args),
         Command::Man(args) => man::run(ctx, args),
     }

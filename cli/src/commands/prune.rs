@@ -62,6 +62,10 @@ pub(crate) struct FreeArgs {
     /// Go on although snapshots are gone that nobody has forgotten
     #[arg(long)]
     accept_vanished: bool,
+    /// Nothing else works with the repository meanwhile: needed on object stores that do not keep writers of one name
+    /// apart
+    #[arg(long)]
+    exclusive: bool,
     /// How hard what is written anew is compressed, as in `backup`
     #[arg(long, value_name = "HOW", default_value_t, allow_hyphen_values = true, hide_default_value = true)]
     recompress: Compression,
@@ -82,8 +86,17 @@ fn parse_unused(text: &str) -> Result<Unused, String> {
 impl FreeArgs {
     /// Tells whether any of it was given.
     pub(crate) fn is_given(&self) -> bool {
-        let Self { max_unused, repack_small, max_repack, max_time, wait, max_delete, accept_vanished, recompress } =
-            self;
+        let Self {
+            max_unused,
+            repack_small,
+            max_repack,
+            max_time,
+            wait,
+            max_delete,
+            accept_vanished,
+            exclusive,
+            recompress,
+        } = self;
         max_unused.is_some()
             || *repack_small
             || max_repack.is_some()
@@ -91,6 +104,7 @@ impl FreeArgs {
             || wait.is_some()
             || max_delete.is_some()
             || *accept_vanished
+            || *exclusive
             || *recompress != Compression::default()
     }
 
@@ -110,6 +124,7 @@ impl FreeArgs {
         options.wait = self.wait.unwrap_or(options.wait);
         options.max_delete = self.max_delete.unwrap_or(options.max_delete);
         options.accept_vanished = self.accept_vanished;
+        options.exclusive = self.exclusive;
         options.compression = self.recompress;
         options.dry_run = dry_run;
         options.assume_forgotten = assume_forgotten;

@@ -68,6 +68,10 @@ struct ExpireArgs {
     /// Also a session whose process is alive on this machine: that run fails and makes no snapshot
     #[arg(long)]
     force: bool,
+    /// Nothing else works with the repository meanwhile: needed on object stores that do not keep writers of one name
+    /// apart, for a session that may still be running
+    #[arg(long)]
+    exclusive: bool,
 }
 
 /// A session and who is at it.
@@ -230,8 +234,7 @@ fn expire(ctx: &Context, args: &ExpireArgs) -> Result<(), CliError> {
     let mut committed = Vec::new();
     for found in chosen {
         let id = found.info.id;
-        // no session of ours stands behind it: it is entered as its own
-        match repository.expire_session(id, id, "it was expired by hand")? {
+        match repository.expire_found(&found.info, args.exclusive, "it was expired by hand")? {
             true => expired.push(found),
             false => committed.push(id),
         }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use jiff::tz::TimeZone;
+use lakebed_connectors::object_storage::{Prices, Traffic};
 use lakebed_engine::core::record::tree::{Entry, EntryKind};
 use lakebed_engine::core::text::{escape_path, file_uri_path};
 use lakebed_engine::core::time::Timestamp;
@@ -216,6 +217,23 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// Returns what was asked of object stores, and what that costs where prices are known.
+pub(super) fn traffic(traffic: &Traffic, prices: Option<&Prices>) -> String {
+    let Traffic { puts, gets, heads, lists, deletes, .. } = *traffic;
+    let kinds = [(puts, "put"), (gets, "get"), (heads, "head"), (lists, "list"), (deletes, "delete")];
+    let kinds = kinds.iter().filter(|(number, _)| *number > 0);
+    let kinds: Vec<String> = kinds.map(|(number, kind)| format!("{} {kind}", count(*number))).collect();
+    let cost = prices.map(|prices| format!(", about {:.4} {}", prices.cost(traffic), prices.currency));
+    format!(
+        "requests:    {} ({}), {} sent, {} received{}",
+        count(traffic.requests()),
+        kinds.join(", "),
+        bytes(traffic.sent_bytes),
+        bytes(traffic.received_bytes),
+        cost.unwrap_or_default()
+    )
 }
 
 #[cfg(test)]

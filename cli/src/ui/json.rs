@@ -1,5 +1,6 @@
 //! The JSON document that a command prints. `docs/json.md` describes it.
 
+use lakebed_connectors::object_storage::{Prices, Traffic};
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::repository::RepositoryInfo;
 use serde::Serialize;
@@ -17,6 +18,8 @@ pub(super) struct Document<'a> {
     command: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     repository: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traffic: Option<Value>,
     #[serde(flatten)]
     outcome: Outcome,
 }
@@ -34,7 +37,12 @@ pub(super) enum Outcome {
 impl<'a> Document<'a> {
     /// Builds a document.
     pub(super) fn new(command: Option<&'a str>, repository: Option<&'a Value>, outcome: Outcome) -> Self {
-        Self { schema: SCHEMA, command, repository, outcome }
+        Self { schema: SCHEMA, command, repository, traffic: None, outcome }
+    }
+
+    /// Adds what was asked of object stores.
+    pub(super) fn with_traffic(self, traffic: Option<Value>) -> Self {
+        Self { traffic, ..self }
     }
 }
 
@@ -45,6 +53,20 @@ pub(crate) fn repository(info: &RepositoryInfo) -> Value {
 fn encryption(encryption: Encryption) -> Value {
     // an enum of names: JSON always holds it
     serde_json::to_value(encryption).unwrap_or_default()
+}
+
+pub(super) fn traffic(traffic: &Traffic, prices: Option<&Prices>) -> Value {
+    json!({
+        "requests": traffic.requests(),
+        "puts": traffic.puts,
+        "gets": traffic.gets,
+        "heads": traffic.heads,
+        "lists": traffic.lists,
+        "deletes": traffic.deletes,
+        "sent_bytes": traffic.sent_bytes,
+        "received_bytes": traffic.received_bytes,
+        "cost": prices.map(|prices| json!({ "amount": prices.cost(traffic), "currency": prices.currency })),
+    })
 }
 
 pub(super) fn error(error: &CliError) -> Outcome {

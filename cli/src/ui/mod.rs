@@ -14,9 +14,10 @@ pub(crate) use json::repository as repository_json;
 pub(crate) use progress::{CliMonitor, cancel_flag};
 
 use std::io::{BufWriter, IsTerminal, Write};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use indicatif::ProgressBar;
+use lakebed_connectors::object_storage::{ObjectStorage, Prices, Traffic};
 use lakebed_engine::Repository;
 use serde_json::Value;
 
@@ -29,6 +30,9 @@ pub(crate) struct Ui {
     quiet: bool,
     verbose: bool,
     repository: OnceLock<Value>,
+    /// Object stores whose requests are told of, and what these cost.
+    stores: Mutex<Vec<Arc<ObjectStorage>>>,
+    prices: Option<Prices>,
     shows_progress: bool,
     bar: ProgressBar,
 }
@@ -38,12 +42,22 @@ pub(crate) type Text<'a> = &'a mut dyn Write;
 
 impl Ui {
     /// Decides how output looks.
-    pub(crate) fn new(command: &'static str, json: bool, quiet: bool, verbose: bool) -> Self {
+    pub(crate) fn new(command: &'static str, json: bool, quiet: bool, verbose: bool, prices: Option<Prices>) -> Self {
         let shows_progress = !json && !quiet && std::io::stderr().is_terminal();
         let bar = if shows_progress { ProgressBar::no_length() } else { ProgressBar::hidden() };
         // nothing is drawn before a phase begins
         bar.finish_and_clear();
-        Self { command, json, quiet, verbose, repository: OnceLock::new(), shows_progress, bar }
+        Self {
+            command,
+            json,
+            quiet,
+            verbose,
+            repository: OnceLock::new(),
+            stores: Mutex::default(),
+            prices,
+            shows_progress,
+            bar,
+        }
     }
 
     /// Tells whether output is a JSON document.
@@ -68,6 +82,17 @@ impl Ui {
         let _ = self.repository.set(json::repository(&info));
     }
 
+    /// Notes an object store, to tell what was asked of it.
+    pub(crate) fn add_store(&self, store: Arc<ObjectStorage>) {
+        self.stores.lock().unwrap_or_else(PoisonError::into_inner).push(store);
+    }
+
+    /// Returns what was asked of all object stores together; `None` where there is none.
+    fn traffic(&self) -> Option<Traffic> {
+        let stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        stores.iter().map(|store| store.traffic()).reduce(|one, other| one + other)
+    }
+
     /// Prints what was asked for.
     pub(crate) fn answer(
         &self,
@@ -87,7 +112,16 @@ impl Ui {
         result: impl FnOnce() -> Value,
         text: impl FnOnce(Text<'_>) -> std::io::Result<()>,
     ) -> Result<(), CliError> {
-        if self.json || !self.quiet { self.answer(result, text) } else { Ok(()) }
+        if self.quiet && !self.json {
+            return Ok(());
+        }
+        self.answer(result, |out| {
+            text(out)?;
+            match self.traffic() {
+                Some(traffic) => writeln!(out, "{}", format::traffic(&traffic, self.prices.as_ref())),
+                None => Ok(()),
+            }
+        })
     }
 
     /// Passes buffered standard output to `write`, and flushes it. Not while progress is shown.
@@ -107,6 +141,8 @@ impl Ui {
 
     fn document(&self, outcome: json::Outcome) -> Result<(), CliError> {
         let document = json::Document::new(Some(self.command), self.repository.get(), outcome);
+        let document =
+            document.with_traffic(self.traffic().map(|traffic| json::traffic(&traffic, self.prices.as_ref())));
         self.write(|out| {
             serde_json::to_writer(&mut *out, &document).map_err(|error| CliError::output(error.into()))?;
             out.write_all(b"\n").map_err(CliError::output)

@@ -1,6 +1,6 @@
 //! The names of a repository's objects.
 
-use crate::id::{KeySlotId, LedgerId, PackId, SegmentId, SessionId};
+use crate::id::{ID_LEN, KeySlotId, LedgerId, PackId, SegmentId, SessionId, to_hex};
 use crate::storage::ObjectKey;
 
 /// The repository's configuration.
@@ -25,6 +25,10 @@ pub const RUNS: &str = "runs/";
 pub const GC: &str = "gc/";
 /// Prefix of verification ledgers.
 pub const LEDGER: &str = "ledger/";
+/// Prefix of what mediums were found to do.
+pub const STORAGE: &str = "storage/";
+/// Prefix of what a probe of a medium puts, and takes away again.
+pub const PROBES: &str = "probes/";
 /// Prefix of damaged objects that were moved aside.
 pub const QUARANTINE: &str = "quarantine/";
 
@@ -108,6 +112,21 @@ pub fn done(generation: u64) -> ObjectKey {
 /// Returns the key of a verification ledger.
 pub fn ledger(id: LedgerId) -> ObjectKey {
     key(format!("{LEDGER}{id}"))
+}
+
+/// Returns what the keys of the probes of a place begin with. A place is named by the hash of its identity.
+pub fn storage_probes(place: &[u8; ID_LEN]) -> String {
+    format!("{STORAGE}{}/", to_hex(place))
+}
+
+/// Returns the key of the `number`th probe of a place.
+pub fn storage_probe(place: &[u8; ID_LEN], number: u32) -> ObjectKey {
+    key(format!("{}{number:08x}", storage_probes(place)))
+}
+
+/// Returns a key under which a probe puts something.
+pub fn probe(name: &[u8; ID_LEN]) -> ObjectKey {
+    key(format!("{PROBES}{}", to_hex(name)))
 }
 
 /// What an object under `gc/` is.

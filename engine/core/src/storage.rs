@@ -111,14 +111,25 @@ impl StorageError {
     }
 }
 
+/// What is known of something that a medium should do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    /// It does it.
+    Kept,
+    /// It does not.
+    Broken,
+    /// Mediums of this kind may or may not: only who tries knows.
+    Unproven,
+}
+
 /// What an implementation can promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
     /// Of several writers of one name exactly one wins.
-    pub put_if_absent: bool,
+    pub put_if_absent: Promise,
     /// A listing holds everything that was put before it began.
-    pub consistent_listing: bool,
+    pub consistent_listing: Promise,
     /// Target size of a pack in bytes that suits the medium.
     pub pack_target_bytes: u64,
 }
@@ -126,7 +137,12 @@ pub struct Capabilities {
 impl Capabilities {
     /// Describes a medium with atomic names and consistent listings.
     pub const fn strict(pack_target_bytes: u64) -> Self {
-        Self { put_if_absent: true, consistent_listing: true, pack_target_bytes }
+        Self { put_if_absent: Promise::Kept, consistent_listing: Promise::Kept, pack_target_bytes }
+    }
+
+    /// Describes a medium of which nobody knows what it does before it was tried.
+    pub const fn unproven(pack_target_bytes: u64) -> Self {
+        Self { put_if_absent: Promise::Unproven, consistent_listing: Promise::Unproven, pack_target_bytes }
     }
 }
 
@@ -136,6 +152,12 @@ impl Capabilities {
 pub trait Storage: Send + Sync + fmt::Debug {
     /// Returns the place as a person would write it (a path, a URL); it holds no secret.
     fn location(&self) -> String;
+
+    /// Returns what tells the place apart from every other one, also where [`Storage::location`] is the same: a URL can
+    /// lead to one store or another. It holds no secret.
+    fn identity(&self) -> String {
+        self.location()
+    }
 
     /// Returns what this storage can promise.
     fn capabilities(&self) -> Capabilities;

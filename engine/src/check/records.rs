@@ -12,6 +12,7 @@ use lakebed_core::record::key_slot::KeySlot;
 use lakebed_core::record::ledger::Ledger;
 use lakebed_core::record::session::{Expiry, Run, Session};
 use lakebed_core::record::snapshot::{Annotation, Snapshot};
+use lakebed_core::record::storage_probe::StorageProbe;
 use lakebed_core::record::{RECORD_VERSION, Record};
 use lakebed_core::storage::ObjectKey;
 
@@ -116,6 +117,7 @@ impl Records {
                 None => Ok(()),
             },
             layout::LEDGER => self.ledger(repository, key),
+            layout::STORAGE => store.read_record::<StorageProbe>(key).map(drop),
             _ if key.as_str() == layout::CONFIG => repository.check_config(),
             // packs are looked at by themselves; what else lies here is none of ours
             _ => Ok(()),

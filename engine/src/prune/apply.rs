@@ -37,6 +37,7 @@ pub(super) struct Prune<'a> {
 
 pub(super) fn run(repository: &Repository, options: &PruneOptions, monitor: &dyn Monitor) -> Result<PruneReport> {
     repository.config().check_prunable().map_err(Error::Config)?;
+    repository.check_exclusive("A prune", options.exclusive || options.dry_run)?;
     let pool = crate::system::threads(options.threads, "prune")?;
     let index = repository.lean_index(monitor)?;
     let reader = BlobReader::new(repository.store().clone(), Arc::new(index));

@@ -59,6 +59,8 @@ pub struct PruneOptions {
     pub max_delete: f64,
     /// Go on although snapshots are gone that nobody has forgotten.
     pub accept_vanished: bool,
+    /// Nobody else works with the repository meanwhile: needed on mediums that do not keep writers of one name apart.
+    pub exclusive: bool,
     /// Plan, and write nothing.
     pub dry_run: bool,
     /// In a dry run, snapshots to be taken for forgotten.
@@ -84,6 +86,7 @@ impl Default for PruneOptions {
             stale_after: HEARTBEAT * 10,
             max_delete: 0.9,
             accept_vanished: false,
+            exclusive: false,
             dry_run: false,
             assume_forgotten: Vec::new(),
             compression: Compression::default(),

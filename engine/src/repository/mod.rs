@@ -4,6 +4,7 @@ mod chunk_store;
 mod generations;
 mod keys;
 mod limit;
+mod medium;
 mod open;
 mod quarantine;
 mod reader;
@@ -46,6 +47,7 @@ use lakebed_core::id::KeySlotId;
 use lakebed_core::monitor::Monitor;
 use lakebed_core::process::Processes;
 use lakebed_core::record::config::Config;
+use lakebed_core::storage::Storage;
 use lakebed_core::time::{Clock, Random};
 
 use crate::error::Result;
@@ -58,6 +60,9 @@ pub struct Repository {
     config: Arc<Config>,
     config_hash: [u8; 32],
     slot: KeySlotId,
+    /// The storage as it is, without the care that [`Store::storage`] takes where it is needed.
+    bare: Arc<dyn Storage>,
+    medium: medium::Medium,
     cache: Option<PathBuf>,
     memory_bytes: u64,
     clock: Arc<dyn Clock>,

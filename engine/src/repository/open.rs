@@ -14,7 +14,7 @@ use lakebed_core::storage::{Storage, StorageErrorKind};
 use lakebed_core::time::{Clock, Random};
 
 use super::store::draw;
-use super::{Repository, Store, trust};
+use super::{Repository, Store, medium, trust};
 use crate::error::{Error, Result};
 use crate::system::{SystemClock, SystemProcesses, SystemRandom};
 
@@ -82,6 +82,7 @@ impl Repository {
             Err(error) if error.is_not_found() => refuse_lost_config(&*storage)?,
             Err(error) => return Err(error.into()),
         }
+        let findings = medium::check_fitness(&*storage, &*options.random)?;
         let created = options.clock.now();
         let config = Config {
             version: FORMAT_VERSION,
@@ -118,10 +119,14 @@ impl Repository {
             storage.delete(&object.key)?;
         }
         storage.sync()?;
-        trust::remember_location(options.cache_dir.as_deref(), &location, init.encryption);
+        trust::remember_location(options.cache_dir.as_deref(), &storage.identity(), init.encryption);
         // whoever makes a repository without encryption means it: a password that is set all the same is not in the way
         let secret = if init.encryption == Encryption::None { &Secret::None } else { secret };
-        Self::open(storage, secret, options)
+        let opened = Self::open_unproven(storage, secret, options)?;
+        if let Some(findings) = findings {
+            opened.record_findings(&findings)?;
+        }
+        opened.know_medium()
     }
 
     /// Opens a repository.
@@ -129,7 +134,13 @@ impl Repository {
     /// # Errors
     /// There is none; the secret opens no key slot; the configuration is lost, was changed or needs a newer lakebed.
     pub fn open(storage: Arc<dyn Storage>, secret: &Secret, options: &OpenOptions) -> Result<Self> {
+        Self::open_unproven(storage, secret, options)?.know_medium()
+    }
+
+    /// Opens a repository of whose medium nothing is known yet.
+    fn open_unproven(storage: Arc<dyn Storage>, secret: &Secret, options: &OpenOptions) -> Result<Self> {
         let location = storage.location();
+        let place = storage.identity();
         let bytes = match storage.get(&layout::config()) {
             Err(error) if error.is_not_found() => {
                 refuse_lost_config(&*storage)?;
@@ -140,17 +151,19 @@ impl Repository {
         let config = Config::decode(&bytes).map_err(Error::Config)?;
         let config_hash = Config::hash(&bytes);
         let cache = options.cache_dir.as_ref().map(|cache| cache.join(config.repository_id.to_string()));
-        trust::check_location(options.cache_dir.as_deref(), &location, config.encryption)?;
+        trust::check_location(options.cache_dir.as_deref(), &place, &location, config.encryption)?;
         trust::check(cache.as_deref(), &location, config.encryption, &config_hash, secret)?;
         let (slot, data_key) = unlock(&*storage, &config, &config_hash, secret)?;
         let keys = RepositoryKeys::derive(config.repository_id, config.encryption, data_key);
         trust::remember(cache.as_deref(), &config_hash);
-        trust::remember_location(options.cache_dir.as_deref(), &location, config.encryption);
+        trust::remember_location(options.cache_dir.as_deref(), &place, config.encryption);
         Ok(Self {
+            bare: storage.clone(),
             store: Store::new(storage, Arc::new(keys)),
             config: Arc::new(config),
             config_hash,
             slot,
+            medium: medium::Medium::default(),
             cache,
             memory_bytes: options.memory_bytes,
             clock: options.clock.clone(),

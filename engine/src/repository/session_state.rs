@@ -48,6 +48,19 @@ impl Repository {
         }
     }
 
+    /// Expires a session that was found, as [`Repository::expire_session`] does.
+    ///
+    /// # Errors
+    /// `NeedsExclusive` where it may still be about to commit, and the medium does not let exactly one of the two win;
+    /// storage.
+    pub fn expire_found(&self, session: &SessionInfo, exclusive: bool, reason: &str) -> Result<bool> {
+        if !self.session_state(session)?.is_over() {
+            self.check_exclusive("Ending a session that may still commit", exclusive)?;
+        }
+        // no session of ours stands behind it: it is entered as its own
+        self.expire_session(session.id, session.id, reason)
+    }
+
     /// Returns the one session whose id begins so, of those that have neither committed nor been expired.
     ///
     /// # Errors

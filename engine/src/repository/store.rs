@@ -41,6 +41,11 @@ impl Store {
         &*self.storage
     }
 
+    /// Opens other objects with the same keys.
+    pub fn over(&self, storage: Arc<dyn Storage>) -> Self {
+        Self { storage, ..self.clone() }
+    }
+
     /// Returns the keys.
     pub fn keys(&self) -> &RepositoryKeys {
         &self.keys

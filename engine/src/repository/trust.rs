@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 const FILE: &str = "configuration";
 
 /// Checks that a place which had an encrypted repository does not have one without encryption now.
-pub(super) fn check_location(cache: Option<&Path>, location: &str, encryption: Encryption) -> Result<()> {
-    let known = cache.and_then(|cache| std::fs::read_to_string(place_file(cache, location)).ok());
+pub(super) fn check_location(cache: Option<&Path>, place: &str, location: &str, encryption: Encryption) -> Result<()> {
+    let known = cache.and_then(|cache| std::fs::read_to_string(place_file(cache, place)).ok());
     match known {
         Some(known) if known == ENCRYPTED && encryption == Encryption::None => {
             Err(Error::ConfigExchanged { location: location.into() })
@@ -26,9 +26,9 @@ pub(super) fn check_location(cache: Option<&Path>, location: &str, encryption: E
 }
 
 /// Remembers what a place has. Whoever makes a repository there says so anew.
-pub(super) fn remember_location(cache: Option<&Path>, location: &str, encryption: Encryption) {
+pub(super) fn remember_location(cache: Option<&Path>, place: &str, encryption: Encryption) {
     let Some(cache) = cache else { return };
-    let file = place_file(cache, location);
+    let file = place_file(cache, place);
     let known = if encryption == Encryption::None { OPEN } else { ENCRYPTED };
     let is_known = std::fs::read_to_string(&file).is_ok_and(|text| text == known);
     if let (false, Some(folder)) = (is_known, file.parent())
@@ -41,8 +41,8 @@ pub(super) fn remember_location(cache: Option<&Path>, location: &str, encryption
 const ENCRYPTED: &str = "encrypted\n";
 const OPEN: &str = "not encrypted\n";
 
-fn place_file(cache: &Path, location: &str) -> std::path::PathBuf {
-    let absolute = std::path::absolute(location).unwrap_or_else(|_| location.into());
+fn place_file(cache: &Path, place: &str) -> std::path::PathBuf {
+    let absolute = std::path::absolute(place).unwrap_or_else(|_| place.into());
     let name = lakebed_core::hash::object_hash(absolute.as_os_str().as_encoded_bytes());
     cache.join("places").join(to_hex(name.as_bytes()))
 }

@@ -30,8 +30,13 @@ impl Storage for ReadOnlyStorage {
         self.inner.location()
     }
 
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
+    /// Nothing is put, so there is nothing to find out about that.
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        Capabilities::strict(self.inner.capabilities().pack_target_bytes)
     }
 
     fn put(&self, key: &ObjectKey, _bytes: &[u8]) -> Result<(), StorageError> {

@@ -71,6 +71,10 @@ impl Storage for WithReserve {
         self.shared.inner.location()
     }
 
+    fn identity(&self) -> String {
+        self.shared.inner.identity()
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.shared.inner.capabilities()
     }

@@ -28,6 +28,7 @@ use lakebed_core::record::key_slot::{KeySlot, Secret, Unlock};
 use lakebed_core::record::ledger::Ledger;
 use lakebed_core::record::session::{Expiry, Run, Session};
 use lakebed_core::record::snapshot::{Annotation, Snapshot, SnapshotOrder};
+use lakebed_core::record::storage_probe::StorageProbe;
 use lakebed_core::record::tree::{Node, NodeSink, write_directory, write_extents};
 use lakebed_core::retention::{Candidate, Count, Policy, Within, decide};
 use lakebed_core::storage::ObjectKey;
@@ -94,6 +95,8 @@ decoders! {
     done = check_record::<Done>;
     /// When packs were verified.
     ledger = check_record::<Ledger>;
+    /// What a medium was found to do.
+    storage_probe = check_record::<StorageProbe>;
     /// Paths as text, both ways.
     escaped_path = check_escaped_path;
     /// Ids and names of objects as text.

@@ -24,6 +24,7 @@ pub mod crash;
 pub mod damage;
 pub mod disk;
 pub mod fuzz;
+pub mod lax;
 pub mod processes;
 pub mod source;
 pub mod storage;

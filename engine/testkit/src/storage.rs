@@ -154,6 +154,10 @@ impl<H: Hook + 'static> Storage for Hooked<H> {
         self.inner.location()
     }
 
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }

@@ -13,6 +13,7 @@ use lakebed_engine::core::id::{ChunkId, ContentId, PackId, RepositoryId, Segment
 use lakebed_engine::core::pack::{Removal, TRAILER_LEN, Trailer, encode_removal};
 use lakebed_engine::core::record::config::{Config, FORMAT_VERSION};
 use lakebed_engine::core::record::gc::Awaited;
+use lakebed_engine::core::record::storage_probe::StorageProbe;
 use lakebed_engine::core::record::tree::{Content, Entry, EntryKind, Extent, IndexItem, Node, Xattr};
 use lakebed_engine::core::record::{RECORD_VERSION, Record};
 use lakebed_engine::core::storage::Storage;
@@ -48,6 +49,7 @@ fn all_seeds() -> Seeds {
         add(&mut seeds, "tree_node", name, node.encode());
     }
     add(&mut seeds, "awaited", "two-sessions", awaited());
+    add(&mut seeds, "storage_probe", "a-strict-store", storage_probe());
     for (target, name, text) in TEXTS {
         add(&mut seeds, target, *name, text.to_vec());
     }
@@ -106,6 +108,7 @@ fn target_of(kind: FrameKind) -> &'static str {
         FrameKind::Condemnation => "condemnation",
         FrameKind::Done => "done",
         FrameKind::Ledger => "ledger",
+        FrameKind::StorageProbe => "storage_probe",
         other => panic!("{other:?} is no record of its own"),
     }
 }
@@ -206,6 +209,19 @@ fn awaited() -> Vec<u8> {
         unknown: serde_json::from_str(r#"{"later":[1,-2.5e-7,{"a":null}]}"#).unwrap(),
     };
     awaited.encode()
+}
+
+fn storage_probe() -> Vec<u8> {
+    let probe = StorageProbe {
+        version: RECORD_VERSION,
+        time: Timestamp { secs: 1_790_000_000, nanos: 500_000_000 },
+        place: "s3://bucket/lake".into(),
+        put_if_absent: true,
+        listing_after_write: true,
+        tool: "lakebed 0.1.0".into(),
+        unknown: serde_json::Map::new(),
+    };
+    probe.encode()
 }
 
 const TEXTS: &[(&str, &str, &[u8])] = &[

@@ -21,14 +21,24 @@ pub(super) fn is_of_the_network(error: &Error) -> bool {
     false
 }
 
-/// Builds the error of an operation on an object.
-pub(super) fn storage_error(operation: &'static str, subject: impl fmt::Display, error: Error) -> StorageError {
+/// Builds the error of an operation on an object. `status` is that of the last answer, 0 where none came.
+pub(super) fn storage_error(
+    operation: &'static str,
+    subject: impl fmt::Display,
+    error: Error,
+    status: u16,
+) -> StorageError {
     let kind = match &error {
         Error::NotFound { .. } => StorageErrorKind::NotFound,
         Error::AlreadyExists { .. } | Error::Precondition { .. } => StorageErrorKind::AlreadyExists,
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => StorageErrorKind::PermissionDenied,
         error if is_of_the_network(error) => StorageErrorKind::Transient,
-        _ => StorageErrorKind::Other,
+        _ => match status {
+            401 | 403 => StorageErrorKind::PermissionDenied,
+            408 | 429 | 500 | 502..=504 => StorageErrorKind::Transient,
+            507 => StorageErrorKind::NoSpace,
+            _ => StorageErrorKind::Other,
+        },
     };
     StorageError { kind, operation, subject: subject.to_string(), source: io::Error::other(error) }
 }

@@ -11,6 +11,7 @@
 mod error;
 mod store;
 mod target;
+mod traffic;
 mod wire;
 mod writer;
 
@@ -30,7 +31,9 @@ use tokio::runtime::Runtime;
 use error::{is_of_the_network, storage_error};
 pub use store::Store;
 pub use target::{ConnectError, ConnectOptions, Target};
-use wire::Tries;
+use traffic::Meter;
+pub use traffic::{Prices, Traffic};
+use wire::{SENT, Sent};
 use writer::SpooledWriter;
 
 /// Size of a pack that suits a store on which each request costs money and time.
@@ -49,6 +52,8 @@ struct Inner {
     /// All keys lie under it.
     prefix: Path,
     location: String,
+    identity: String,
+    meter: Arc<Meter>,
     runtime: Runtime,
     /// Folder for long objects that are not finished; `None`: the system's.
     spool: Option<PathBuf>,
@@ -66,15 +71,28 @@ impl ObjectStorage {
     /// # Errors
     /// What is known of the place or of the credentials makes no sense.
     pub fn connect(target: &Target, options: &ConnectOptions) -> Result<Self, ConnectError> {
-        let store = target.build(options)?;
-        Self::over(store, target.prefix().clone(), target.to_string(), options)
+        let meter = Arc::new(Meter::default());
+        let (store, identity) = target.build(options, meter.clone())?;
+        Self::new(store, target.prefix().clone(), target.to_string(), identity, meter, options)
     }
 
-    /// Works on a store that is there already, under a prefix. `location` is what people call it.
+    /// Works on a store that is there already, under a prefix. `location` is what people call it. What goes over the wire
+    /// is neither limited nor counted.
     ///
     /// # Errors
     /// The system has no thread to spare.
     pub fn over(store: Store, prefix: Path, location: String, options: &ConnectOptions) -> Result<Self, ConnectError> {
+        Self::new(store, prefix, location.clone(), location, Arc::default(), options)
+    }
+
+    fn new(
+        store: Store,
+        prefix: Path,
+        location: String,
+        identity: String,
+        meter: Arc<Meter>,
+        options: &ConnectOptions,
+    ) -> Result<Self, ConnectError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("lakebed-net")
@@ -82,7 +100,12 @@ impl ObjectStorage {
             .build()
             .map_err(|source| ConnectError::Runtime { source })?;
         let spool = options.spool.clone();
-        Ok(Self { inner: Arc::new(Inner { store, prefix, location, runtime, spool }) })
+        Ok(Self { inner: Arc::new(Inner { store, prefix, location, identity, meter, runtime, spool }) })
+    }
+
+    /// Returns what was asked of the store until now.
+    pub fn traffic(&self) -> Traffic {
+        self.inner.meter.traffic()
     }
 }
 
@@ -91,14 +114,25 @@ impl Inner {
         self.prefix.parts().chain(Path::from(key.as_str()).parts()).collect()
     }
 
-    /// Waits for the answer to a request. The client sends it again where that may help and can do no harm.
+    /// Waits for the answer to a request. The client sends it again where that may help and can do no harm. What is known
+    /// of what was sent is left in `sent`.
+    fn send<T>(
+        &self,
+        sent: &Arc<Sent>,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> object_store::Result<T> {
+        self.runtime.block_on(SENT.scope(sent.clone(), request))
+    }
+
+    /// As [`Inner::send`], for requests of which nothing needs to be known but whether they went well.
     fn run<T>(
         &self,
         operation: &'static str,
         subject: impl fmt::Display,
         request: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T, StorageError> {
-        self.runtime.block_on(request).map_err(|error| storage_error(operation, subject, error))
+        let sent = Arc::default();
+        self.send(&sent, request).map_err(|error| storage_error(operation, subject, error, sent.status()))
     }
 
     /// Returns the size that the store has under a path.
@@ -117,19 +151,18 @@ impl Inner {
     fn put(&self, key: &ObjectKey, bytes: &Bytes) -> Result<(), StorageError> {
         let path = self.path(key);
         let mut left = PUTS_AGAIN;
-        let tries = Tries::default();
+        let sent = Arc::<Sent>::default();
         loop {
-            let mut options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            options.extensions.insert(tries.clone());
-            match self.runtime.block_on(self.store.objects.put_opts(&path, bytes.clone().into(), options)) {
+            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            match self.send(&sent, self.store.objects.put_opts(&path, bytes.clone().into(), options)) {
                 Ok(_) => return self.confirm(key, bytes.len() as u64),
                 // what is there may be ours: an answer before this one may have been lost
-                Err(error @ object_store::Error::AlreadyExists { .. }) if tries.count() > 1 => {
+                Err(error @ object_store::Error::AlreadyExists { .. }) if sent.tries() > 1 => {
                     let is_ours = self.get(key)? == bytes;
-                    return if is_ours { Ok(()) } else { Err(storage_error("write", key, error)) };
+                    return if is_ours { Ok(()) } else { Err(storage_error("write", key, error, sent.status())) };
                 }
                 Err(error) if is_of_the_network(&error) && left > 0 => left -= 1,
-                Err(error) => return Err(storage_error("write", key, error)),
+                Err(error) => return Err(storage_error("write", key, error, sent.status())),
             }
         }
     }
@@ -154,8 +187,13 @@ impl Storage for ObjectStorage {
         self.inner.location.clone()
     }
 
+    fn identity(&self) -> String {
+        self.inner.identity.clone()
+    }
+
+    /// Stores of one kind differ: some answer that a conditional put went well and have replaced what was there.
     fn capabilities(&self) -> Capabilities {
-        Capabilities::strict(PACK_TARGET_BYTES)
+        Capabilities::unproven(PACK_TARGET_BYTES)
     }
 
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {

@@ -14,18 +14,25 @@ use object_store::{ObjectStoreScheme, RetryConfig};
 use url::Url;
 
 use super::store::Store;
-use super::wire::CountingConnector;
+use super::traffic::Meter;
+use super::wire::{Limits, WireConnector};
 
 /// Requests that may go well later are tried again so long.
 const RETRY_FOR: Duration = Duration::from_secs(180);
 
+/// So many requests are under way at once at most, unless it is asked for otherwise.
+const REQUESTS_IN_FLIGHT: usize = 64;
+
 /// A place on an object store, as a user names it: `s3://bucket/prefix`, `abfss://container@account.dfs.core.windows.net/path`,
-/// `az://container/path`, `gs://bucket/path`, and the `https` URLs of the clouds.
+/// `az://container/path`, `gs://bucket/path`, the `https` URLs of the clouds, and `s3:https://host:port/bucket/prefix` for
+/// whatever else speaks S3.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     url: Url,
     cloud: Cloud,
     prefix: Path,
+    /// Where the store listens, if the user has said so.
+    endpoint: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +54,12 @@ pub struct ConnectOptions {
     pub settings: Vec<(String, String)>,
     /// Folder for long objects until they are sent; `None`: the system's for temporary files.
     pub spool: Option<PathBuf>,
+    /// So many requests are under way at once at most; `None`: 64.
+    pub requests_in_flight: Option<usize>,
+    /// Bytes a second to send at most, on average: a part of an object is sent at once.
+    pub upload_limit: Option<u64>,
+    /// Bytes a second to receive at most.
+    pub download_limit: Option<u64>,
 }
 
 /// A place that cannot be reached, as far as that is known before anything is asked of it.
@@ -62,7 +75,8 @@ pub enum ConnectError {
     },
     /// It is a URL of something else.
     #[error(
-        "`{given}` names no object store: s3://, gs://, az://, abfss://, or an https URL of one of the clouds does"
+        "`{given}` names no object store: s3://, gs://, az://, abfss://, s3:https://host/bucket, or an https URL of one \
+         of the clouds does"
     )]
     NoStore {
         /// What was given.
@@ -75,6 +89,14 @@ pub enum ConnectError {
         given: String,
         /// What is too much.
         what: &'static str,
+    },
+    /// It is to be reached in a way that everybody can listen to, and nobody has asked for that.
+    #[error("`{target}` is reached by plain HTTP at {endpoint}: whoever listens can see and change what is sent")]
+    PlainHttp {
+        /// The place.
+        target: String,
+        /// Where the store listens.
+        endpoint: String,
     },
     /// The cloud's settings make no sense.
     #[error("Cannot connect to `{target}`")]
@@ -94,7 +116,12 @@ pub enum ConnectError {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.url.as_str().trim_end_matches('/'))
+        match &self.endpoint {
+            Some(endpoint) => {
+                write!(f, "s3:{endpoint}{}", self.url.as_str().trim_start_matches("s3:/").trim_end_matches('/'))
+            }
+            None => f.write_str(self.url.as_str().trim_end_matches('/')),
+        }
     }
 }
 
@@ -110,21 +137,22 @@ impl Target {
     /// # Errors
     /// It names no object store, or holds a password, a query or a fragment.
     pub fn parse(given: &str) -> Result<Self, ConnectError> {
-        let mut url = Url::parse(given).map_err(|source| ConnectError::NoUrl { given: given.to_owned(), source })?;
-        let too_much = match &url {
-            url if url.password().is_some() => Some("a password"),
-            url if url.query().is_some() => Some("a query"),
-            url if url.fragment().is_some() => Some("a fragment"),
-            _ => None,
-        };
-        if let Some(what) = too_much {
-            // a URL with a host takes all of these
-            let _ = url.set_password(None);
-            url.set_query(None);
-            url.set_fragment(None);
-            return Err(ConnectError::TooMuch { given: url.to_string(), what });
-        }
+        let no_url = |source| ConnectError::NoUrl { given: given.to_owned(), source };
+        let with_endpoint = given.strip_prefix("s3:").filter(|rest| rest.starts_with("http"));
+        let url = Url::parse(with_endpoint.unwrap_or(given)).map_err(no_url)?;
+        refuse_secrets(&url)?;
         let no_store = || ConnectError::NoStore { given: given.to_owned() };
+        let (url, endpoint) = match with_endpoint {
+            None => (url, None),
+            Some(_) => {
+                let is_web = matches!(url.scheme(), "http" | "https") && url.username().is_empty();
+                let place = url.path().trim_start_matches('/');
+                if !is_web || place.is_empty() {
+                    return Err(no_store());
+                }
+                (Url::parse(&format!("s3://{place}")).map_err(no_url)?, Some(url.origin().ascii_serialization()))
+            }
+        };
         let (scheme, prefix) = ObjectStoreScheme::parse(&url).map_err(|_| no_store())?;
         let cloud = match scheme {
             ObjectStoreScheme::AmazonS3 => Cloud::S3,
@@ -132,7 +160,12 @@ impl Target {
             ObjectStoreScheme::GoogleCloudStorage => Cloud::Google,
             _ => return Err(no_store()),
         };
-        Ok(Self { url, cloud, prefix })
+        Ok(Self { url, cloud, prefix, endpoint })
+    }
+
+    /// Tells whether a text looks like a URL, and not like a path: whoever wrote it meant a place on the network.
+    pub fn looks_like_one(given: &str) -> bool {
+        given.contains("://")
     }
 
     /// Returns what all keys begin with.
@@ -140,8 +173,14 @@ impl Target {
         &self.prefix
     }
 
-    /// Makes a client, with what the environment says of credentials and endpoints.
-    pub(super) fn build(&self, options: &ConnectOptions) -> Result<Store, ConnectError> {
+    /// Makes a client, with what the environment says of credentials and endpoints. Returns it with the identity of the
+    /// place, which it may be the environment that decides on.
+    pub(super) fn build(&self, options: &ConnectOptions, meter: Arc<Meter>) -> Result<(Store, String), ConnectError> {
+        let limits = Limits {
+            requests_in_flight: options.requests_in_flight.unwrap_or(REQUESTS_IN_FLIGHT),
+            upload: options.upload_limit,
+            download: options.download_limit,
+        };
         let retry_timeout = options.retry_for.unwrap_or(RETRY_FOR);
         let retry = RetryConfig { retry_timeout, ..RetryConfig::default() };
         // a long object may take long; an answer that stands still may not
@@ -150,33 +189,74 @@ impl Target {
         let failed = |source| ConnectError::Settings { target: self.to_string(), source };
         let set = client.map(|(key, value)| (key.as_ref().to_owned(), value.to_owned()));
         let set = set.into_iter().chain(options.settings.iter().cloned());
+        let set = set.chain(self.endpoint.iter().map(|endpoint| ("endpoint".to_owned(), endpoint.clone())));
         let set = set.chain(options.allow_http.then(|| ("allow_http".to_owned(), "true".to_owned())));
         macro_rules! configured {
             ($builder:ty, $key:ty) => {{
                 let builder = <$builder>::from_env().with_url(url).with_retry(retry);
-                let mut builder = builder.with_http_connector(CountingConnector);
+                let mut builder = builder.with_http_connector(WireConnector::new(limits, meter));
                 for (key, value) in set {
                     builder = builder.with_config(key.parse::<$key>().map_err(failed)?, value);
                 }
                 builder
             }};
         }
-        Ok(match self.cloud {
+        // where the store is found decides on what lies there, so it is a part of the identity
+        let (store, host) = match self.cloud {
             Cloud::S3 => {
                 // the store compares what it got; and a single deletion needs no other permission than that
                 let builder = configured!(AmazonS3Builder, AmazonS3ConfigKey)
                     .with_checksum_algorithm(Checksum::SHA256)
                     .with_config(AmazonS3ConfigKey::DisableBulkDelete, "true");
-                Store::of(Arc::new(builder.build().map_err(failed)?))
+                let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
+                let endpoint = endpoint.iter().find_map(|key| builder.get_config_value(key));
+                let asked = builder.get_config_value(&AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp));
+                self.refuse_plain_http(endpoint.as_deref(), asked.as_deref())?;
+                (Store::of(Arc::new(builder.build().map_err(failed)?)), endpoint)
             }
             Cloud::Azure => {
-                Store::of(Arc::new(configured!(MicrosoftAzureBuilder, AzureConfigKey).build().map_err(failed)?))
+                let builder = configured!(MicrosoftAzureBuilder, AzureConfigKey);
+                let endpoint = builder.get_config_value(&AzureConfigKey::Endpoint);
+                let asked = builder.get_config_value(&AzureConfigKey::Client(ClientConfigKey::AllowHttp));
+                self.refuse_plain_http(endpoint.as_deref(), asked.as_deref())?;
+                let host = endpoint.or_else(|| builder.get_config_value(&AzureConfigKey::AccountName));
+                (Store::of(Arc::new(builder.build().map_err(failed)?)), host)
             }
             Cloud::Google => {
-                Store::of(Arc::new(configured!(GoogleCloudStorageBuilder, GoogleConfigKey).build().map_err(failed)?))
+                let builder = configured!(GoogleCloudStorageBuilder, GoogleConfigKey);
+                let endpoint = builder.get_config_value(&GoogleConfigKey::BaseUrl);
+                self.refuse_plain_http(endpoint.as_deref(), options.allow_http.then_some("true"))?;
+                (Store::of(Arc::new(builder.build().map_err(failed)?)), endpoint)
             }
-        })
+        };
+        let place = self.url.as_str().trim_end_matches('/');
+        Ok((store, host.map_or_else(|| place.to_owned(), |host| format!("{place} at {host}"))))
     }
+
+    fn refuse_plain_http(&self, endpoint: Option<&str>, asked: Option<&str>) -> Result<(), ConnectError> {
+        match endpoint {
+            Some(endpoint) if endpoint.starts_with("http://") && asked != Some("true") => {
+                Err(ConnectError::PlainHttp { target: self.to_string(), endpoint: endpoint.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Refuses a URL that holds what belongs into the environment, and says so without it.
+fn refuse_secrets(url: &Url) -> Result<(), ConnectError> {
+    let what = match url {
+        url if url.password().is_some() => "a password",
+        url if url.query().is_some() => "a query",
+        url if url.fragment().is_some() => "a fragment",
+        _ => return Ok(()),
+    };
+    let mut url = url.clone();
+    // a URL with a host takes all of these
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    Err(ConnectError::TooMuch { given: url.to_string(), what })
 }
 
 #[cfg(test)]
@@ -189,6 +269,8 @@ mod tests {
             ("s3://bucket", Cloud::S3, ""),
             ("s3://bucket/lake/one/", Cloud::S3, "lake/one"),
             ("s3a://bucket/lake", Cloud::S3, "lake"),
+            ("s3:https://ceph.example.org:7480/bucket/lake/", Cloud::S3, "lake"),
+            ("s3:http://127.0.0.1:9000/bucket", Cloud::S3, ""),
             ("gs://bucket/lake", Cloud::Google, "lake"),
             ("az://container/lake", Cloud::Azure, "lake"),
             ("abfss://container@account.dfs.core.windows.net/lake", Cloud::Azure, "lake"),
@@ -207,14 +289,37 @@ mod tests {
 
     #[test]
     fn what_names_no_store_or_holds_a_secret_is_refused() {
-        for given in ["file:///lake", "memory:///lake", "https://example.org/lake", "ftp://host/lake", "s3:/lake"] {
+        for given in [
+            "file:///lake",
+            "memory:///lake",
+            "https://example.org/lake",
+            "ftp://host/lake",
+            "s3:/lake",
+            "s3:https://host",
+        ] {
             assert!(matches!(Target::parse(given), Err(ConnectError::NoStore { .. })), "{given}");
         }
         assert!(matches!(Target::parse("lake"), Err(ConnectError::NoUrl { .. })));
-        for given in ["s3://key:secret@bucket/lake", "s3://bucket/lake?sig=secret", "az://container/lake#secret"] {
+        for given in [
+            "s3://key:secret@bucket/lake",
+            "s3://bucket/lake?sig=secret",
+            "s3:https://key:secret@host/bucket",
+            "az://container/lake#secret",
+        ] {
             let error = Target::parse(given).unwrap_err();
             assert!(matches!(error, ConnectError::TooMuch { .. }), "{given}");
             assert!(!error.to_string().contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn plain_http_is_spoken_only_where_it_is_asked_for() {
+        let connect = |allow_http| {
+            let target = Target::parse("s3:http://127.0.0.1:9000/bucket/lake").unwrap();
+            target.build(&ConnectOptions { allow_http, ..ConnectOptions::default() }, Arc::default())
+        };
+        assert!(matches!(connect(false), Err(ConnectError::PlainHttp { .. })));
+        let (_, identity) = connect(true).unwrap();
+        assert_eq!(identity, "s3://bucket/lake at http://127.0.0.1:9000");
     }
 }

@@ -1,43 +1,181 @@
-//! What goes over the wire: how often a request was really sent.
+//! What goes over the wire: every request that is really sent, also those that the store's client sends again by itself,
+//! is counted here, waits here until there is room for it, and says here what answer it got.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpResponseBody, HttpService, ReqwestConnector,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Counts how often the requests that it was given to were sent. The store's client sends them again by itself.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tries(Arc<AtomicU32>);
+use super::traffic::{Kind, Meter};
 
-impl Tries {
-    pub(super) fn count(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+tokio::task_local! {
+    /// What is known of the request that a task waits for.
+    pub(super) static SENT: Arc<Sent>;
+}
+
+/// How often a request was sent, and what was answered last.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    tries: AtomicU32,
+    status: AtomicU16,
+}
+
+impl Sent {
+    /// Returns how often it was sent.
+    pub(super) fn tries(&self) -> u32 {
+        self.tries.load(Ordering::Relaxed)
+    }
+
+    /// Returns the status of the last answer; 0 where none came.
+    pub(super) fn status(&self) -> u16 {
+        self.status.load(Ordering::Relaxed)
     }
 }
 
-/// Makes clients that count.
-#[derive(Debug)]
-pub(super) struct CountingConnector;
+/// How much may be on the wire.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) requests_in_flight: usize,
+    /// Bytes a second.
+    pub(super) upload: Option<u64>,
+    /// Bytes a second.
+    pub(super) download: Option<u64>,
+}
 
+/// Makes clients that share one wire.
 #[derive(Debug)]
-struct Counting(HttpClient);
+pub(super) struct WireConnector(Arc<Wire>);
 
-impl HttpConnector for CountingConnector {
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(Counting(ReqwestConnector::default().connect(options)?)))
+impl WireConnector {
+    pub(super) fn new(limits: Limits, meter: Arc<Meter>) -> Self {
+        let in_flight = Arc::new(Semaphore::new(limits.requests_in_flight.clamp(1, Semaphore::MAX_PERMITS)));
+        let pace = |rate: Option<u64>| rate.map(|rate| Arc::new(Pace::new(rate)));
+        Self(Arc::new(Wire { in_flight, upload: pace(limits.upload), download: pace(limits.download), meter }))
     }
+}
+
+impl HttpConnector for WireConnector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Wired { client, wire: self.0.clone() }))
+    }
+}
+
+#[derive(Debug)]
+struct Wire {
+    in_flight: Arc<Semaphore>,
+    upload: Option<Arc<Pace>>,
+    download: Option<Arc<Pace>>,
+    meter: Arc<Meter>,
+}
+
+#[derive(Debug)]
+struct Wired {
+    client: HttpClient,
+    wire: Arc<Wire>,
 }
 
 #[async_trait]
-impl HttpService for Counting {
+impl HttpService for Wired {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        if let Some(tries) = request.extensions().get::<Tries>() {
-            tries.0.fetch_add(1, Ordering::Relaxed);
+        let wire = &self.wire;
+        // the semaphore is never closed; without a permit the request is merely not counted among those in flight
+        let permit = wire.in_flight.clone().acquire_owned().await.ok();
+        let length = request.body().content_length() as u64;
+        if let Some(pace) = &wire.upload {
+            sleep_until(pace.reserve(length)).await;
         }
-        self.0.execute(request).await
+        let sent = SENT.try_with(Arc::clone).ok();
+        if let Some(sent) = &sent {
+            sent.tries.fetch_add(1, Ordering::Relaxed);
+            sent.status.store(0, Ordering::Relaxed);
+        }
+        wire.meter.sent(Kind::of(request.method(), request.uri()), length);
+        let (parts, body) = self.client.execute(request).await?.into_parts();
+        if let Some(sent) = sent {
+            sent.status.store(parts.status.as_u16(), Ordering::Relaxed);
+        }
+        let body = Received { body, pause: None, wire: wire.clone(), permit };
+        Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
+    }
+}
+
+/// A body that comes in: counted, slowed down, and in flight until it is read or dropped.
+struct Received {
+    body: HttpResponseBody,
+    pause: Option<Pin<Box<Sleep>>>,
+    wire: Arc<Wire>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let this = &mut *self;
+        if let Some(pause) = &mut this.pause {
+            ready!(pause.as_mut().poll(context));
+            this.pause = None;
+        }
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                this.wire.meter.received(bytes);
+                // what came is paid for before the next is asked for: the sender waits in the meantime
+                this.pause = this.wire.download.as_ref().map(|pace| Box::pin(sleep_until(pace.reserve(bytes))));
+            }
+            _ => this.permit = None,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Holds a rate: each who takes bytes waits until those before are paid for.
+#[derive(Debug)]
+struct Pace {
+    bytes_per_second: u64,
+    /// When everything that was taken is paid for.
+    free_at: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    fn new(bytes_per_second: u64) -> Self {
+        Self { bytes_per_second: bytes_per_second.max(1), free_at: Mutex::default() }
+    }
+
+    /// Takes bytes; returns when they may go. What was not used before is not saved up.
+    fn reserve(&self, bytes: u64) -> Instant {
+        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let start = free_at.map_or(now, |at| at.max(now));
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);
+        // a rate at which one request takes centuries is a year long enough
+        let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(Duration::from_secs(31_536_000));
+        *free_at = Some(start + takes);
+        start
     }
 }

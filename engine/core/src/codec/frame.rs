@@ -85,6 +85,8 @@ frame_kinds! {
     KeyLabel = 17, "key label";
     /// The sessions that a prune waits for.
     Awaited = 18, "awaited sessions";
+    /// What a medium was found to do.
+    StorageProbe = 19, "storage probe";
 }
 
 /// Why a frame cannot be used.

@@ -10,6 +10,7 @@ pub mod key_slot;
 pub mod ledger;
 pub mod session;
 pub mod snapshot;
+pub mod storage_probe;
 pub mod tree;
 
 use serde::Serialize;

@@ -1,0 +1,118 @@
+//! A storage that promises nothing: as object stores may be of which only the name of the protocol is known.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lakebed_core::storage::{Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError};
+
+/// What a medium leaves to be wished.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// It answers that a put went well and has replaced what was there.
+    pub replaces: bool,
+    /// It lists nothing that was put since.
+    pub lists_nothing: bool,
+    /// It forgets the last byte of what is put.
+    pub cuts: bool,
+    /// It lets nobody delete.
+    pub keeps: bool,
+}
+
+/// A storage of which nothing is known before it was tried.
+#[derive(Debug, Clone)]
+pub struct LaxStorage {
+    inner: Arc<dyn Storage>,
+    faults: Faults,
+    place: &'static str,
+    puts: Arc<AtomicU64>,
+}
+
+impl LaxStorage {
+    /// Makes a storage lax; `place` is its identity.
+    pub fn new(inner: Arc<dyn Storage>, place: &'static str, faults: Faults) -> Self {
+        Self { inner, faults, place, puts: Arc::default() }
+    }
+
+    /// Returns how often something was put, or tried to be.
+    pub fn puts(&self) -> u64 {
+        self.puts.load(Ordering::Relaxed)
+    }
+
+    fn make_way(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        self.puts.fetch_add(1, Ordering::Relaxed);
+        match self.inner.delete(key) {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Storage for LaxStorage {
+    fn location(&self) -> String {
+        "lax".into()
+    }
+
+    fn identity(&self) -> String {
+        self.place.into()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::unproven(self.inner.capabilities().pack_target_bytes)
+    }
+
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
+        match self.faults.replaces {
+            true => self.make_way(key)?,
+            false => drop(self.puts.fetch_add(1, Ordering::Relaxed)),
+        }
+        self.inner.put(key, &bytes[..bytes.len() - usize::from(self.faults.cuts)])
+    }
+
+    fn writer(&self) -> Result<Box<dyn ObjectWriter>, StorageError> {
+        Ok(Box::new(LaxWriter { storage: self.clone(), bytes: Vec::new() }))
+    }
+
+    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
+        self.inner.get(key)
+    }
+
+    fn get_range(&self, key: &ObjectKey, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), StorageError> {
+        self.inner.get_range(key, offset, length, buffer)
+    }
+
+    fn size(&self, key: &ObjectKey) -> Result<u64, StorageError> {
+        self.inner.size(key)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
+        if self.faults.lists_nothing { Ok(Vec::new()) } else { self.inner.list(prefix) }
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        match self.faults.keeps {
+            true => Err(StorageError::new("delete", key, std::io::ErrorKind::PermissionDenied.into())),
+            false => self.inner.delete(key),
+        }
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.inner.sync()
+    }
+}
+
+/// A long object in memory.
+struct LaxWriter {
+    storage: LaxStorage,
+    bytes: Vec<u8>,
+}
+
+impl ObjectWriter for LaxWriter {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finish(&mut self, key: &ObjectKey) -> Result<(), StorageError> {
+        self.storage.put(key, &self.bytes)
+    }
+}
