@@ -60,6 +60,9 @@ pub(crate) struct Globals {
     /// $XDG_CACHE_HOME/lakebed, then ~/.cache/lakebed]
     #[arg(long, global = true, env = "LAKEBED_CACHE_DIR", value_name = "FOLDER")]
     pub(crate) cache_dir: Option<PathBuf>,
+    /// Copies of trees and records from object stores take so much of that folder at most [default: 1GiB]
+    #[arg(long, global = true, env = "LAKEBED_CACHE_LIMIT", value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) cache_limit: Option<u64>,
     /// Memory for the index [default: 128MiB]
     #[arg(long, global = true, env = "LAKEBED_MEMORY", value_name = "SIZE", value_parser = parse_size)]
     pub(crate) memory: Option<u64>,

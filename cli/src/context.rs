@@ -7,10 +7,8 @@ use std::sync::Arc;
 use lakebed_connectors::object_storage::{ObjectStorage, Target};
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::RepositoryId;
-use lakebed_engine::core::layout;
-use lakebed_engine::core::record::config::Config;
 use lakebed_engine::core::record::key_slot::Secret;
-use lakebed_engine::core::storage::{Storage, StorageError};
+use lakebed_engine::core::storage::Storage;
 use lakebed_engine::source::directory_identity;
 use lakebed_engine::storage::{LocalStorage, ReadOnlyStorage, WithReserve};
 use lakebed_engine::{Error, OpenOptions, Repository};
@@ -90,18 +88,14 @@ impl Context {
     fn open_at(&self, location: &Location, access: Access, places: &SecretPlaces<'_>) -> Result<Repository, CliError> {
         let storage = self.storage(location, access)?;
         let location = storage.location();
-        let bytes = storage.get(&layout::config()).map_err(|error: StorageError| match error.is_not_found() {
-            true => Error::NoRepository { location: location.clone() },
-            false => error.into(),
-        })?;
-        let config = Config::decode(&bytes).map_err(Error::Config)?;
-        let secret = match config.encryption {
+        let secret = |encryption: Encryption| match encryption {
             // a secret that is held out is shown: the engine refuses to take an unencrypted repository for the one meant
-            Encryption::None if places.is_given() => places.read(&location)?,
-            Encryption::None => Secret::None,
-            _ => places.read(&location)?,
+            Encryption::None if !places.is_given() => Ok(Secret::None),
+            _ => places.read(&location),
         };
-        Ok(Repository::open(storage, &secret, &self.open_options()?)?)
+        // who only reads wants the repository as it is now
+        let options = OpenOptions { one_moment: access == Access::Read, ..self.open_options()? };
+        Repository::open_asking(storage, secret, &options)
     }
 
     /// Returns how this process works with repositories.
@@ -109,6 +103,9 @@ impl Context {
         let mut options = OpenOptions { cache_dir: Some(self.cache_dir()?), ..OpenOptions::default() };
         if let Some(memory) = self.globals.memory {
             options.memory_bytes = memory;
+        }
+        if let Some(limit) = self.globals.cache_limit {
+            options.copies_bytes = limit;
         }
         Ok(options)
     }

@@ -31,6 +31,8 @@ pub const STORAGE: &str = "storage/";
 pub const PROBES: &str = "probes/";
 /// Prefix of damaged objects that were moved aside.
 pub const QUARANTINE: &str = "quarantine/";
+/// Prefix of packs that were moved aside, and of what stands for those that were missing.
+pub const LOST_PACKS: &str = "quarantine/packs/";
 
 fn key(name: String) -> ObjectKey {
     // every name here is made of a constant prefix and of hexadecimal digits, or of another key, so it is always valid

@@ -132,17 +132,20 @@ pub struct Capabilities {
     pub consistent_listing: Promise,
     /// Target size of a pack in bytes that suits the medium.
     pub pack_target_bytes: u64,
+    /// It is reached over a network: each request takes long, and may cost money.
+    pub is_remote: bool,
 }
 
 impl Capabilities {
     /// Describes a medium with atomic names and consistent listings.
     pub const fn strict(pack_target_bytes: u64) -> Self {
-        Self { put_if_absent: Promise::Kept, consistent_listing: Promise::Kept, pack_target_bytes }
+        Self { put_if_absent: Promise::Kept, consistent_listing: Promise::Kept, pack_target_bytes, is_remote: false }
     }
 
-    /// Describes a medium of which nobody knows what it does before it was tried.
-    pub const fn unproven(pack_target_bytes: u64) -> Self {
-        Self { put_if_absent: Promise::Unproven, consistent_listing: Promise::Unproven, pack_target_bytes }
+    /// Describes a medium on a network, of which nobody knows what it does before it was tried.
+    pub const fn remote(pack_target_bytes: u64) -> Self {
+        let unproven = Promise::Unproven;
+        Self { put_if_absent: unproven, consistent_listing: unproven, pack_target_bytes, is_remote: true }
     }
 }
 
@@ -202,10 +205,21 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Whatever kept the listing from being complete.
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError>;
 
+    /// Lists several prefixes by fewer requests than one for each, where the medium can do that; else nothing, and each is
+    /// to be listed by itself. What does not end in `/` is the name of one object. Each of the listings, which come in the
+    /// order of the prefixes, is what [`Storage::list`] could have returned at some moment during the call; which of them
+    /// is older nobody knows.
+    ///
+    /// # Errors
+    /// As [`Storage::list`].
+    fn survey(&self, _prefixes: &[&str]) -> Result<Option<Vec<Vec<ObjectInfo>>>, StorageError> {
+        Ok(None)
+    }
+
     /// Deletes an object. Until [`Storage::sync`] a loss of power may bring it back.
     ///
     /// # Errors
-    /// `NotFound` where there is none.
+    /// `NotFound` where there is none, if the medium tells: some call that a success.
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError>;
 
     /// Makes durable, with its name, every object put or finished before the call, and every deletion.

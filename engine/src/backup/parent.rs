@@ -9,7 +9,7 @@ use lakebed_core::time::Timestamp;
 
 use super::{BackupOptions, ParentChoice};
 use crate::error::{Error, Result};
-use crate::repository::Repository;
+use crate::repository::{Catalogue, Repository, SnapshotInfo};
 
 /// A tree to compare with.
 #[derive(Debug, Clone)]
@@ -48,22 +48,32 @@ pub(super) fn choose(
         sources.iter().map(|source| (source.uri.clone(), source.path.clone())).collect::<BTreeSet<_>>()
     };
     let wanted = uris(sources);
-    let catalogue = repository.catalogue()?;
-    let parent = match options.parent {
-        ParentChoice::None => None,
-        ParentChoice::Newest => catalogue
-            .snapshots
-            .iter()
-            .rfind(|info| info.snapshot.host == options.host && uris(&info.snapshot.sources) == wanted),
-        ParentChoice::Snapshot(id) => {
-            let found = catalogue.snapshots.iter().find(|info| info.id == id);
-            Some(found.ok_or_else(|| Error::NoSnapshot { selector: id.to_string() })?)
-        }
+    let choose_parent = |catalogue: Catalogue| -> Result<Option<SnapshotInfo>> {
+        let mut all = catalogue.snapshots.into_iter();
+        Ok(match options.parent {
+            ParentChoice::None => None,
+            ParentChoice::Newest => {
+                all.rfind(|info| info.snapshot.host == options.host && uris(&info.snapshot.sources) == wanted)
+            }
+            ParentChoice::Snapshot(id) => {
+                let found = all.find(|info| info.id == id);
+                Some(found.ok_or_else(|| Error::NoSnapshot { selector: id.to_string() })?)
+            }
+        })
     };
+    let mut parent = choose_parent(repository.catalogue()?)?;
+    // what was listed by one request may show a snapshot that was freed meanwhile, and not that it was forgotten. Its
+    // tombstones go after its record: if that is there now, they were listed. If not, tombstones are listed first now
+    if let Some(info) = &parent
+        && !repository.has_outcome(info.id)?
+    {
+        parent = choose_parent(repository.catalogue()?)?;
+    }
+    let parent = parent.as_ref();
     let mut base = Base { parent: parent.map(|info| info.id), ..Base::default() };
-    let (running, ended) = repository.sessions_and_leftovers()?;
+    let (running, ended) = repository.sessions_and_leftovers(Some(session))?;
     base.ended = ended;
-    let ours = running.iter().filter(|other| other.id != session && other.newest.process.host == options.host);
+    let ours = running.iter().filter(|other| other.newest.process.host == options.host);
     let mut checkpoints = Vec::new();
     for other in ours {
         let is_same = uris(&other.newest.sources) == wanted;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lakebed_core::chunker::{Chunker, ChunkerParameters};
 use lakebed_core::codec::compress::FrameContent;
 use lakebed_core::id::{SessionId, TreeId};
+use lakebed_core::layout;
 use lakebed_core::monitor::{Monitor, Phase};
 use lakebed_core::protocol::WriterStep;
 use lakebed_core::record::RECORD_VERSION;
@@ -359,6 +360,17 @@ fn register(repository: &Repository, sources: &[SourceRecord], options: &BackupO
     SessionHandle::register(repository, record)
 }
 
+/// What a run lists before it begins to read, but for the condemned packs.
+const LISTED: [&str; 7] = [
+    layout::INDEX,
+    layout::PACKS,
+    layout::FORGOTTEN,
+    layout::SNAPSHOTS,
+    layout::ANNOTATIONS,
+    layout::SESSIONS,
+    layout::LOST_PACKS,
+];
+
 fn run_session(
     repository: &Repository,
     mount_points: MountPoint,
@@ -371,6 +383,8 @@ fn run_session(
     let options = request.options;
     monitor.step(WriterStep::ReadCondemned.into());
     let condemned = repository.condemned_packs()?;
+    // the lists of condemned packs by themselves and first; what comes of the rest is put right below
+    let ahead = repository.store().look_ahead(&LISTED)?;
     monitor.step(WriterStep::FoldSegments.into());
     let index = Arc::new(repository.index(monitor)?);
     let listed = repository.store().list_packs()?;
@@ -388,6 +402,8 @@ fn run_session(
     if let Some(session) = session {
         session.set_parent(parent);
     }
+    let has_lost_packs = repository.has_lost_packs()?;
+    drop(ahead);
     // the parent may have been committed since the index was folded
     index.fold_new(repository.store(), monitor).map_err(Error::from)?;
     monitor.step(WriterStep::StorePacks.into());
@@ -409,7 +425,7 @@ fn run_session(
     let mut run = Run {
         options,
         monitor,
-        reader: BlobReader::new(repository.store().clone(), index.clone()),
+        reader: repository.reader_over(index.clone()),
         chunks: ChunkStore::new(repository, index.clone(), own_id, options.compression, limit(options.write_limit))?,
         chunker: chunker(&config.chunker)?,
         coarse_chunker: chunker(&config.chunker.coarser())?,
@@ -419,7 +435,7 @@ fn run_session(
             || missing > 0
             || index.lacks_segments()
             || segments_may_be_lost(repository, &index, &listed)?
-            || repository.has_lost_packs()?,
+            || has_lost_packs,
         counts: Counts::default(),
         failures: Mutex::default(),
         failed: Mutex::default(),

@@ -525,6 +525,12 @@ impl Index {
         self.read_state().packs.entries().cloned().collect()
     }
 
+    /// Returns the size of a pack in bytes; `None` where the index does not know it.
+    pub(crate) fn pack_size(&self, pack: &PackId) -> Option<u64> {
+        let state = self.read_state();
+        Some(state.packs.get(state.packs.number_of(pack)?)?.size_bytes)
+    }
+
     /// Compares the packs that the index knows with those that storage lists: (name, size in bytes). What is not there
     /// at its size is not used any more, and neither is what is condemned. Returns how many packs are missing.
     pub fn check_packs(&self, listed: &HashMap<PackId, u64>, condemned: &HashSet<PackId>) -> usize {

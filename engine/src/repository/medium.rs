@@ -64,6 +64,11 @@ fn place(storage: &dyn Storage) -> [u8; ID_LEN] {
     *lakebed_core::hash::object_hash(storage.identity().as_bytes()).as_bytes()
 }
 
+/// Returns what the keys of the probes of a medium begin with.
+pub(super) fn probes_of(storage: &dyn Storage) -> String {
+    layout::storage_probes(&place(storage))
+}
+
 /// What this machine remembers of a place: the repository need not be asked then.
 fn memory(cache: Option<&Path>, place: &[u8; ID_LEN]) -> Option<PathBuf> {
     cache.map(|cache| cache.join("storage").join(to_hex(place)))

@@ -5,6 +5,7 @@ mod generations;
 mod keys;
 mod limit;
 mod medium;
+mod object_cache;
 mod open;
 mod quarantine;
 mod reader;
@@ -24,6 +25,7 @@ mod writer;
 pub(crate) use chunk_store::ChunkStore;
 pub use keys::KeyInfo;
 pub(crate) use limit::RateLimit;
+pub(crate) use object_cache::ObjectCache;
 pub use open::{InitOptions, OpenOptions, RepositoryInfo};
 pub use reader::{BlobReader, ExtentRuns, TreeEntries};
 pub(crate) use segments::PACKS_PER_SEGMENT;
@@ -52,6 +54,7 @@ use lakebed_core::time::{Clock, Random};
 
 use crate::error::Result;
 use crate::index::{Index, IndexOptions};
+use crate::storage::Survey;
 
 /// An open repository: objects and keys, without its index. Cheap to clone.
 #[derive(Clone)]
@@ -64,6 +67,8 @@ pub struct Repository {
     bare: Arc<dyn Storage>,
     medium: medium::Medium,
     cache: Option<PathBuf>,
+    /// Holds what was listed when it was opened, for who lists it for the first time.
+    ahead: Option<Arc<Survey>>,
     memory_bytes: u64,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
@@ -150,6 +155,11 @@ impl Repository {
     /// # Errors
     /// As [`Repository::index`].
     pub fn reader(&self, monitor: &dyn Monitor) -> Result<BlobReader> {
-        Ok(BlobReader::new(self.store.clone(), Arc::new(self.index(monitor)?)))
+        Ok(self.reader_over(Arc::new(self.index(monitor)?)))
+    }
+
+    /// Begins to read, by an index that is open already. Tree nodes that this machine has copies of are not asked for.
+    pub(crate) fn reader_over(&self, index: Arc<Index>) -> BlobReader {
+        BlobReader::new(self.store.clone(), index).with_copies(self.store.copies())
     }
 }

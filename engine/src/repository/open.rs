@@ -14,8 +14,9 @@ use lakebed_core::storage::{Storage, StorageErrorKind};
 use lakebed_core::time::{Clock, Random};
 
 use super::store::draw;
-use super::{Repository, Store, medium, trust};
+use super::{ObjectCache, Repository, Store, medium, trust};
 use crate::error::{Error, Result};
+use crate::storage::{Survey, SurveyedStorage};
 use crate::system::{SystemClock, SystemProcesses, SystemRandom};
 
 /// How this process works with a repository. Nothing of it is kept there.
@@ -26,6 +27,11 @@ pub struct OpenOptions {
     pub cache_dir: Option<PathBuf>,
     /// Memory for the index, in bytes. 128 MiB keep the filters of 50 million chunks at hand.
     pub memory_bytes: u64,
+    /// Copies of objects of a remote medium take so many bytes of the cache folder at most.
+    pub copies_bytes: u64,
+    /// What is listed for the first time is what was there when the repository was opened, which saves requests to a
+    /// remote medium. For who opens a repository, asks one thing, and is done. Not for who writes.
+    pub one_moment: bool,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
     /// Where randomness comes from.
@@ -39,6 +45,8 @@ impl Default for OpenOptions {
         Self {
             cache_dir: None,
             memory_bytes: 128 << 20,
+            copies_bytes: 1 << 30,
+            one_moment: false,
             clock: Arc::new(SystemClock::default()),
             random: Arc::new(SystemRandom),
             processes: Arc::new(SystemProcesses),
@@ -122,11 +130,13 @@ impl Repository {
         trust::remember_location(options.cache_dir.as_deref(), &storage.identity(), init.encryption);
         // whoever makes a repository without encryption means it: a password that is set all the same is not in the way
         let secret = if init.encryption == Encryption::None { &Secret::None } else { secret };
-        let opened = Self::open_unproven(storage, secret, options)?;
+        let opened = Found::look(storage, options)?.unlock(secret, options)?;
         if let Some(findings) = findings {
             opened.record_findings(&findings)?;
         }
-        opened.know_medium()
+        let mut repository = opened.know_medium()?;
+        repository.ahead = None;
+        Ok(repository)
     }
 
     /// Opens a repository.
@@ -134,42 +144,25 @@ impl Repository {
     /// # Errors
     /// There is none; the secret opens no key slot; the configuration is lost, was changed or needs a newer lakebed.
     pub fn open(storage: Arc<dyn Storage>, secret: &Secret, options: &OpenOptions) -> Result<Self> {
-        Self::open_unproven(storage, secret, options)?.know_medium()
+        Self::open_asking(storage, |_| Ok(secret.clone()), options)
     }
 
-    /// Opens a repository of whose medium nothing is known yet.
-    fn open_unproven(storage: Arc<dyn Storage>, secret: &Secret, options: &OpenOptions) -> Result<Self> {
-        let location = storage.location();
-        let place = storage.identity();
-        let bytes = match storage.get(&layout::config()) {
-            Err(error) if error.is_not_found() => {
-                refuse_lost_config(&*storage)?;
-                return Err(Error::NoRepository { location });
-            }
-            result => result?,
-        };
-        let config = Config::decode(&bytes).map_err(Error::Config)?;
-        let config_hash = Config::hash(&bytes);
-        let cache = options.cache_dir.as_ref().map(|cache| cache.join(config.repository_id.to_string()));
-        trust::check_location(options.cache_dir.as_deref(), &place, &location, config.encryption)?;
-        trust::check(cache.as_deref(), &location, config.encryption, &config_hash, secret)?;
-        let (slot, data_key) = unlock(&*storage, &config, &config_hash, secret)?;
-        let keys = RepositoryKeys::derive(config.repository_id, config.encryption, data_key);
-        trust::remember(cache.as_deref(), &config_hash);
-        trust::remember_location(options.cache_dir.as_deref(), &place, config.encryption);
-        Ok(Self {
-            bare: storage.clone(),
-            store: Store::new(storage, Arc::new(keys)),
-            config: Arc::new(config),
-            config_hash,
-            slot,
-            medium: medium::Medium::default(),
-            cache,
-            memory_bytes: options.memory_bytes,
-            clock: options.clock.clone(),
-            random: options.random.clone(),
-            processes: options.processes.clone(),
-        })
+    /// Opens a repository, and asks for the secret once it is known how it is protected.
+    ///
+    /// # Errors
+    /// As [`Repository::open`], and what `ask` fails with.
+    pub fn open_asking<E: From<Error>>(
+        storage: Arc<dyn Storage>,
+        ask: impl FnOnce(Encryption) -> std::result::Result<Secret, E>,
+        options: &OpenOptions,
+    ) -> std::result::Result<Self, E> {
+        let found = Found::look(storage, options)?;
+        let secret = ask(found.config.encryption)?;
+        let mut repository = found.unlock(&secret, options)?.know_medium()?;
+        if !options.one_moment {
+            repository.ahead = None;
+        }
+        Ok(repository)
     }
 
     /// Reads the configuration again and checks that it is the one that the repository was opened with.
@@ -195,6 +188,89 @@ impl Repository {
     }
 }
 
+/// A repository that was found and is not open yet.
+struct Found {
+    bare: Arc<dyn Storage>,
+    storage: SurveyedStorage,
+    survey: Survey,
+    config: Config,
+    config_bytes: Vec<u8>,
+    /// This repository's folder in the cache.
+    cache: Option<PathBuf>,
+    copies: Option<Arc<ObjectCache>>,
+}
+
+impl Found {
+    /// Looks for a repository. On a remote medium, one request says whether it is there and what is new; what this
+    /// machine knows of it is not asked for.
+    fn look(bare: Arc<dyn Storage>, options: &OpenOptions) -> Result<Self> {
+        let (location, place) = (bare.location(), bare.identity());
+        let storage = SurveyedStorage::new(bare.clone());
+        let no_repository = || {
+            refuse_lost_config(&*bare)?;
+            Err(Error::NoRepository { location: location.clone() })
+        };
+        let probes = medium::probes_of(&*bare);
+        let mut ahead = vec![layout::CONFIG, layout::KEYS, probes.as_str()];
+        if options.one_moment {
+            ahead.extend([layout::FORGOTTEN, layout::ANNOTATIONS, layout::SNAPSHOTS, layout::INDEX]);
+        }
+        let survey = match storage.look_ahead(&ahead) {
+            Err(error) if error.is_not_found() => return no_repository(),
+            result => result?,
+        };
+        let cache_dir = options.cache_dir.as_deref();
+        let known = match storage.foresaw(&layout::config()) {
+            Some(None) => return no_repository(),
+            Some(Some(listed)) => trust::known_config(cache_dir, &place, listed.size_bytes),
+            None => None,
+        };
+        let config_bytes = match known {
+            Some(bytes) => bytes,
+            None => match bare.get(&layout::config()) {
+                Err(error) if error.is_not_found() => return no_repository(),
+                result => result?,
+            },
+        };
+        let config = Config::decode(&config_bytes).map_err(Error::Config)?;
+        let cache = cache_dir.map(|cache| cache.join(config.repository_id.to_string()));
+        let copies = cache.as_ref().filter(|_| bare.capabilities().is_remote);
+        let copies = copies.map(|cache| Arc::new(ObjectCache::new(cache.join("objects"), options.copies_bytes)));
+        Ok(Self { bare, storage, survey, config, config_bytes, cache, copies })
+    }
+
+    /// Opens it. Of its medium nothing is known yet.
+    fn unlock(self, secret: &Secret, options: &OpenOptions) -> Result<Repository> {
+        let Self { bare, storage, survey, config, config_bytes, cache, copies } = self;
+        let (location, place) = (bare.location(), bare.identity());
+        let config_hash = Config::hash(&config_bytes);
+        let cache_dir = options.cache_dir.as_deref();
+        trust::check_location(cache_dir, &place, &location, config.encryption)?;
+        trust::check(cache.as_deref(), &location, config.encryption, &config_hash, secret)?;
+        let (slot, data_key) = unlock(&storage, copies.as_deref(), &config, &config_hash, secret)?;
+        let keys = Arc::new(RepositoryKeys::derive(config.repository_id, config.encryption, data_key));
+        trust::remember(cache.as_deref(), &config_hash);
+        trust::remember_location(cache_dir, &place, config.encryption);
+        if copies.is_some() {
+            trust::remember_config(cache_dir, &place, &config_bytes);
+        }
+        Ok(Repository {
+            bare,
+            store: Store::with_copies(storage, keys, copies),
+            config: Arc::new(config),
+            config_hash,
+            slot,
+            medium: medium::Medium::default(),
+            cache,
+            ahead: Some(Arc::new(survey)),
+            memory_bytes: options.memory_bytes,
+            clock: options.clock.clone(),
+            random: options.random.clone(),
+            processes: options.processes.clone(),
+        })
+    }
+}
+
 /// Tells a place where nothing was made yet from a repository that has lost its configuration: to make another one there
 /// would delete the key slots, and with them the only way to what the packs hold.
 fn refuse_lost_config(storage: &dyn Storage) -> Result<()> {
@@ -209,6 +285,7 @@ fn refuse_lost_config(storage: &dyn Storage) -> Result<()> {
 /// Finds a slot that the secret opens. A slot that is damaged is passed over as long as another one opens.
 fn unlock(
     storage: &dyn Storage,
+    copies: Option<&ObjectCache>,
     config: &Config,
     config_hash: &[u8; 32],
     secret: &Secret,
@@ -217,8 +294,20 @@ fn unlock(
     let mut slots = Vec::new();
     for object in storage.list(layout::KEYS)? {
         let Ok(id) = layout::last_part(&object.key).parse::<KeySlotId>() else { continue };
+        // a slot is named by its bytes, so a copy that is damaged is noticed
+        let copy = copies.and_then(|copies| KeySlot::decode(id, &copies.get(&object.key)?).ok());
+        if let Some(slot) = copy {
+            slots.push((id, Ok(slot)));
+            continue;
+        }
         match storage.get(&object.key) {
-            Ok(bytes) => slots.push((id, KeySlot::decode(id, &bytes).map_err(KeySlotError::from))),
+            Ok(bytes) => {
+                let slot = KeySlot::decode(id, &bytes).map_err(KeySlotError::from);
+                if let (Some(copies), Ok(_)) = (copies, &slot) {
+                    copies.keep(&object.key, &bytes);
+                }
+                slots.push((id, slot));
+            }
             // another one may open all the same
             Err(error) => damaged = Some(error.into()),
         }

@@ -117,7 +117,6 @@ fn pieces(size: u64) -> impl Iterator<Item = (u64, usize)> {
 impl Repository {
     /// Tells whether packs were put into quarantine: there may be snapshots that lack what was in them.
     pub(crate) fn has_lost_packs(&self) -> Result<bool> {
-        let prefix = format!("{}{}", layout::QUARANTINE, layout::PACKS);
-        Ok(!self.store.storage().list(&prefix)?.is_empty())
+        Ok(!self.store.storage().list(layout::LOST_PACKS)?.is_empty())
     }
 }

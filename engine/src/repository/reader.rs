@@ -14,7 +14,7 @@ use lakebed_core::monitor::Silent;
 use lakebed_core::pack::{BlobId, PackKind};
 use lakebed_core::record::tree::{Content, Entry, Extent, Node};
 
-use super::Store;
+use super::{ObjectCache, Store};
 use crate::error::{Error, Result};
 use crate::index::{Index, Location};
 
@@ -24,6 +24,9 @@ const REFOLDS: usize = 3;
 /// In a repository that lacks much, not every chunk that the index does not know is a reason to list the segments once
 /// more, as long as that has brought nothing so often in a row.
 const FRUITLESS_MAX: u32 = 64;
+
+/// Of larger packs no copies are made: only the frames that are wanted are read.
+const COPIED_PACK_MAX_BYTES: u64 = 64 << 20;
 
 /// Decoded frames are kept up to this many bytes.
 const CACHE_BYTES: usize = 16 << 20;
@@ -62,6 +65,10 @@ pub struct BlobReader {
     cache: Arc<Mutex<FrameCache>>,
     /// How often in a row there was nothing new to fold.
     fruitless: Arc<AtomicU32>,
+    /// Copies of packs of trees, which are read whole then.
+    copies: Option<Arc<ObjectCache>>,
+    /// Held by who makes a copy.
+    fetching: Arc<Mutex<()>>,
     /// Packs that are not there and that nobody has removed: they are lost, not moved.
     lost: Arc<Mutex<HashSet<PackId>>>,
 }
@@ -69,7 +76,13 @@ pub struct BlobReader {
 impl BlobReader {
     /// Joins objects and index.
     pub fn new(store: Store, index: Arc<Index>) -> Self {
-        Self { store, index, cache: Arc::default(), fruitless: Arc::default(), lost: Arc::default() }
+        let (cache, fruitless, lost) = (Arc::default(), Arc::default(), Arc::default());
+        Self { store, index, cache, fruitless, copies: None, fetching: Arc::default(), lost }
+    }
+
+    /// Reads nodes of trees from copies of their packs. Not for who wants to know what storage holds.
+    pub(crate) fn with_copies(self, copies: Option<Arc<ObjectCache>>) -> Self {
+        Self { copies, ..self }
     }
 
     /// Returns the index.
@@ -104,17 +117,55 @@ impl BlobReader {
         })
     }
 
+    /// Returns the bytes of a frame from the copy of its pack, which is made if need be: whoever reads one node of a tree
+    /// reads more. `None` where there is no copy of any use.
+    fn frame_of_copy(&self, copies: &ObjectCache, place: &Location) -> Result<Option<Vec<u8>>> {
+        let key = layout::pack(place.pack);
+        let (offset, length) = (u64::from(place.frame_offset), place.frame_len as usize);
+        let mut bytes = Vec::new();
+        if copies.get_range(&key, offset, length, &mut bytes) {
+            return Ok(Some(bytes));
+        }
+        // several threads come here for the same pack: one fetches it
+        let _one = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        if copies.get_range(&key, offset, length, &mut bytes) {
+            return Ok(Some(bytes));
+        }
+        let size = self.index.pack_size(&place.pack).unwrap_or_default();
+        if size > COPIED_PACK_MAX_BYTES {
+            return Ok(None);
+        }
+        let pack = self.store.storage().get(&key)?;
+        if lakebed_core::hash::object_hash(&pack).as_bytes() != place.pack.as_bytes() {
+            // the frame that is wanted may be whole all the same
+            return Ok(None);
+        }
+        copies.keep(&key, &pack);
+        let start = place.frame_offset as usize;
+        Ok(pack.get(start..start + length).map(<[u8]>::to_vec))
+    }
+
     fn frame(&self, place: &Location, kind: PackKind) -> Result<Arc<OpenFrame>> {
         let key = (place.pack, place.frame_offset);
         let cache = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(frame) = cache().get(key) {
             return Ok(frame);
         }
-        let mut bytes = Vec::new();
-        let (offset, length) = (u64::from(place.frame_offset), place.frame_len as usize);
-        self.store.storage().get_range(&layout::pack(place.pack), offset, length, &mut bytes)?;
         let mut frame = OpenFrame::default();
-        self.open_bytes(place.pack, offset, kind, &bytes, &mut frame)?;
+        let offset = u64::from(place.frame_offset);
+        let from_copy = match &self.copies {
+            Some(copies) if kind == PackKind::Tree => {
+                let bytes = self.frame_of_copy(copies, place)?;
+                bytes.is_some_and(|bytes| self.open_bytes(place.pack, offset, kind, &bytes, &mut frame).is_ok())
+            }
+            _ => false,
+        };
+        if !from_copy {
+            let mut bytes = Vec::new();
+            let key = layout::pack(place.pack);
+            self.store.storage().get_range(&key, offset, place.frame_len as usize, &mut bytes)?;
+            self.open_bytes(place.pack, offset, kind, &bytes, &mut frame)?;
+        }
         let frame = Arc::new(frame);
         cache().put(key, frame.clone());
         Ok(frame)

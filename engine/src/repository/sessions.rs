@@ -20,7 +20,7 @@ use lakebed_core::process::Fate;
 use lakebed_core::record::RECORD_VERSION;
 use lakebed_core::record::session::{Checkpoint, Expiry, Process, Run, Session};
 use lakebed_core::record::snapshot::Snapshot;
-use lakebed_core::storage::StorageErrorKind;
+use lakebed_core::storage::{ObjectKey, StorageErrorKind};
 use lakebed_core::time::Timestamp;
 
 use super::Repository;
@@ -186,7 +186,8 @@ impl SessionHandle {
         repository.store.put_record(&layout::run(*id), run, repository.random())?;
         let has_checkpoint = self.shared.record().checkpoint.is_some();
         match (succeeded, has_checkpoint) {
-            (true, _) => repository.remove_session(*id),
+            // those between were deleted one by one; what is left of them the next run finds
+            (true, _) => repository.remove_records(*id, [0, self.shared.record().number]),
             (false, true) => Ok(()),
             (false, false) => repository.expire_session(*id, *id, "its run failed").map(drop),
         }
@@ -213,15 +214,21 @@ impl Repository {
     /// # Errors
     /// Storage. A record that is damaged is passed over: it belongs to a session that cannot be continued.
     pub fn sessions(&self) -> Result<Vec<SessionInfo>> {
-        Ok(self.sessions_and_leftovers()?.0)
+        Ok(self.sessions_and_leftovers(None)?.0)
     }
 
     /// Returns the running sessions, and those that have ended and left their records behind: a process killed right
-    /// after its commit does.
-    pub(crate) fn sessions_and_leftovers(&self) -> Result<(Vec<SessionInfo>, Vec<SessionId>)> {
+    /// after its commit does. One of them, the caller's own, is passed over.
+    pub(crate) fn sessions_and_leftovers(
+        &self,
+        except: Option<SessionId>,
+    ) -> Result<(Vec<SessionInfo>, Vec<SessionId>)> {
         let mut sessions: Vec<SessionInfo> = Vec::new();
         for object in self.store.storage().list(layout::SESSIONS)? {
             let Some(id) = object.key.as_str().split('/').nth(1).and_then(|id| id.parse().ok()) else { continue };
+            if except == Some(id) {
+                continue;
+            }
             let record = match self.store.read_record::<Session>(&object.key) {
                 Ok(record) => record,
                 Err(Error::Storage(error)) if !error.is_not_found() => return Err(error.into()),
@@ -281,7 +288,7 @@ impl Repository {
         self.exists(&layout::run(id))
     }
 
-    fn exists(&self, key: &lakebed_core::storage::ObjectKey) -> Result<bool> {
+    fn exists(&self, key: &ObjectKey) -> Result<bool> {
         match self.store.storage().size(key) {
             Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
@@ -319,14 +326,25 @@ impl Repository {
         Ok(expired)
     }
 
+    /// Deletes records of a session that has ended, by their numbers.
+    fn remove_records(&self, id: SessionId, numbers: [u32; 2]) -> Result<()> {
+        let numbers = if numbers[0] == numbers[1] { &numbers[..1] } else { &numbers[..] };
+        numbers.iter().try_for_each(|&number| self.remove_record(&layout::session(id, number)))
+    }
+
+    fn remove_record(&self, key: &ObjectKey) -> Result<()> {
+        match self.store.storage().delete(key) {
+            Err(error) if !error.is_not_found() && error.kind != StorageErrorKind::PermissionDenied => {
+                Err(error.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Deletes the records of a session that has ended. Where deleting is not allowed they stay, which is harmless.
     pub(crate) fn remove_session(&self, id: SessionId) -> Result<()> {
         for object in self.store.storage().list(&format!("{}{id}/", layout::SESSIONS))? {
-            match self.store.storage().delete(&object.key) {
-                Ok(()) => {}
-                Err(error) if error.is_not_found() || error.kind == StorageErrorKind::PermissionDenied => {}
-                Err(error) => return Err(error.into()),
-            }
+            self.remove_record(&object.key)?;
         }
         Ok(())
     }

@@ -148,7 +148,7 @@ impl Repository {
         let mut catalogue = Catalogue::default();
         let mut ids = self.store.list_ids::<SnapshotId>(layout::SNAPSHOTS)?;
         ids.retain(|id| is_wanted(*id));
-        let read = |id: SnapshotId| (id, self.read_snapshot(id));
+        let read = |id: SnapshotId| (id, self.read_listed_snapshot(id));
         let all: Vec<_> = match ids.len() {
             0..PARALLEL_MIN => ids.into_iter().map(read).collect(),
             _ => ids.into_par_iter().map(read).collect(),
@@ -158,7 +158,7 @@ impl Repository {
                 Ok(None) => {}
                 Ok(Some(mut snapshot)) => {
                     if let Some(number) = annotations.remove(&id) {
-                        match self.store.read_record::<Annotation>(&layout::annotation(id, number)) {
+                        match self.store.read_listed_record::<Annotation>(&layout::annotation(id, number)) {
                             Ok(annotation) => {
                                 snapshot.tags = annotation.tags;
                                 snapshot.description = annotation.description;
@@ -232,6 +232,14 @@ impl Repository {
     pub fn read_snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>> {
         let key = layout::snapshot(id);
         match self.store.read_kinds(&key, &[FrameKind::Snapshot, FrameKind::Expiry])? {
+            (FrameKind::Snapshot, plain) => decode_snapshot(id, &plain).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// As [`Repository::read_snapshot`], for what was just listed: a copy of it will do.
+    fn read_listed_snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>> {
+        match self.store.read_listed_kinds(&layout::snapshot(id), &[FrameKind::Snapshot, FrameKind::Expiry])? {
             (FrameKind::Snapshot, plain) => decode_snapshot(id, &plain).map(Some),
             _ => Ok(None),
         }

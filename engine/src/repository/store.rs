@@ -13,13 +13,16 @@ use lakebed_core::storage::{ObjectKey, Storage, StorageErrorKind};
 use lakebed_core::time::Random;
 use lakebed_core::wire::DecodeError;
 
+use super::ObjectCache;
 use crate::error::{Error, Result};
+use crate::storage::{Survey, SurveyedStorage};
 
 /// Storage and keys. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    storage: Arc<dyn Storage>,
+    storage: SurveyedStorage,
     keys: Arc<RepositoryKeys>,
+    copies: Option<Arc<ObjectCache>>,
     scratches: Arc<Mutex<Vec<FrameScratch>>>,
 }
 
@@ -33,22 +36,44 @@ pub(crate) fn draw(random: &dyn Random) -> Result<[u8; ID_LEN]> {
 impl Store {
     /// Joins storage and keys.
     pub fn new(storage: Arc<dyn Storage>, keys: Arc<RepositoryKeys>) -> Self {
-        Self { storage, keys, scratches: Arc::default() }
+        Self::with_copies(SurveyedStorage::new(storage), keys, None)
+    }
+
+    /// Joins storage, of which copies may be kept, and keys.
+    pub(crate) fn with_copies(
+        storage: SurveyedStorage,
+        keys: Arc<RepositoryKeys>,
+        copies: Option<Arc<ObjectCache>>,
+    ) -> Self {
+        Self { storage, keys, copies, scratches: Arc::default() }
+    }
+
+    /// Returns where copies of objects are kept, where that is worth it.
+    pub(crate) fn copies(&self) -> Option<Arc<ObjectCache>> {
+        self.copies.clone()
     }
 
     /// Returns the storage.
     pub fn storage(&self) -> &dyn Storage {
-        &*self.storage
+        &self.storage
     }
 
     /// Opens other objects with the same keys.
     pub fn over(&self, storage: Arc<dyn Storage>) -> Self {
-        Self { storage, ..self.clone() }
+        Self { storage: SurveyedStorage::new(storage), ..self.clone() }
     }
 
     /// Returns the keys.
     pub fn keys(&self) -> &RepositoryKeys {
         &self.keys
+    }
+
+    /// Looks ahead at the listings of prefixes, where that takes fewer requests: see [`SurveyedStorage`].
+    ///
+    /// # Errors
+    /// Storage.
+    pub(crate) fn look_ahead(&self, prefixes: &[&str]) -> Result<Survey> {
+        Ok(self.storage.look_ahead(prefixes)?)
     }
 
     /// Lends buffers and contexts for sealing and opening.
@@ -151,6 +176,30 @@ impl Store {
             open_record(&self.keys, kinds, key.as_str(), &bytes, scratch)
                 .map_err(|source| Error::Damaged { key: key.clone(), source })
         })
+    }
+
+    /// As [`Store::read_record`], for a record that was just listed: a copy of it will do.
+    pub(crate) fn read_listed_record<R: Record>(&self, key: &ObjectKey) -> Result<R> {
+        let (_, plain) = self.read_listed_kinds(key, &[R::KIND])?;
+        R::decode(&plain).map_err(|source| Error::Record { key: key.clone(), source })
+    }
+
+    /// As [`Store::read_kinds`], for a record that was just listed: a copy of it will do.
+    pub(crate) fn read_listed_kinds(&self, key: &ObjectKey, kinds: &[FrameKind]) -> Result<(FrameKind, Vec<u8>)> {
+        let Some(copies) = &self.copies else { return self.read_kinds(key, kinds) };
+        let open = |bytes: &[u8]| {
+            self.with_scratch(|scratch| {
+                open_record(&self.keys, kinds, key.as_str(), bytes, scratch)
+                    .map_err(|source| Error::Damaged { key: key.clone(), source })
+            })
+        };
+        if let Some(Ok(record)) = copies.get(key).map(|bytes| open(&bytes)) {
+            return Ok(record);
+        }
+        let bytes = self.storage.get(key)?;
+        let record = open(&bytes)?;
+        copies.keep(key, &bytes);
+        Ok(record)
     }
 
     /// Returns the kind that a record says it has, unchecked: whoever opens it finds out whether that is true.

@@ -79,7 +79,7 @@ impl Repository {
     }
 
     fn read_resolution(&self, id: SnapshotId, number: u32) -> Result<TombstoneState> {
-        match self.store.read_record::<Resolution>(&layout::resolution(id, number)) {
+        match self.store.read_listed_record::<Resolution>(&layout::resolution(id, number)) {
             Ok(resolution) if resolution.verdict == Verdict::Undone => Ok(TombstoneState::Undone),
             Ok(_) => Ok(TombstoneState::Condemned),
             // only a prune deletes one, after it has condemned the snapshot and deleted its record

@@ -47,6 +47,30 @@ fn place_file(cache: &Path, place: &str) -> std::path::PathBuf {
     cache.join("places").join(to_hex(name.as_bytes()))
 }
 
+/// Returns the configuration that a place had, where it still has one of that size. Whoever has exchanged it since is not
+/// served: what was there is gone on with.
+pub(super) fn known_config(cache: Option<&Path>, place: &str, size_bytes: u64) -> Option<Vec<u8>> {
+    let bytes = std::fs::read(config_file(cache?, place)).ok()?;
+    Some(bytes).filter(|bytes| bytes.len() as u64 == size_bytes)
+}
+
+/// Remembers the configuration of a place.
+pub(super) fn remember_config(cache: Option<&Path>, place: &str, bytes: &[u8]) {
+    let Some(file) = cache.map(|cache| config_file(cache, place)) else { return };
+    if std::fs::read(&file).is_ok_and(|known| known == bytes) {
+        return;
+    }
+    if let Some(folder) = file.parent()
+        && std::fs::create_dir_all(folder).is_ok()
+    {
+        let _ = std::fs::write(file, bytes);
+    }
+}
+
+fn config_file(cache: &Path, place: &str) -> std::path::PathBuf {
+    place_file(cache, place).with_extension("json")
+}
+
 /// Checks a configuration against what is remembered.
 pub(super) fn check(
     cache: Option<&Path>,

@@ -88,6 +88,9 @@ impl FrameBuilder {
     }
 }
 
+/// Packs of trees are this long on mediums where they are fetched whole.
+const REMOTE_TREE_PACK_BYTES: u64 = 16 << 20;
+
 /// Packs that are in storage and not yet in a segment.
 #[derive(Debug, Default)]
 pub(crate) struct WrittenPacks {
@@ -99,6 +102,20 @@ struct OpenPack {
     writer: Box<dyn ObjectWriter>,
     hasher: ObjectHasher,
     offset: u64,
+    /// All of it, where a copy is to be kept on this machine.
+    copy: Option<Vec<u8>>,
+}
+
+impl OpenPack {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.writer.append(bytes)?;
+        self.hasher.update(bytes);
+        self.offset += bytes.len() as u64;
+        if let Some(copy) = &mut self.copy {
+            copy.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
 }
 
 /// A pack that is filling.
@@ -171,7 +188,12 @@ impl PackWriter {
         compression: Compression,
         random: Arc<dyn Random>,
     ) -> Result<Self> {
-        let target_bytes = store.storage().capabilities().pack_target_bytes;
+        let capabilities = store.storage().capabilities();
+        let target_bytes = match kind {
+            // whoever needs a node of a remote tree fetches its whole pack
+            PackKind::Tree if capabilities.is_remote => capabilities.pack_target_bytes.min(REMOTE_TREE_PACK_BYTES),
+            _ => capabilities.pack_target_bytes,
+        };
         let shared = Arc::new(Shared { store, state: Mutex::default(), changed: std::sync::Condvar::new() });
         let (sender, receiver) = channel::<Filling>();
         let for_thread = shared.clone();
@@ -202,7 +224,9 @@ impl PackWriter {
         let salt = draw(&*self.random)?;
         let directory = PackDirectory { kind: self.kind, session: self.session, salt, frames: Vec::new() };
         let writer = self.shared.store.storage().writer()?;
-        let pack = OpenPack { directory, writer, hasher: ObjectHasher::default(), offset: 0 };
+        // trees are compared with night after night
+        let copy = self.shared.store.copies().filter(|_| self.kind == PackKind::Tree).map(|_| Vec::new());
+        let pack = OpenPack { directory, writer, hasher: ObjectHasher::default(), offset: 0, copy };
         let sealer = self.shared.store.keys().object_key(&salt);
         Ok(Filling { salt, sealer, pack: Mutex::new(pack), spoiled: AtomicBool::new(false) })
     }
@@ -290,9 +314,7 @@ impl PackWriter {
         })?;
         let frame_len = sealed.len() as u64;
         let mut pack = filling.pack.lock().unwrap_or_else(PoisonError::into_inner);
-        pack.writer.append(&sealed)?;
-        pack.hasher.update(&sealed);
-        pack.offset += frame_len;
+        pack.append(&sealed)?;
         // the seal has checked that the frame is smaller than 4 GiB
         pack.directory.frames.push(FrameInfo { number, frame_len: frame_len as u32, blobs: frame.blobs.clone() });
         Ok((frame_len, pack.offset))
@@ -355,24 +377,26 @@ pub(crate) fn measure_frame(store: &Store, frame: &FrameBuilder, compression: Co
 
 /// Ends a pack: directory, trailer, name.
 fn close(store: &Store, filling: Filling) -> Result<PackInfo> {
-    let OpenPack { directory, mut writer, mut hasher, offset } =
-        filling.pack.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut pack = filling.pack.into_inner().unwrap_or_else(PoisonError::into_inner);
     let check = |source| Error::FrameCheck { source };
     let tail = store.with_scratch(|scratch| {
-        let tail = directory.seal_tail(&filling.sealer, scratch).map_err(check)?;
+        let tail = pack.directory.seal_tail(&filling.sealer, scratch).map_err(check)?;
         let (sealed, trailer) = tail.split_at(tail.len() - TRAILER_LEN);
         let trailer = Trailer::decode(trailer).map_err(|error| check(error.into()))?;
         let back = trailer.open_directory(store.keys(), sealed, scratch).map_err(check)?;
-        match back == directory {
+        match back == pack.directory {
             true => Ok(tail),
             false => Err(check(DecodeError::invalid("pack directory", "it came back different").into())),
         }
     })?;
-    writer.append(&tail)?;
-    hasher.update(&tail);
-    let id = PackId::new(*hasher.finish().as_bytes());
-    writer.finish(&layout::pack(id))?;
-    Ok(PackInfo { id, size_bytes: offset + tail.len() as u64, directory })
+    pack.append(&tail)?;
+    let id = PackId::new(*pack.hasher.finish().as_bytes());
+    let key = layout::pack(id);
+    pack.writer.finish(&key)?;
+    if let (Some(copies), Some(copy)) = (store.copies(), &pack.copy) {
+        copies.keep(&key, copy);
+    }
+    Ok(PackInfo { id, size_bytes: pack.offset, directory: pack.directory })
 }
 
 #[cfg(test)]

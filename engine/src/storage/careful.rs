@@ -69,6 +69,10 @@ impl Storage for CarefulStorage {
         self.inner.list(prefix)
     }
 
+    fn survey(&self, prefixes: &[&str]) -> Result<Option<Vec<Vec<ObjectInfo>>>, StorageError> {
+        self.inner.survey(prefixes)
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         self.inner.delete(key)
     }

@@ -10,6 +10,7 @@ pub mod memory;
 pub mod probe;
 pub mod readonly;
 pub mod reserve;
+pub mod surveyed;
 
 pub use careful::CarefulStorage;
 pub use contract::{Clause, ContractViolation};
@@ -17,3 +18,4 @@ pub use local::LocalStorage;
 pub use memory::MemoryStorage;
 pub use readonly::ReadOnlyStorage;
 pub use reserve::WithReserve;
+pub use surveyed::{Survey, SurveyedStorage};

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use lakebed_core::storage::{Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError};
+use lakebed_core::storage::{Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Promise, Storage, StorageError};
 
 /// A storage seen through glass.
 ///
@@ -36,7 +36,10 @@ impl Storage for ReadOnlyStorage {
 
     /// Nothing is put, so there is nothing to find out about that.
     fn capabilities(&self) -> Capabilities {
-        Capabilities::strict(self.inner.capabilities().pack_target_bytes)
+        let mut capabilities = self.inner.capabilities();
+        capabilities.put_if_absent = Promise::Kept;
+        capabilities.consistent_listing = Promise::Kept;
+        capabilities
     }
 
     fn put(&self, key: &ObjectKey, _bytes: &[u8]) -> Result<(), StorageError> {
@@ -61,6 +64,10 @@ impl Storage for ReadOnlyStorage {
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
         self.inner.list(prefix)
+    }
+
+    fn survey(&self, prefixes: &[&str]) -> Result<Option<Vec<Vec<ObjectInfo>>>, StorageError> {
+        self.inner.survey(prefixes)
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {

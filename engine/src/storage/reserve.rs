@@ -105,6 +105,10 @@ impl Storage for WithReserve {
     }
 
     /// Deletes an object. File systems that never write in place need room for that too.
+    fn survey(&self, prefixes: &[&str]) -> Result<Option<Vec<Vec<ObjectInfo>>>, StorageError> {
+        self.shared.inner.survey(prefixes)
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         self.shared.with_room(|| self.shared.inner.delete(key))
     }

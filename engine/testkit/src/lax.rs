@@ -57,7 +57,7 @@ impl Storage for LaxStorage {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::unproven(self.inner.capabilities().pack_target_bytes)
+        Capabilities::remote(self.inner.capabilities().pack_target_bytes)
     }
 
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {

@@ -26,6 +26,7 @@ pub mod disk;
 pub mod fuzz;
 pub mod lax;
 pub mod processes;
+pub mod proxy;
 pub mod source;
 pub mod storage;
 pub mod strategies;

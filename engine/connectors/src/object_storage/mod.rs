@@ -5,7 +5,7 @@
 //!   about that (whether it does is for a probe to find out);
 //! * a request whose answer was lost may have been carried out: when it is tried again and the name is taken, what is
 //!   there is compared before anybody is told that it is somebody else's;
-//! * after an upload the store is asked what it has;
+//! * after an upload the store is asked what it has, unless its answer says so;
 //! * what may go well later is tried again, with growing pauses, for a limited time.
 
 mod error;
@@ -24,6 +24,7 @@ use futures_util::TryStreamExt;
 use lakebed_core::storage::{
     Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError, StorageErrorKind,
 };
+use object_store::list::PaginatedListOptions;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode, PutOptions};
 use tokio::runtime::Runtime;
@@ -151,10 +152,11 @@ impl Inner {
     fn put(&self, key: &ObjectKey, bytes: &Bytes) -> Result<(), StorageError> {
         let path = self.path(key);
         let mut left = PUTS_AGAIN;
-        let sent = Arc::<Sent>::default();
+        let sent = Arc::new(Sent::of(bytes));
         loop {
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             match self.send(&sent, self.store.objects.put_opts(&path, bytes.clone().into(), options)) {
+                Ok(_) if sent.is_confirmed() => return Ok(()),
                 Ok(_) => return self.confirm(key, bytes.len() as u64),
                 // what is there may be ours: an answer before this one may have been lost
                 Err(error @ object_store::Error::AlreadyExists { .. }) if sent.tries() > 1 => {
@@ -165,6 +167,18 @@ impl Inner {
                 Err(error) => return Err(storage_error("write", key, error, sent.status())),
             }
         }
+    }
+
+    /// Turns what a store lists into what we know it as, sorted. What somebody else has put beside ours is none of it.
+    fn infos(&self, objects: Vec<object_store::ObjectMeta>) -> Vec<ObjectInfo> {
+        let skip = self.prefix.parts().count();
+        let info = |object: object_store::ObjectMeta| {
+            let key = object.location.parts().skip(skip).collect::<Path>();
+            Some(ObjectInfo { key: ObjectKey::new(key.as_ref())?, size_bytes: object.size })
+        };
+        let mut infos: Vec<ObjectInfo> = objects.into_iter().filter_map(info).collect();
+        infos.sort_by(|one, other| one.key.cmp(&other.key));
+        infos
     }
 
     /// Asks the store whether it has an object of that size.
@@ -193,7 +207,7 @@ impl Storage for ObjectStorage {
 
     /// Stores of one kind differ: some answer that a conditional put went well and have replaced what was there.
     fn capabilities(&self) -> Capabilities {
-        Capabilities::unproven(PACK_TARGET_BYTES)
+        Capabilities::remote(PACK_TARGET_BYTES)
     }
 
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
@@ -242,22 +256,41 @@ impl Storage for ObjectStorage {
         let below: Path = inner.prefix.parts().chain(Path::from(prefix).parts()).collect();
         let subject = if prefix.is_empty() { inner.location.as_str() } else { prefix };
         let objects = inner.run("list", subject, inner.store.objects.list(Some(&below)).try_collect::<Vec<_>>())?;
-        let skip = inner.prefix.parts().count();
-        let mut infos: Vec<ObjectInfo> = objects
-            .into_iter()
-            .filter_map(|object| {
-                let key = object.location.parts().skip(skip).collect::<Path>();
-                // what somebody else has put beside ours is none of our objects
-                Some(ObjectInfo { key: ObjectKey::new(key.as_ref())?, size_bytes: object.size })
-            })
-            .collect();
-        infos.sort_by(|one, other| one.key.cmp(&other.key));
-        Ok(infos)
+        Ok(inner.infos(objects))
+    }
+
+    /// Looks at the first page of everything. Where that is all of it, one request was enough.
+    fn survey(&self, prefixes: &[&str]) -> Result<Option<Vec<Vec<ObjectInfo>>>, StorageError> {
+        let inner = &self.inner;
+        let Some(pages) = &inner.store.pages else { return Ok(None) };
+        let below = format!("{}/", inner.prefix);
+        let below = Some(below.as_str()).filter(|_| !inner.prefix.as_ref().is_empty());
+        let page = pages.list_paginated(below, PaginatedListOptions::default());
+        let page = inner.run("list", inner.location.as_str(), page)?;
+        let is_all = page.page_token.is_none();
+        let seen = inner.infos(page.result.objects);
+        let last = seen.last().map(|info| info.key.as_str().to_owned());
+        let listing = |prefix: &&str| -> Result<Vec<ObjectInfo>, StorageError> {
+            let matches = |key: &ObjectKey| match prefix.ends_with('/') {
+                true => key.as_str().starts_with(prefix),
+                false => key.as_str() == *prefix,
+            };
+            // a page is sorted by name: what comes after its last name is on another one
+            let is_whole = is_all || last.as_deref().is_some_and(|last| last > *prefix && !last.starts_with(prefix));
+            match is_whole {
+                true => Ok(seen.iter().filter(|info| matches(&info.key)).cloned().collect()),
+                false if prefix.ends_with('/') => self.list(prefix),
+                false => match ObjectKey::new(*prefix).map(|key| self.size(&key).map(|size_bytes| (key, size_bytes))) {
+                    Some(Ok((key, size_bytes))) => Ok(vec![ObjectInfo { key, size_bytes }]),
+                    Some(Err(error)) if !error.is_not_found() => Err(error),
+                    _ => Ok(Vec::new()),
+                },
+            }
+        };
+        prefixes.iter().map(listing).collect::<Result<_, _>>().map(Some)
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        // stores call the deletion of nothing a success
-        self.inner.size("delete", key)?;
         let path = self.inner.path(key);
         self.inner.run("delete", key, self.inner.store.objects.delete(&path))
     }

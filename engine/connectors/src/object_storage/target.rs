@@ -212,7 +212,7 @@ impl Target {
                 let endpoint = endpoint.iter().find_map(|key| builder.get_config_value(key));
                 let asked = builder.get_config_value(&AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp));
                 self.refuse_plain_http(endpoint.as_deref(), asked.as_deref())?;
-                (Store::of(Arc::new(builder.build().map_err(failed)?)), endpoint)
+                (Store::with_pages(Arc::new(builder.build().map_err(failed)?)), endpoint)
             }
             Cloud::Azure => {
                 let builder = configured!(MicrosoftAzureBuilder, AzureConfigKey);
@@ -220,13 +220,13 @@ impl Target {
                 let asked = builder.get_config_value(&AzureConfigKey::Client(ClientConfigKey::AllowHttp));
                 self.refuse_plain_http(endpoint.as_deref(), asked.as_deref())?;
                 let host = endpoint.or_else(|| builder.get_config_value(&AzureConfigKey::AccountName));
-                (Store::of(Arc::new(builder.build().map_err(failed)?)), host)
+                (Store::with_pages(Arc::new(builder.build().map_err(failed)?)), host)
             }
             Cloud::Google => {
                 let builder = configured!(GoogleCloudStorageBuilder, GoogleConfigKey);
                 let endpoint = builder.get_config_value(&GoogleConfigKey::BaseUrl);
                 self.refuse_plain_http(endpoint.as_deref(), options.allow_http.then_some("true"))?;
-                (Store::of(Arc::new(builder.build().map_err(failed)?)), endpoint)
+                (Store::with_pages(Arc::new(builder.build().map_err(failed)?)), endpoint)
             }
         };
         let place = self.url.as_str().trim_end_matches('/');

@@ -2,14 +2,19 @@
 //! is counted here, waits here until there is room for it, and says here what answer it got.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
+use lakebed_core::id::to_hex;
+use md5::{Digest, Md5};
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpResponseBody, HttpService, ReqwestConnector,
@@ -18,6 +23,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::traffic::{Kind, Meter};
+
+/// What S3 and its like say of what they have, where they were sent it.
+const SHA256_OF_S3: &str = "x-amz-checksum-sha256";
+/// So much is hashed once more before it is sent.
+const HASHED_MAX_BYTES: usize = 1 << 20;
+/// What Google Cloud says of what it has.
+const LENGTH_OF_GOOGLE: &str = "x-goog-stored-content-length";
 
 tokio::task_local! {
     /// What is known of the request that a task waits for.
@@ -29,9 +41,28 @@ tokio::task_local! {
 pub(super) struct Sent {
     tries: AtomicU32,
     status: AtomicU16,
+    /// The MD5 of what is sent, where it is worth computing: most stores say which one they have got.
+    md5: Option<[u8; 16]>,
+    confirmed: AtomicBool,
 }
 
 impl Sent {
+    /// Something that is going to be sent. What is short is hashed: that takes less than asking whether it is there.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let md5 = (bytes.len() <= HASHED_MAX_BYTES).then(|| Md5::digest(bytes).into());
+        Self { md5, ..Self::default() }
+    }
+
+    /// Tells whether an answer says that the store has what was sent.
+    fn confirms(&self, answer: &HeaderMap, checksum: Option<&HeaderValue>, length: u64) -> bool {
+        let said = |name: &str| answer.get(name).and_then(|value| value.to_str().ok());
+        let is_md5 = |said: &str, encoded: fn(&[u8]) -> String| self.md5.is_some_and(|md5| said == encoded(&md5));
+        (checksum.is_some() && answer.get(SHA256_OF_S3) == checksum)
+            || said(LENGTH_OF_GOOGLE).is_some_and(|stored| stored == length.to_string())
+            || said("etag").is_some_and(|tag| is_md5(tag.trim_matches('"'), to_hex))
+            || said("content-md5").is_some_and(|md5| is_md5(md5, |bytes| BASE64_STANDARD.encode(bytes)))
+    }
+
     /// Returns how often it was sent.
     pub(super) fn tries(&self) -> u32 {
         self.tries.load(Ordering::Relaxed)
@@ -40,6 +71,11 @@ impl Sent {
     /// Returns the status of the last answer; 0 where none came.
     pub(super) fn status(&self) -> u16 {
         self.status.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether the last answer said what the store has now, and it is what was sent.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.confirmed.load(Ordering::Relaxed)
     }
 }
 
@@ -102,9 +138,12 @@ impl HttpService for Wired {
             sent.status.store(0, Ordering::Relaxed);
         }
         wire.meter.sent(Kind::of(request.method(), request.uri()), length);
+        let checksum = request.headers().get(SHA256_OF_S3).cloned();
         let (parts, body) = self.client.execute(request).await?.into_parts();
         if let Some(sent) = sent {
             sent.status.store(parts.status.as_u16(), Ordering::Relaxed);
+            let confirmed = parts.status.is_success() && sent.confirms(&parts.headers, checksum.as_ref(), length);
+            sent.confirmed.store(confirmed, Ordering::Relaxed);
         }
         let body = Received { body, pause: None, wire: wire.clone(), permit };
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
