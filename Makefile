@@ -1,10 +1,10 @@
 # What can be done with a checkout of lakebed. Each target is a script in scripts/, which says what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint soak killed nights fuzz mutants demo bench growth parts
+.PHONY: help setup build test test-distributed lint soak killed nights fuzz mutants demo bench growth parts
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 25
 
 setup: ## check what building needs, and install what is missing where that is possible
 	@scripts/setup
@@ -17,6 +17,9 @@ test: ## everything that must hold: format, lints, tests, documentation, licence
 
 lint: ## the part of `test` that runs no tests
 	@scripts/lint
+
+test-distributed: ## a repository on three nodes of Garage, one of which is stopped and killed (builds Garage once: some minutes)
+	@scripts/distributed
 
 soak: ## the long tests: every loss of power, and processes killed at random (SEED=n)
 	@SEED='$(SEED)' scripts/soak

@@ -110,7 +110,7 @@ impl Command {
         match self {
             Self::Init(_) => "init",
             Self::Backup(_) => "backup",
-            Self::Snapshots(_) => "snapshots",
+            Self::Snapshots(args) => args.name(),
             Self::Ls(_) => "ls",
             Self::Find(_) => "find",
             Self::Diff(_) => "diff",
@@ -226,6 +226,9 @@ mod tests {
             "lakebed key add --new-key-file f",
             "lakebed index rebuild --read-packs",
             "lakebed doctor --storage --thorough",
+            "lakebed snapshots --shards",
+            "lakebed snapshots join 2026-12-01 --partial",
+            "lakebed backup --shard 0/8 --shard-run 2026-12-01 --host lake src",
             "lakebed backup -r s3://bucket/lake --allow-http --limit-upload 5MiB src",
             "lakebed restore -r s3:http://h/b --allow-http=false --limit-download 5M latest --target out",
         ] {
@@ -255,6 +258,10 @@ mod tests {
             "lakebed sessions expire",
             "lakebed sessions expire 3f9a --dead",
             "lakebed doctor",
+            "lakebed backup --shard 8/8 --shard-run x --host lake src",
+            "lakebed backup --shard 0/8 --host lake src",
+            "lakebed backup --shard 0/8 --shard-run x --stdin dump",
+            "lakebed snapshots join",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line} was accepted");
         }

@@ -45,7 +45,7 @@ impl Context {
 
     /// Connects to an object store. What is asked of it is counted and told.
     pub(crate) fn connect(&self, target: &Target) -> Result<Arc<ObjectStorage>, CliError> {
-        let storage = self.globals.network.connect(target, self.cache_dir()?.join("spool"))?;
+        let storage = self.globals.network.connect(target, self.cache_dir()?.join("spool"), Some(self.ui.teller()))?;
         self.ui.add_store(storage.clone());
         Ok(storage)
     }

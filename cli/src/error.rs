@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     Partial,
     /// Damage was found.
     Damage,
+    /// What was tried does not do what it should.
+    Unfit,
 }
 
 impl Exit {
@@ -26,6 +28,7 @@ impl Exit {
             Self::Done => 0,
             Self::Partial => 3,
             Self::Damage => code::DAMAGE,
+            Self::Unfit => code::FAILED,
         }
     }
 }
@@ -279,6 +282,15 @@ fn engine_hint(error: &Error) -> Option<String> {
             "see to it that nothing else works with the repository meanwhile, and say --exclusive; \
              `lakebed doctor --storage` tries what the store can do"
         }
+        Error::NoShards { .. } => "was another name given to --shard-run? `lakebed snapshots --shards` lists the parts",
+        Error::ShardsMissing { .. } => {
+            "run `lakebed backup --shard` for them again: whoever is last joins them; `lakebed snapshots join --partial` \
+             joins what there is"
+        }
+        Error::RunJoined { .. } => {
+            "if this part was merely late, nothing is left to do; else give this run another name, with the date in it, say"
+        }
+        Error::ShardsDiffer { .. } => "give each run another name, with the date in it, say",
         Error::UnfitStorage { .. } => "keep the repository elsewhere",
         Error::CondemnationLost { .. } | Error::Busy { .. } => "try again: what was done so far is whole",
         Error::NoNumberLeft { .. } => "somebody has planted it; once it is deleted, the next number is free again",
@@ -296,8 +308,8 @@ fn engine_hint(error: &Error) -> Option<String> {
                  everything that was committed is still whole"
             }
             StorageErrorKind::PermissionDenied => {
-                "check who you are and what you may do there: the owner and mode of the repository's folder, or the \
-                 credentials for its object store and their permissions"
+                "check the owner and mode of the repository's folder, and who you are; on an object store, the credentials \
+                 and what they allow"
             }
             StorageErrorKind::ReadOnly => "the repository can only be read from here: is its disk mounted read-only?",
             StorageErrorKind::NotFound => "`lakebed verify` tells whether anything is missing",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use lakebed_connectors::object_storage::{ConnectError, ConnectOptions, ObjectStorage, Prices, Target};
+use lakebed_connectors::object_storage::{ConnectError, ConnectOptions, ObjectStorage, Prices, Target, Tell};
 
 use crate::error::CliError;
 use crate::size::parse_rate;
@@ -42,7 +42,12 @@ impl NetworkArgs {
     }
 
     /// Connects to an object store. What is to be sent waits in `spool`, which is made if need be.
-    pub(crate) fn connect(&self, target: &Target, spool: PathBuf) -> Result<Arc<ObjectStorage>, CliError> {
+    pub(crate) fn connect(
+        &self,
+        target: &Target,
+        spool: PathBuf,
+        tell: Option<Tell>,
+    ) -> Result<Arc<ObjectStorage>, CliError> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&spool).map_err(|error| {
             CliError::failed(format!("Cannot make the folder `{}`", spool.display()))
                 .caused_by(error)
@@ -54,6 +59,7 @@ impl NetworkArgs {
             requests_in_flight: self.requests_in_flight,
             upload_limit: self.limit_upload,
             download_limit: self.limit_download,
+            tell,
             ..ConnectOptions::default()
         };
         Ok(Arc::new(ObjectStorage::connect(target, &options)?))

@@ -17,6 +17,10 @@ use lakebed_core::wire::DecodeError;
 /// Short form for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
+fn numbers(numbers: &[u32]) -> String {
+    numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// A failure that ends an operation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -36,21 +40,51 @@ pub enum Error {
         /// Where.
         location: String,
     },
-    /// What was put there cannot be read back.
-    #[error("`{location}` cannot keep a repository: what was put there was not read back as it was")]
+    /// What was put there cannot be read back, or is not listed at once.
+    #[error("`{location}` cannot keep a repository: what was put there is not listed and read back as it was, at once")]
     UnfitStorage {
         /// Where.
         location: String,
     },
     /// The medium leaves something to be wished, so that this is only safe while nobody else works with the repository.
-    #[error("{what} needs `{location}` for itself: {lacks}")]
+    #[error("{what} needs `{location}` for itself: it replaces what has a name when another thing is put under it")]
     NeedsExclusive {
         /// What was to be done.
         what: &'static str,
         /// The repository.
         location: String,
-        /// What the medium does not do.
-        lacks: &'static str,
+    },
+    /// A part of a run was to be taken that is joined already.
+    #[error("The run `{run}` was joined already, as snapshot {}: each run needs a name of its own", snapshot.short())]
+    RunJoined {
+        /// The run.
+        run: String,
+        /// What it was joined to.
+        snapshot: SnapshotId,
+    },
+    /// There is no part of such a run.
+    #[error("There is no part of a run `{run}`, and nothing that was joined from one")]
+    NoShards {
+        /// The run.
+        run: String,
+    },
+    /// Parts of a run are not there.
+    #[error("{} of the {count} parts of the run `{run}` are missing: {}", missing.len(), numbers(missing))]
+    ShardsMissing {
+        /// The run.
+        run: String,
+        /// Numbers of the parts.
+        missing: Vec<u32>,
+        /// How many there are in all.
+        count: u32,
+    },
+    /// What goes by the name of one run is not of one whole.
+    #[error("The parts of the run `{run}` differ in their {what}: each run needs a name of its own")]
+    ShardsDiffer {
+        /// The run.
+        run: String,
+        /// In what.
+        what: &'static str,
     },
     /// The configuration is gone, and what it describes is still there.
     #[error("The repository at `{location}` has lost its `lakebed.json`")]

@@ -87,6 +87,7 @@ impl fmt::Display for GroupKey {
 
 /// Which snapshots are to be forgotten.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each plan")]
 pub enum Choice {
     /// Those that a policy does not keep, of those that match.
     Policy {
@@ -273,6 +274,7 @@ impl Repository {
             if concerned.is_empty() {
                 continue;
             }
+            let others: Vec<_> = others.into_iter().filter(|info| info.snapshot.shard.is_none()).collect();
             let snapshots = decide_group(concerned, options, &unread, now);
             let group = ForgetGroup { key, snapshots, others: others.len() };
             if group.is_emptied() && !options.allow_empty {

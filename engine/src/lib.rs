@@ -13,6 +13,7 @@ mod error;
 pub mod forget;
 mod index;
 mod index_rebuild;
+pub mod join;
 pub mod prune;
 pub mod query;
 pub mod repair;

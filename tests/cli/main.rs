@@ -17,4 +17,5 @@ mod resources;
 mod restore;
 mod rewrite;
 mod sessions;
+mod shards;
 mod signals;

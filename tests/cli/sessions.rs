@@ -95,6 +95,7 @@ fn leave_session(kit: &Kit, number: u8, outcome: Option<Outcome>, boot_id: &str)
             sources: vec![SourceRecord { uri: "file:///data/my%20lake".into(), path: "data".into(), version: None }],
             parent: None,
             checkpoint: (record > 0).then_some(checkpoint),
+            shard: None,
             unknown: Default::default(),
         };
         repository.store().put_record(&layout::session(id, record), &session, repository.random()).unwrap();

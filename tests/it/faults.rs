@@ -278,6 +278,7 @@ const COMMANDS: &[Command] = &[
                 sources: Vec::new(),
                 parent: None,
                 checkpoint: None,
+                shard: None,
                 unknown: Default::default(),
             };
             match repository.store().put_record(&layout::session(id, 0), &session, repository.random()) {

@@ -339,6 +339,7 @@ fn make_format_1() {
         sources: fourth.snapshot.sources.clone(),
         parent: Some(fourth.id),
         checkpoint: Some(checkpoint),
+        shard: None,
         unknown,
     };
     store.put_record(&layout::session(running, 0), &session, &random).unwrap();

@@ -100,6 +100,7 @@ fn the_repository_is_written_in_one_place() {
         "engine/src/storage/local/",
         "engine/src/restore",
         "engine/src/index/rocks.rs",
+        "engine/src/repository/object_cache.rs",
         "engine/src/repository/trust.rs",
     ];
     assert_nowhere("engine/src", &writes, &may);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod bad_network;
 mod changing;
 mod checkpoints;
 mod clocks;
@@ -10,6 +11,7 @@ mod concurrency;
 mod copy;
 mod crash;
 mod damage;
+mod distributed;
 mod faults;
 mod forget;
 mod fuzz;
@@ -27,7 +29,9 @@ mod repair;
 mod restore;
 mod rewrite;
 mod round_trip;
+mod servers;
 mod sessions;
+mod shards;
 mod space;
 
 /// A file of tests that nobody lists above would never run.

@@ -48,11 +48,18 @@ fn what_a_medium_does_is_seen_from_what_it_did() {
 }
 
 #[test]
-fn a_medium_that_loses_bytes_gets_no_repository() {
+fn a_medium_that_loses_bytes_or_lists_late_gets_no_repository() {
     let memory = MemoryStorage::new();
-    let error = init(lax(&memory, "here", Faults { cuts: true, ..Faults::default() })).unwrap_err();
-    assert!(matches!(error, Error::UnfitStorage { .. }), "{error}");
-    assert!(memory.list("").unwrap().is_empty());
+    let late = Faults { lists_nothing: true, ..Faults::default() };
+    for faults in [Faults { cuts: true, ..Faults::default() }, late] {
+        let error = init(lax(&memory, "here", faults)).unwrap_err();
+        assert!(matches!(error, Error::UnfitStorage { .. }), "{error}");
+        assert!(memory.list("").unwrap().is_empty());
+    }
+    // and none that was made elsewhere is written there
+    init(lax(&memory, "here", Faults::default())).unwrap();
+    let moved = Repository::open(lax(&memory, "there", late), &secret(), &OpenOptions::default());
+    assert!(moved.is_err());
 }
 
 #[test]
@@ -79,8 +86,13 @@ fn what_was_found_is_recorded_for_one_place_and_found_out_anew_at_another() {
     // what it did is found out again when somebody asks
     let mended = open(lax(&memory, "elsewhere", Faults::default()));
     assert!(mended.prune(&PruneOptions::default(), &Silent).is_err());
-    assert!(mended.probe_medium().unwrap().put_if_absent);
+    assert!(mended.probe_medium(true).unwrap().0.put_if_absent);
+    let worse = open(lax(&memory, "elsewhere", REPLACES));
+    assert!(!worse.probe_medium(false).unwrap().0.put_if_absent);
+    // whoever opened it before hears of that
+    assert!(mended.prune(&PruneOptions::default(), &Silent).is_err());
     let mended = open(lax(&memory, "elsewhere", Faults::default()));
+    assert!(mended.probe_medium(false).unwrap().0.put_if_absent);
     mended.prune(&PruneOptions::default(), &Silent).unwrap();
 }
 

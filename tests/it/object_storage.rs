@@ -1,13 +1,9 @@
-//! Repositories on object stores: the contract of storage, and a repository's life, on a store in memory and on a real
-//! S3 server.
+//! Repositories on object stores: the contract of storage, and a repository's life, on a store in memory and on real
+//! servers.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use lakebed_connectors::object_storage::{ConnectOptions, ObjectStorage, Store, Target};
+use lakebed_connectors::object_storage::{ConnectOptions, ObjectStorage, Store};
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::storage::{ObjectKey, Storage, StorageErrorKind};
 use lakebed_engine::storage::contract;
@@ -16,71 +12,11 @@ use lakebed_testkit::compare::{CompareOptions, assert_tree_is, snapshot_of};
 use lakebed_testkit::tree::{Content, TreeSpec};
 
 use crate::common::*;
+use crate::servers::Server;
 
 fn in_memory(prefix: &str) -> ObjectStorage {
     let store = Store::of(Arc::new(object_store::memory::InMemory::new()));
     ObjectStorage::over(store, prefix.into(), "memory".into(), &ConnectOptions::default()).unwrap()
-}
-
-#[expect(clippy::print_stderr, reason = "whoever reads the output of a test is to see that it did nothing")]
-fn skipped(program: &Path) {
-    eprintln!("skipped: there is no {}; scripts/servers installs it", program.display());
-}
-
-/// An S3 server, with a bucket `lake`. It ends with the test.
-struct Moto {
-    server: Child,
-    port: u16,
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        // a server that has ended by itself is gone too
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-impl Moto {
-    /// Starts one, where `scripts/servers` has installed it; else says that it is not there.
-    fn start() -> Option<Self> {
-        let program = PathBuf::from(std::env::var_os("LAKEBED_TEST_SERVERS")?).join("bin/moto_server");
-        if !program.exists() {
-            skipped(&program);
-            return None;
-        }
-        let mut command = Command::new(program);
-        command.args(["-H", "127.0.0.1", "-p", "0"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut server = command.spawn().unwrap();
-        let mut said = BufReader::new(server.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let port = said.find_map(|line| line.trim().rsplit_once("http://127.0.0.1:")?.1.parse().ok());
-        // it says something of each request, and somebody must listen
-        std::thread::spawn(move || said.for_each(drop));
-        let moto = Self { server, port: port.expect("a server that says where it listens") };
-        moto.make_bucket();
-        Some(moto)
-    }
-
-    fn make_bucket(&self) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        let request = "PUT /lake HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.contains(" 200 "), "{answer}");
-    }
-
-    fn storage(&self, url: &str) -> ObjectStorage {
-        let settings = [
-            ("aws_endpoint", format!("http://127.0.0.1:{}", self.port)),
-            ("aws_region", "us-east-1".into()),
-            ("aws_access_key_id", "test".into()),
-            ("aws_secret_access_key", "test".into()),
-        ];
-        let settings = settings.map(|(key, value)| (key.to_owned(), value)).to_vec();
-        let options = ConnectOptions { allow_http: true, settings, ..ConnectOptions::default() };
-        ObjectStorage::connect(&Target::parse(url).unwrap(), &options).unwrap()
-    }
 }
 
 #[test]
@@ -92,17 +28,22 @@ fn a_store_in_memory_keeps_the_contract() {
 
 #[test]
 fn an_s3_server_keeps_the_contract() {
-    let Some(moto) = Moto::start() else { return };
-    for url in ["s3://lake", "s3://lake/some/where"] {
-        contract::check(&moto.storage(url)).unwrap();
+    let Some(server) = Server::moto() else { return };
+    for prefix in ["", "some/where"] {
+        contract::check(&server.storage(prefix)).unwrap();
+    }
+}
+
+#[test]
+fn an_azure_server_keeps_the_contract() {
+    let Some(server) = Server::azurite() else { return };
+    for prefix in ["", "some/where"] {
+        contract::check(&server.storage(prefix)).unwrap();
     }
 }
 
 /// Sent in parts, and not to be seen before the last one.
-#[test]
-fn a_long_object_is_put_in_parts() {
-    let Some(moto) = Moto::start() else { return };
-    let storage = moto.storage("s3://lake/parts");
+fn puts_in_parts(storage: &ObjectStorage) {
     let key = ObjectKey::new("packs/aa/1").unwrap();
     let content = Content::random(1, 40 << 20).bytes();
     let mut writer = storage.writer().unwrap();
@@ -116,6 +57,13 @@ fn a_long_object_is_put_in_parts() {
     let mut again = storage.writer().unwrap();
     again.append(&content).unwrap();
     assert_eq!(again.finish(&key).unwrap_err().kind, StorageErrorKind::AlreadyExists);
+}
+
+#[test]
+fn a_long_object_is_put_in_parts() {
+    for server in [Server::moto(), Server::azurite()].into_iter().flatten() {
+        puts_in_parts(&server.storage("parts"));
+    }
 }
 
 fn lives(storage: Arc<dyn Storage>) {
@@ -139,17 +87,47 @@ fn lives(storage: Arc<dyn Storage>) {
 #[test]
 fn a_repository_lives_on_an_object_store() {
     lives(Arc::new(in_memory("lake")));
-    if let Some(moto) = Moto::start() {
-        lives(Arc::new(moto.storage("s3://lake/repositories/one")));
+    for server in [Server::moto(), Server::azurite()].into_iter().flatten() {
+        lives(Arc::new(server.storage("repositories/one")));
     }
 }
 
 #[test]
 fn a_place_that_is_not_there_is_an_error_and_no_empty_repository() {
-    let Some(moto) = Moto::start() else { return };
-    let storage = moto.storage("s3://no-such-bucket/lake");
-    let key = ObjectKey::new("lakebed.json").unwrap();
-    let error = storage.put(&key, b"content").unwrap_err();
-    assert!(error.to_string().contains("lakebed.json"), "{error}");
-    assert!(storage.list("").is_err());
+    for server in [Server::moto(), Server::azurite()].into_iter().flatten() {
+        let storage = server.storage_of("no-such-bucket", "lake");
+        let key = ObjectKey::new("lakebed.json").unwrap();
+        let error = storage.put(&key, b"content").unwrap_err();
+        assert!(error.to_string().contains("lakebed.json"), "{error}");
+        assert!(storage.list("").is_err());
+    }
+}
+
+/// One look at everything says the same as a listing of each.
+#[test]
+fn a_survey_says_what_listings_say() {
+    let prefixes = ["a/", "b/", "c/none/", "b/1", "b/none", "z/"];
+    for server in [Server::moto(), Server::azurite()].into_iter().flatten() {
+        let storage = server.storage("survey");
+        let look = || storage.survey(&prefixes).unwrap().expect("a store that lists by pages");
+        assert!(look().iter().all(Vec::is_empty));
+        let put = |name: String| storage.put(&ObjectKey::new(name).unwrap(), b"content").unwrap();
+        // more than a page of S3, so that something of what is asked for lies behind the first
+        for count in [3, 1200] {
+            (0..count).for_each(|number| drop(storage.put(&ObjectKey::new(format!("a/{number}")).unwrap(), b"x")));
+            if count == 3 {
+                ["b/1", "b/2", "z/1"].into_iter().for_each(|name| put(name.into()));
+            }
+            let seen = look();
+            for (prefix, seen) in prefixes.iter().zip(seen) {
+                let expected = match prefix.ends_with('/') {
+                    true => storage.list(prefix).unwrap(),
+                    false => {
+                        storage.list("b/").unwrap().into_iter().filter(|info| info.key.as_str() == *prefix).collect()
+                    }
+                };
+                assert_eq!(seen, expected, "{prefix} of {count}");
+            }
+        }
+    }
 }

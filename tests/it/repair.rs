@@ -242,6 +242,7 @@ impl Base {
             sources: Vec::new(),
             parent: None,
             checkpoint: None,
+            shard: None,
             unknown,
         };
         store.put_record(&layout::session(SessionId::new([0xbb; 32]), 0), &running, &random).unwrap();

@@ -11,14 +11,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clap::Args;
 use lakebed_engine::backup::{BackupOptions, BackupReport, ParentChoice};
 use lakebed_engine::core::codec::compress::Compression;
+use lakebed_engine::core::record::snapshot::{Shard, Snapshot};
 use lakebed_engine::core::time::Timestamp;
+use lakebed_engine::join::{JoinOptions, JoinReport};
 use lakebed_engine::source::{
     Filter, FilterOptions, Finish, LocalOptions, Mount, ReaderSource, local_mounts, parse_path_list, tree_path,
 };
 use lakebed_engine::{Error, Monitor, Repository, Silent};
 use serde_json::{Value, json};
 
-use super::select;
+use super::{select, snapshots};
 use crate::context::{Access, Context};
 use crate::error::{CliError, Exit};
 use crate::size::{parse_rate, parse_size};
@@ -99,8 +101,16 @@ pub(crate) struct BackupArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_first, help_heading = "The snapshot")]
     time: Option<Timestamp>,
     /// Make no snapshot where nothing has changed
-    #[arg(long, help_heading = "The snapshot")]
+    #[arg(long, conflicts_with = "shard", help_heading = "The snapshot")]
     skip_if_unchanged: bool,
+
+    /// Take only this part of so many, from 0: `3/8`. Other machines take the others; whoever is last joins them
+    #[arg(long, value_name = "I/N", value_parser = parse_shard, requires = "shard_run", requires = "host")]
+    #[arg(conflicts_with_all = ["stdin", "command"], help_heading = "One snapshot by many machines")]
+    shard: Option<(u32, u32)>,
+    /// What the parts of one snapshot have in common: a name that no other run has
+    #[arg(long, env = "LAKEBED_SHARD_RUN", value_name = "RUN", help_heading = "One snapshot by many machines")]
+    shard_run: Option<String>,
 
     /// Snapshot to compare with [default: the newest of this host and these paths]
     #[arg(long, value_name = "SNAPSHOT", help_heading = "How it is made")]
@@ -131,6 +141,17 @@ pub(crate) struct BackupArgs {
     dry_run: bool,
 }
 
+/// Reads which part of how many, such as `3/8`.
+fn parse_shard(text: &str) -> Result<(u32, u32), String> {
+    let (index, count) = text.split_once('/').ok_or("expected a part of so many, such as 3/8")?;
+    let number = |text: &str| text.trim().parse::<u32>().map_err(|_| format!("`{text}` is no number"));
+    match (number(index)?, number(count)?) {
+        (index, count) if index < count => Ok((index, count)),
+        (_, 0) => Err("there must be a part at least".into()),
+        (_, count) => Err(format!("the parts of {count} are 0 to {}", count - 1)),
+    }
+}
+
 impl BackupArgs {
     fn options(&self, repository: &Repository) -> Result<BackupOptions, CliError> {
         let defaults = BackupOptions::default();
@@ -148,6 +169,7 @@ impl BackupArgs {
             ignore_ctime: self.ignore_ctime,
             ignore_inode: self.ignore_inode,
             skip_if_unchanged: self.skip_if_unchanged,
+            shard: self.shard.zip(self.shard_run.clone()).map(|((index, count), run)| Shard { run, index, count }),
             dry_run: self.dry_run,
             compression: self.compression,
             threads: self.threads,
@@ -246,8 +268,22 @@ pub(crate) fn run(ctx: &Context, args: &BackupArgs) -> Result<Exit, CliError> {
     if stream.is_some() && !report.failures.is_empty() {
         return Err(stream_failed(&report));
     }
-    print(ctx, &report, args)?;
-    Ok(if report.failures.is_empty() { Exit::Done } else { Exit::Partial })
+    let joined = match &report.snapshot {
+        Some(info) => join(ctx, &repository, &info.snapshot)?,
+        None => None,
+    };
+    print(ctx, &report, joined.as_ref(), args)?;
+    let is_whole = joined.is_none_or(|joined| joined.snapshot.snapshot.is_complete());
+    Ok(if is_whole && report.failures.is_empty() { Exit::Done } else { Exit::Partial })
+}
+
+/// Joins the run that this is a part of, if it was the last one.
+fn join(ctx: &Context, repository: &Repository, part: &Snapshot) -> Result<Option<JoinReport>, CliError> {
+    let mut options = JoinOptions::default();
+    options.host.clone_from(&part.host);
+    let joined = repository.join_if_complete(part, &options, &ctx.monitor()?).map_err(CliError::from);
+    // the part stands; joining can be done again
+    joined.map_err(|error| error.after("this part was saved; `lakebed snapshots join RUN` joins them"))
 }
 
 /// Makes a source of a stream.
@@ -330,12 +366,12 @@ impl Drop for Running {
     }
 }
 
-fn print(ctx: &Context, report: &BackupReport, args: &BackupArgs) -> Result<(), CliError> {
+fn print(ctx: &Context, report: &BackupReport, joined: Option<&JoinReport>, args: &BackupArgs) -> Result<(), CliError> {
     let summary = &report.summary;
     let seconds = summary.finished.seconds_since(summary.started) as f64
         + (f64::from(summary.finished.nanos) - f64::from(summary.started.nanos)) / 1e9;
     ctx.ui.report(
-        || result_json(report, args.dry_run),
+        || result_json(report, joined, args.dry_run),
         |out| {
             match report.parent {
                 Some(parent) if !args.force => writeln!(out, "compared with snapshot {}", parent.short())?,
@@ -370,7 +406,16 @@ fn print(ctx: &Context, report: &BackupReport, args: &BackupArgs) -> Result<(), 
                 writeln!(out, "incomplete:  {failed} missing or doubtful, told above")?;
             }
             match &report.snapshot {
-                Some(info) => writeln!(out, "snapshot {} saved", info.id.short()),
+                Some(info) => match &info.snapshot.shard {
+                    None => writeln!(out, "snapshot {} saved", info.id.short()),
+                    Some(shard) => {
+                        writeln!(out, "part {} saved as {}", ui::plain(&shard.to_string()), info.id.short())?;
+                        match joined {
+                            Some(joined) => writeln!(out, "{}", snapshots::joined(joined)),
+                            None => writeln!(out, "other parts are not there yet: whoever is last joins them"),
+                        }
+                    }
+                },
                 None if args.dry_run => writeln!(out, "dry run: nothing was written"),
                 None => writeln!(out, "nothing has changed: no snapshot was made"),
             }
@@ -378,11 +423,13 @@ fn print(ctx: &Context, report: &BackupReport, args: &BackupArgs) -> Result<(), 
     )
 }
 
-fn result_json(report: &BackupReport, dry_run: bool) -> Value {
+fn result_json(report: &BackupReport, joined: Option<&JoinReport>, dry_run: bool) -> Value {
     json!({
         "snapshot": report.snapshot.as_ref().map(|info| info.id),
         "time": report.snapshot.as_ref().map(|info| info.snapshot.time),
         "parent": report.parent,
+        "shard": report.snapshot.as_ref().and_then(|info| info.snapshot.shard.as_ref()),
+        "joined": joined.map(snapshots::joined_json),
         "resumed": report.resumed,
         "dry_run": dry_run,
         "complete": report.failures.is_empty(),

@@ -35,20 +35,21 @@ pub(crate) struct DoctorArgs {
 }
 
 pub(crate) fn run(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> {
-    let (findings, recorded) = match ctx.open(Access::Write) {
-        Ok(repository) => (repository.probe_medium()?, true),
+    let (findings, broken, recorded) = match ctx.open(Access::Write) {
+        Ok(repository) => {
+            let (findings, broken) = repository.probe_medium(args.thorough)?;
+            (findings, broken, true)
+        }
         // a place is tried before a repository is made there
         Err(CliError::Engine(Error::NoRepository { .. })) => {
             let storage = ctx.place(Access::Write)?;
             let random: &dyn Random = &SystemRandom;
-            (probe(&*storage, random).map_err(Error::from)?, false)
+            let findings = probe(&*storage, random).map_err(Error::from)?;
+            (findings, if args.thorough { contract::check(&*storage).err() } else { None }, false)
         }
         Err(error) => return Err(error),
     };
-    let broken = match args.thorough {
-        true => contract::check(&*ctx.place(Access::Write)?).err().map(|violation| one_line(&violation)),
-        false => None,
-    };
+    let broken = broken.map(|violation| one_line(&violation));
     ctx.ui.answer(
         || {
             let mut result = findings_json(&findings);
@@ -67,20 +68,16 @@ pub(crate) fn run(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> {
             }
         },
     )?;
-    match findings.can_keep_a_repository() {
-        true => Ok(Exit::Done),
-        false => Err(CliError::failed("The storage cannot keep a repository")),
-    }
+    Ok(if findings.can_keep_a_repository() && broken.is_none() { Exit::Done } else { Exit::Unfit })
 }
 
 fn print(out: Text<'_>, findings: &Findings) -> std::io::Result<()> {
     let said = |holds: bool, otherwise: &'static str| if holds { "yes" } else { otherwise };
     let replaces = "NO: writers of one name are not kept apart, so prunes ask for --exclusive";
-    let lists_late = "NO: a listing may lag, so prunes ask for --exclusive";
     let cannot = "NO: no repository can be kept here";
     writeln!(out, "puts only what is new: {}", said(findings.put_if_absent, replaces))?;
     writeln!(out, "reads what was put:    {}", said(findings.read_after_write, cannot))?;
-    writeln!(out, "lists what was put:    {}", said(findings.listing_after_write, lists_late))?;
+    writeln!(out, "lists what was put:    {}", said(findings.listing_after_write, cannot))?;
     writeln!(out, "reads parts:           {}", said(findings.ranges, cannot))?;
     writeln!(out, "deletes:               {}", said(findings.deletions, "not with these credentials"))
 }

@@ -47,6 +47,7 @@ impl FilterArgs {
             paths: self.path.clone(),
             since: self.since,
             until: self.until,
+            shards: false,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! `snapshots`: list snapshots.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use lakebed_engine::core::record::gc::Tombstone;
 use lakebed_engine::core::storage::ObjectKey;
 use lakebed_engine::forget::{ForgottenCatalogue, ForgottenSnapshot};
-use lakebed_engine::repository::{Catalogue, SnapshotInfo};
+use lakebed_engine::join::{JoinOptions, JoinReport};
+use lakebed_engine::repository::{Catalogue, SnapshotFilter, SnapshotInfo};
 use lakebed_engine::{Error, Repository};
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ Examples:
 ///
 /// Shows what there is to restore: when each snapshot was made, where, of what, and how much is in it.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct SnapshotsArgs {
     #[command(flatten)]
     filter: FilterArgs,
@@ -37,6 +38,48 @@ pub(crate) struct SnapshotsArgs {
     /// List the forgotten ones instead that `lakebed forget --undo` can bring back
     #[arg(long)]
     forgotten: bool,
+    /// Also list parts that `lakebed backup --shard` has made and that are not joined yet
+    #[arg(long)]
+    shards: bool,
+    #[command(subcommand)]
+    command: Option<SnapshotsCommand>,
+}
+
+impl SnapshotsArgs {
+    /// Returns the command's name, as JSON has it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.command {
+            None => "snapshots",
+            Some(SnapshotsCommand::Join(_)) => "snapshots join",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum SnapshotsCommand {
+    Join(JoinArgs),
+}
+
+const JOIN_EXAMPLES: &str = "\
+The last part joins a run by itself. This is for runs of which a part will not come, or was cut off after it had committed. \
+Parts that were joined completely are forgotten.
+
+Examples:
+  lakebed snapshots join --repo s3://bucket/lake 2026-12-01
+  lakebed snapshots join --repo s3://bucket/lake 2026-12-01 --partial";
+
+/// Join the parts of a run that several machines have taken
+///
+/// Makes one snapshot of what `lakebed backup --shard` has made on each of them.
+#[derive(Debug, Args)]
+#[command(after_help = JOIN_EXAMPLES)]
+struct JoinArgs {
+    /// The run, as `--shard-run` has named it
+    #[arg(value_name = "RUN")]
+    run: String,
+    /// Join what there is, though parts are missing; the snapshot is marked `partial`
+    #[arg(long)]
+    partial: bool,
 }
 
 /// What is listed.
@@ -65,9 +108,12 @@ impl Listing {
 }
 
 pub(crate) fn run(ctx: &Context, args: &SnapshotsArgs) -> Result<Exit, CliError> {
+    if let Some(SnapshotsCommand::Join(args)) = &args.command {
+        return join(ctx, args);
+    }
     let repository = ctx.open(Access::Read)?;
     let Listing { mut snapshots, damaged } = Listing::read(&repository, args.forgotten)?;
-    let filter = args.filter.filter();
+    let filter = SnapshotFilter { shards: args.shards, ..args.filter.filter() };
     snapshots.retain(|listed| filter.matches(&listed.info.snapshot));
     let skipped = args.latest.map_or(0, |latest| snapshots.len().saturating_sub(latest));
     snapshots.drain(..skipped);
@@ -89,6 +135,40 @@ pub(crate) fn run(ctx: &Context, args: &SnapshotsArgs) -> Result<Exit, CliError>
         |out| print(out, &snapshots, args.forgotten),
     )?;
     Ok(if damaged.is_empty() { Exit::Done } else { Exit::Damage })
+}
+
+fn join(ctx: &Context, args: &JoinArgs) -> Result<Exit, CliError> {
+    let repository = ctx.open(Access::Write)?;
+    let mut options = JoinOptions::default();
+    options.allow_missing = args.partial;
+    let report = repository.join(&args.run, &options, &ctx.monitor()?)?;
+    ctx.ui.report(|| joined_json(&report), |out| writeln!(out, "{}", joined(&report)))?;
+    Ok(if report.snapshot.snapshot.is_complete() { Exit::Done } else { Exit::Partial })
+}
+
+/// Says what joining came to.
+pub(super) fn joined(report: &JoinReport) -> String {
+    let JoinReport { snapshot: SnapshotInfo { id, snapshot }, was_there, missing } = report;
+    let parts = snapshot.joined.as_ref().map_or(0, |joined| joined.shards.len()) as u64;
+    let parts = ui::counted(parts, "part", "parts");
+    let how = if *was_there { "was joined before from" } else { "joined from" };
+    let lacks = match missing.len() as u64 {
+        0 => String::new(),
+        count => format!("; {} missing", ui::counted(count, "part is", "parts are")),
+    };
+    format!("snapshot {} {how} {parts}: {} files{lacks}", id.short(), ui::count(snapshot.summary.files))
+}
+
+/// Returns what joining came to as JSON has it.
+pub(super) fn joined_json(report: &JoinReport) -> Value {
+    json!({
+        "snapshot": report.snapshot.id,
+        "time": report.snapshot.snapshot.time,
+        "was_there": report.was_there,
+        "missing": report.missing,
+        "complete": report.snapshot.snapshot.is_complete(),
+        "summary": report.snapshot.snapshot.summary,
+    })
 }
 
 fn print(out: Text<'_>, snapshots: &[Listed], forgotten: bool) -> std::io::Result<()> {
@@ -125,7 +205,11 @@ fn row(info: &SnapshotInfo) -> Vec<String> {
         paths.join(" "),
         ui::count(snapshot.summary.files),
         ui::bytes(snapshot.summary.bytes),
-        if snapshot.is_complete() { String::new() } else { "partial".into() },
+        match &snapshot.shard {
+            Some(shard) => format!("part {}", ui::plain(&shard.to_string())),
+            None if snapshot.is_complete() => String::new(),
+            None => "partial".into(),
+        },
     ]
 }
 
@@ -152,6 +236,8 @@ fn snapshot_json(info: &SnapshotInfo) -> Value {
         "sources": snapshot.sources,
         "parent": snapshot.parent,
         "original": snapshot.original,
+        "shard": snapshot.shard,
+        "joined": snapshot.joined,
         "complete": snapshot.is_complete(),
         "failures": snapshot.failures,
         "summary": snapshot.summary,

@@ -17,7 +17,7 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use indicatif::ProgressBar;
-use lakebed_connectors::object_storage::{ObjectStorage, Prices, Traffic};
+use lakebed_connectors::object_storage::{ObjectStorage, Prices, Tell, Traffic};
 use lakebed_engine::Repository;
 use serde_json::Value;
 
@@ -152,6 +152,16 @@ impl Ui {
     /// Tells of something that does not stop the run.
     pub(crate) fn warn(&self, message: &str) {
         self.error_line(&format!("warning: {message}"));
+    }
+
+    /// Returns who tells, from any thread, of something that does not stop the run.
+    pub(crate) fn teller(&self) -> Tell {
+        let bar = self.bar.clone();
+        Arc::new(move |message| {
+            bar.suspend(|| {
+                let _ = writeln!(std::io::stderr(), "warning: {message}");
+            });
+        })
     }
 
     fn error_line(&self, line: &str) {

@@ -330,6 +330,13 @@ pub struct PackInfo {
     pub directory: PackDirectory,
 }
 
+impl PackInfo {
+    /// Returns how many chunks or nodes it holds.
+    pub fn blobs(&self) -> usize {
+        self.directory.frames.iter().map(|frame| frame.blobs.len()).sum()
+    }
+}
+
 /// Returns the bytes of an index segment: packs that were added.
 pub fn encode_segment(packs: &[PackInfo]) -> Vec<u8> {
     let mut out = vec![PACK_VERSION];

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::record::tree::Entry;
+use crate::record::tree::{Entry, EntryKind};
 use crate::text::escape_path;
 
 /// Why one entry could not be read.
@@ -98,6 +98,17 @@ pub trait SourceDir: Send + Sync {
     /// # Errors
     /// A directory that cannot be listed at all.
     fn list(&self) -> Result<Listing<'_>, SourceError>;
+
+    /// Lists only directories, which may cost less.
+    ///
+    /// # Errors
+    /// As [`SourceDir::list`].
+    fn list_directories(&self) -> Result<Listing<'_>, SourceError> {
+        let is_wanted = |entry: &Result<Entry, SourceError>| {
+            entry.as_ref().map_or(true, |entry| entry.kind == EntryKind::Directory)
+        };
+        Ok(Box::new(self.list()?.filter(is_wanted)))
+    }
 
     /// Looks once more at an entry that changed, or became another thing, since it was listed. It comes as it is listed.
     ///

@@ -22,7 +22,7 @@ use std::time::Duration;
 use lakebed_core::codec::compress::Compression;
 use lakebed_core::id::SnapshotId;
 use lakebed_core::monitor::Monitor;
-use lakebed_core::record::snapshot::{Failure, Snapshot, Summary};
+use lakebed_core::record::snapshot::{Failure, Shard, Snapshot, Summary};
 use lakebed_core::time::Timestamp;
 
 use crate::error::Result;
@@ -62,6 +62,8 @@ pub struct BackupOptions {
     pub ignore_inode: bool,
     /// Make no snapshot where the tree is the parent's.
     pub skip_if_unchanged: bool,
+    /// Take only a part of the sources, as one of several machines do: see [`crate::join`].
+    pub shard: Option<Shard>,
     /// Do everything but write.
     pub dry_run: bool,
     /// How hard to compress.
@@ -93,6 +95,7 @@ impl Default for BackupOptions {
             ignore_ctime: false,
             ignore_inode: false,
             skip_if_unchanged: false,
+            shard: None,
             dry_run: false,
             compression: Compression::default(),
             threads: 0,
@@ -128,6 +131,8 @@ pub(crate) struct Request<'a> {
     pub(crate) options: &'a BackupOptions,
     /// Nothing of the parent counts as present before it was looked up.
     pub(crate) distrust: bool,
+    /// Nodes are read from storage, also those that this machine has copies of.
+    pub(crate) reads_storage: bool,
     /// Sees the snapshot when all that it needs is durable and can be read, may change it, and says whether it is to be
     /// committed. An error ends the run without a commit. Not asked in a dry run.
     pub(crate) review: Review<'a>,
@@ -144,7 +149,8 @@ impl Repository {
     /// # Errors
     /// Any failure of the repository: then there is no snapshot. `NothingRead` where no source could be read at all.
     pub fn backup(&self, mounts: Vec<Mount>, options: &BackupOptions, monitor: &dyn Monitor) -> Result<BackupReport> {
-        let request = Request { command: "backup", options, distrust: false, review: &|_, _| Ok(true) };
+        let request =
+            Request { command: "backup", options, distrust: false, reads_storage: false, review: &|_, _| Ok(true) };
         self.fill(mounts, &request, monitor)
     }
 

@@ -53,7 +53,10 @@ pub(super) fn choose(
         Ok(match options.parent {
             ParentChoice::None => None,
             ParentChoice::Newest => {
-                all.rfind(|info| info.snapshot.host == options.host && uris(&info.snapshot.sources) == wanted)
+                let is_whole = |info: &SnapshotInfo| info.snapshot.shard.is_none();
+                all.rfind(|info| {
+                    is_whole(info) && info.snapshot.host == options.host && uris(&info.snapshot.sources) == wanted
+                })
             }
             ParentChoice::Snapshot(id) => {
                 let found = all.find(|info| info.id == id);
@@ -63,9 +66,10 @@ pub(super) fn choose(
     };
     let mut parent = choose_parent(repository.catalogue()?)?;
     // what was listed by one request may show a snapshot that was freed meanwhile, and not that it was forgotten. Its
-    // tombstones go after its record: if that is there now, they were listed. If not, tombstones are listed first now
+    // tombstones go after its record: if that is there now, they were listed, unless the listing was cut off, so the first
+    // of them is asked for by its name
     if let Some(info) = &parent
-        && !repository.has_outcome(info.id)?
+        && (!repository.has_outcome(info.id)? || repository.is_forgotten(info.id)?)
     {
         parent = choose_parent(repository.catalogue()?)?;
     }
@@ -76,7 +80,7 @@ pub(super) fn choose(
     let ours = running.iter().filter(|other| other.newest.process.host == options.host);
     let mut checkpoints = Vec::new();
     for other in ours {
-        let is_same = uris(&other.newest.sources) == wanted;
+        let is_same = uris(&other.newest.sources) == wanted && other.newest.shard == options.shard;
         // of another boot of a host of this name: not certainly dead, but nobody here is at it
         if repository.is_over(other.id, &other.newest.process)? {
             // a checkpoint of other sources is for the next run over those

@@ -27,7 +27,7 @@ use super::{BackupOptions, BackupReport, Request};
 use crate::check::segments_may_be_lost;
 use crate::error::{Error, Result};
 use crate::repository::{BlobReader, ChunkStore, FrameBuilder, RateLimit, Repository, SessionHandle, SnapshotInfo};
-use crate::source::Mount;
+use crate::source::{Mount, shard_of};
 
 /// Counts that the workers share.
 #[derive(Default)]
@@ -284,6 +284,10 @@ pub(super) fn run(
     let options = request.options;
     repository.config().check_writable().map_err(Error::Config)?;
     let started = repository.clock().now();
+    let mounts: Vec<Mount> = match &options.shard {
+        Some(shard) => mounts.into_iter().map(|mount| shard_of(mount, shard)).collect(),
+        None => mounts,
+    };
     let sources: Vec<SourceRecord> = mounts
         .iter()
         .map(|mount| SourceRecord {
@@ -292,6 +296,9 @@ pub(super) fn run(
             version: None,
         })
         .collect();
+    if let Some(shard) = &options.shard {
+        repository.refuse_joined_run(&shard.run, &options.host, &sources)?;
+    }
     let mount_points = arrange(mounts)?;
 
     // register, then read what is condemned, then choose what to compare with: the order that makes pruning safe
@@ -355,6 +362,7 @@ fn register(repository: &Repository, sources: &[SourceRecord], options: &BackupO
         sources: sources.to_vec(),
         parent: None,
         checkpoint: None,
+        shard: options.shard.clone(),
         unknown: Default::default(),
     };
     SessionHandle::register(repository, record)
@@ -425,7 +433,10 @@ fn run_session(
     let mut run = Run {
         options,
         monitor,
-        reader: repository.reader_over(index.clone()),
+        reader: match request.reads_storage {
+            true => BlobReader::new(repository.store().clone(), index.clone()),
+            false => repository.reader_over(index.clone()),
+        },
         chunks: ChunkStore::new(repository, index.clone(), own_id, options.compression, limit(options.write_limit))?,
         chunker: chunker(&config.chunker)?,
         coarse_chunker: chunker(&config.chunker.coarser())?,
@@ -510,6 +521,8 @@ fn snapshot(
         failures: report.failures.clone(),
         owners: crate::system::owner_names(&owners.0, &owners.1),
         original: None,
+        shard: options.shard.clone(),
+        joined: None,
         session: session.id(),
         base_generation: session.base_generation(),
         tool: options.tool.clone(),

@@ -15,10 +15,13 @@ use lakebed_core::pack::{BlobInfo, FrameInfo, PackDirectory, PackKind, TRAILER_L
 use lakebed_core::wire::DecodeError;
 
 use crate::error::{Error, Result};
-use crate::repository::BlobReader;
+use crate::repository::{BlobReader, Need, Part};
 
 /// Bytes held of a pack, which is never held whole, unless one frame is longer.
 const READ_BYTES: usize = 2 << 20;
+
+/// So much of a pack is read ahead as one piece.
+const AHEAD_BYTES: u64 = 2 * READ_BYTES as u64;
 
 /// Where frames are looked for in a damaged pack, so many bytes are tried in vain before it is given up, beside four times
 /// its length: one that was made to look like the beginning of a frame everywhere must not keep us for days.
@@ -44,6 +47,11 @@ pub(crate) fn read_packs(
     goes_on: &(dyn Fn() -> bool + Sync),
     monitor: &dyn Monitor,
 ) -> Result<PacksRead> {
+    let pieces = chosen.iter().flat_map(|&(pack, size)| {
+        let piece = move |offset| Part { pack, offset, length: AHEAD_BYTES.min(size - offset) };
+        (0..size).step_by(AHEAD_BYTES as usize).map(piece)
+    });
+    let reader = &reader.ahead_of(pieces.map(Need::Part).collect());
     let all = Mutex::new(PacksRead::default());
     let next = AtomicUsize::new(0);
     let results = pool.broadcast(|_| {
@@ -110,11 +118,14 @@ impl<'a> PackReader<'a> {
             if left == 0 {
                 return Ok(());
             }
-            let piece = left.min((READ_BYTES.max(length) - kept) as u64) as usize;
-            let (store, key) = (self.reader.store(), layout::pack(self.id));
+            // not across what is read ahead as one piece
+            let to_boundary = AHEAD_BYTES - at % AHEAD_BYTES;
+            let piece = left.min((READ_BYTES.max(length) - kept) as u64).min(to_boundary) as usize;
             match self.takes_anything {
-                true => store.read_what_can_be(&key, at, piece, &mut self.buffer)?,
-                false => store.storage().get_range(&key, at, piece, &mut self.buffer)?,
+                true => {
+                    self.reader.store().read_what_can_be(&layout::pack(self.id), at, piece, &mut self.buffer)?;
+                }
+                false => self.reader.read_part(self.id, at, piece, &mut self.buffer)?,
             }
             self.hasher.update(&self.buffer[kept..]);
         }

@@ -127,7 +127,7 @@ impl Destination {
             monitor.warn(&format!("passed over `{key}` of the destination: {}", crate::error_chain(error)));
         }
         // in this order: what a snapshot needs was published before it, and stored before that
-        let reader = to.reader(monitor)?;
+        let reader = to.bare_reader(monitor)?;
         reader.index().check_packs(&to.store().list_packs()?, &HashSet::new());
         let mut copies: HashMap<Original, Vec<usize>> = HashMap::new();
         for (at, info) in catalogue.snapshots.iter().enumerate() {

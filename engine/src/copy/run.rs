@@ -128,7 +128,13 @@ impl Transfer<'_> {
             Ok(again.get().is_none())
         };
         let options = self.backup_options();
-        let request = Request { command: "copy", options: &options, distrust: self.base.distrust, review: &review };
+        let request = Request {
+            command: "copy",
+            options: &options,
+            distrust: self.base.distrust,
+            reads_storage: true,
+            review: &review,
+        };
         let mount = Mount::new(Vec::new(), Arc::new(source.clone()));
         let result = self.to.fill(vec![mount], &request, &Watch { inner: monitor, source: &source });
         if let Some(error) = source.take_failure() {

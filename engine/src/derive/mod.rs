@@ -47,7 +47,7 @@ pub(crate) struct Deriver<'a> {
 impl<'a> Deriver<'a> {
     /// Opens the index. Nothing is written before [`Deriver::derive`].
     pub(crate) fn new(repository: &'a Repository, author: Author<'a>, monitor: &'a dyn Monitor) -> Result<Self> {
-        Ok(Self { repository, author, reader: repository.reader(monitor)?, monitor })
+        Ok(Self { repository, author, reader: repository.bare_reader(monitor)?, monitor })
     }
 
     /// Returns what snapshots are read with.

@@ -45,6 +45,7 @@ pub(crate) fn in_session<T>(
         sources: Vec::new(),
         parent: None,
         checkpoint: None,
+        shard: None,
         unknown: Default::default(),
     };
     let session = SessionHandle::register(repository, record)?;

@@ -22,7 +22,7 @@ use lakebed_core::monitor::{Monitor, Phase, Progress};
 use lakebed_core::pack::{BlobId, FrameInfo, PackInfo, PackKind, Removal, decode_removal, decode_segment};
 
 use crate::error::{Error, Result};
-use crate::repository::Store;
+use crate::repository::{Part, Store, parallel};
 use packs::PackTable;
 pub use packs::{PackEntry, PackNumber};
 use rocks::{Rocks, RocksError};
@@ -40,6 +40,13 @@ pub struct Location {
     pub offset: u32,
     /// Its plain length in bytes.
     pub length: u32,
+}
+
+impl Location {
+    /// Returns the part of its pack that the frame is.
+    pub(crate) fn frame(&self) -> Part {
+        Part { pack: self.pack, offset: self.frame_offset.into(), length: self.frame_len.into() }
+    }
 }
 
 /// A location as the index keeps it: 20 bytes, the pack by number.
@@ -159,6 +166,9 @@ const LISTINGS: usize = 4;
 
 /// Rows of fewer removed packs are no reason to make the index anew.
 const REMOVED_MIN: usize = 16;
+
+/// Segments of so many chunks and nodes are held until all removals are known: some megabytes.
+const HELD_BLOBS: usize = 200_000;
 
 /// Applying a segment of this many packs at once bounds the memory of a batch.
 const PACKS_PER_BATCH: usize = 2;
@@ -296,33 +306,56 @@ impl Index {
         if !new.is_empty() {
             monitor.phase(Phase::Index, Some(Progress { entries: new.len() as u64, bytes: 0 }));
         }
-        // removals win over every other segment, earlier or later: they come first
-        let mut additions = Vec::new();
-        for &id in &new {
+        // removals win over every other segment, earlier or later: they come first. Of the others as many are held as are
+        // no burden; the rest is read again, which copies on this machine make cheap
+        let (mut held, mut held_blobs, mut later) = (Vec::new(), 0, Vec::new());
+        for ids in new.chunks(parallel::at_once(store)) {
             refuse_if_cancelled(monitor)?;
-            let read = store.with_scratch(|scratch| read_segment(store, id, scratch));
-            match read {
-                Ok(Segment::Removal(removal)) => {
-                    self.apply_removal(id, &removal);
-                    monitor.advance(Progress { entries: 1, bytes: 0 });
+            let read = |id: &SegmentId| store.with_scratch(|scratch| read_segment(store, *id, scratch));
+            for (&id, read) in ids.iter().zip(parallel::each(store, ids, read)) {
+                match read {
+                    Ok((Segment::Removal(removal), _)) => {
+                        self.apply_removal(id, &removal);
+                        monitor.advance(Progress { entries: 1, bytes: 0 });
+                    }
+                    Ok((Segment::Addition(packs), bytes)) => {
+                        let blobs: usize = packs.iter().map(PackInfo::blobs).sum();
+                        if held_blobs + blobs <= HELD_BLOBS {
+                            held_blobs += blobs;
+                            held.push((id, packs));
+                            continue;
+                        }
+                        if let Some(copies) = store.copies() {
+                            copies.keep(&layout::segment(id), &bytes);
+                        }
+                        later.push(id);
+                    }
+                    Err(error @ (Error::Damaged { .. } | Error::WrongHash { .. } | Error::Record { .. })) => {
+                        // what it described is missing from the index then: a backup trusts nothing that it has not
+                        // looked up
+                        self.write_state().passed_over = true;
+                        monitor.warn(&format!(
+                            "an index segment was passed over: {}; `lakebed index rebuild --read-packs` replaces it",
+                            crate::error_chain(&error)
+                        ));
+                    }
+                    Err(error) => return Err(error.into()),
                 }
-                Ok(Segment::Addition(_)) => additions.push(id),
-                Err(error @ (Error::Damaged { .. } | Error::WrongHash { .. } | Error::Record { .. })) => {
-                    // what it described is missing from the index then: a backup trusts nothing that it has not looked up
-                    self.write_state().passed_over = true;
-                    monitor.warn(&format!(
-                        "an index segment was passed over: {}; `lakebed index rebuild --read-packs` replaces it",
-                        crate::error_chain(&error)
-                    ));
-                }
-                Err(error) => return Err(error.into()),
             }
         }
-        let count = additions.len();
-        for id in additions {
+        let count = held.len() + later.len();
+        for (id, packs) in held {
             refuse_if_cancelled(monitor)?;
-            if let Segment::Addition(packs) = store.with_scratch(|scratch| read_segment(store, id, scratch))? {
+            self.fold(store, id, &packs)?;
+            monitor.advance(Progress { entries: 1, bytes: 0 });
+        }
+        for id in later {
+            refuse_if_cancelled(monitor)?;
+            if let (Segment::Addition(packs), _) = store.with_scratch(|scratch| read_segment(store, id, scratch))? {
                 self.fold(store, id, &packs)?;
+            }
+            if let Some(copies) = store.copies() {
+                copies.forget(&layout::segment(id));
             }
             monitor.advance(Progress { entries: 1, bytes: 0 });
         }
@@ -665,15 +698,20 @@ pub(crate) enum Segment {
     Removal(Removal),
 }
 
-pub(crate) fn read_segment(store: &Store, id: SegmentId, scratch: &mut FrameScratch) -> Result<Segment> {
+/// Reads a segment, or the copy that this machine has of it. Its bytes come with it.
+pub(crate) fn read_segment(store: &Store, id: SegmentId, scratch: &mut FrameScratch) -> Result<(Segment, Vec<u8>)> {
     let key = layout::segment(id);
+    let copy = store.copies().and_then(|copies| copies.get(&key));
+    // a copy that is damaged is noticed by its name
+    let copy = copy.filter(|bytes| lakebed_core::hash::object_hash(bytes).as_bytes() == id.as_bytes());
+    let bytes = copy.map_or_else(|| store.storage().get(&key), Ok)?;
     let kinds = [FrameKind::Segment, FrameKind::RemovalSegment];
-    let (kind, plain) = store.read_hashed(&key, id.as_bytes(), &kinds, layout::INDEX, scratch)?;
+    let (kind, plain) = store.open_hashed(&key, id.as_bytes(), &bytes, &kinds, layout::INDEX, scratch)?;
     let segment = match kind {
         FrameKind::RemovalSegment => decode_removal(&plain).map(Segment::Removal),
         _ => decode_segment(&plain).map(Segment::Addition),
     };
-    segment.map_err(|source| Error::Record { key, source })
+    Ok((segment.map_err(|source| Error::Record { key, source })?, bytes))
 }
 
 /// How RocksDB is to be opened.

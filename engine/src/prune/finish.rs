@@ -260,7 +260,9 @@ impl<'p, 'a> Finisher<'p, 'a> {
         }
         // what is condemned is read after what this generation has condemned was published: of two prunes that each
         // find a chunk in a pack of the other, at least one then knows it
-        let condemned = repository.condemned_packs()?;
+        let mut condemned = repository.condemned_packs()?;
+        // what this one has condemned is known without any listing
+        condemned.extend(&packs);
         let listed = repository.store().list_packs()?;
         let mut homes = Homes { listed: &listed, condemned: &condemned, marks: &mut self.marks };
         Segments::stream(repository, &mut homes)?;

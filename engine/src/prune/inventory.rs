@@ -62,7 +62,7 @@ impl Segments {
             // the kind stands in the clear; long segments are not opened before all removals are known
             if store.read_kind(&layout::segment(id))? != FrameKind::RemovalSegment {
                 segments.additions.push(id);
-            } else if let Segment::Removal(removal) = read(id)? {
+            } else if let (Segment::Removal(removal), _) = read(id)? {
                 segments.removed.extend(&removal.packs);
                 segments.removals.push((id, removal));
             }
@@ -70,7 +70,7 @@ impl Segments {
         visitor.restart();
         let mut seen = HashSet::new();
         for &id in &segments.additions {
-            if let Segment::Addition(packs) = read(id)? {
+            if let (Segment::Addition(packs), _) = read(id)? {
                 for pack in packs {
                     if !segments.removed.contains(&pack.id) && seen.insert(pack.id) {
                         visitor.pack(pack)?;

@@ -5,7 +5,7 @@ use std::io::Write;
 use lakebed_core::record::tree::{Content, Entry, EntryKind, Extent};
 
 use crate::error::{Error, Result};
-use crate::repository::BlobReader;
+use crate::repository::{BlobReader, Need};
 
 /// Zeros to write holes with.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -19,6 +19,7 @@ pub fn write_content(reader: &BlobReader, entry: &Entry, path: &str, out: &mut d
         return Err(Error::WrongKind { path: path.into(), found: entry.kind.as_str(), expected: "file" });
     }
     let failed = |source| Error::Machine { operation: "write to the output", source };
+    let reader = &reader.ahead_of(vec![Need::File(Box::new(entry.clone()))]);
     let mut hasher = reader.store().keys().content_hasher();
     let whole = matches!(entry.content, Content::Extents { .. } | Content::Indirect { .. });
     for run in reader.extent_runs(entry) {

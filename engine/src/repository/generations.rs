@@ -6,10 +6,13 @@ use lakebed_core::id::PackId;
 use lakebed_core::layout::{self, GcObject};
 use lakebed_core::process::Fate;
 use lakebed_core::record::gc::{Awaited, Claim, Condemnation, Done};
-use lakebed_core::storage::ObjectKey;
+use lakebed_core::storage::{ObjectInfo, ObjectKey};
 
 use super::Repository;
 use crate::error::{Error, Result};
+
+/// So many listings are compared until two in a row are equal.
+const LISTINGS: usize = 8;
 
 /// What storage has of one generation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,8 +34,12 @@ impl Generation {
 impl Repository {
     /// Returns every generation that has left anything, by number.
     pub(crate) fn generations(&self) -> Result<BTreeMap<u64, Generation>> {
+        Ok(Self::parse_generations(self.list_settled(layout::GC)?))
+    }
+
+    fn parse_generations(listed: Vec<ObjectInfo>) -> BTreeMap<u64, Generation> {
         let mut all: BTreeMap<u64, Generation> = BTreeMap::new();
-        for object in self.store.storage().list(layout::GC)? {
+        for object in listed {
             let Some((number, what)) = layout::parse_gc(&object.key) else { continue };
             let generation = all.entry(number).or_default();
             match what {
@@ -42,12 +49,27 @@ impl Repository {
                 GcObject::Done => generation.done = true,
             }
         }
-        Ok(all)
+        all
+    }
+
+    /// Lists until two listings in a row say the same: one alone may have been cut off, and what rests on it is whether
+    /// something may be deleted.
+    pub(crate) fn list_settled(&self, prefix: &'static str) -> Result<Vec<ObjectInfo>> {
+        let mut before = self.store.storage().list(prefix)?;
+        for _ in 1..LISTINGS {
+            let now = self.store.storage().list(prefix)?;
+            if now == before {
+                return Ok(now);
+            }
+            before = now;
+        }
+        Err(Error::Busy { what: "what prunes and writers say of themselves" })
     }
 
     /// Returns the newest generation that a prune has claimed; 0 where none has.
     pub(crate) fn generation(&self) -> Result<u64> {
-        Ok(self.generations()?.keys().next_back().copied().unwrap_or_default())
+        let listed = self.store.storage().list(layout::GC)?;
+        Ok(Self::parse_generations(listed).keys().next_back().copied().unwrap_or_default())
     }
 
     /// Tells whether a generation that was just claimed is the newest and was not used before. What shows that one was

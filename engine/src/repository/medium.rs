@@ -1,56 +1,29 @@
 //! What the medium of a repository can do, where that is not known from its kind: it was tried, and that is recorded in
 //! the repository, for that one place. A repository that was moved elsewhere is tried again there.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lakebed_core::id::{ID_LEN, to_hex};
+use lakebed_core::id::ID_LEN;
 use lakebed_core::layout;
 use lakebed_core::record::RECORD_VERSION;
 use lakebed_core::record::storage_probe::StorageProbe;
 use lakebed_core::storage::{Promise, Storage, StorageErrorKind};
 
-use super::Repository;
+use super::{Repository, trust};
 use crate::error::{Error, Result};
-use crate::storage::CarefulStorage;
 use crate::storage::probe::{Findings, probe};
+use crate::storage::{CarefulStorage, Clause, ContractViolation, contract};
 
 /// What is known of the medium.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Medium {
+    /// A name that is taken is refused.
     put_if_absent: bool,
-    consistent_listing: bool,
 }
 
-impl Medium {
-    /// Everything is as it should be.
-    const STRICT: Self = Self { put_if_absent: true, consistent_listing: true };
-
-    /// What no store does, as a file has it.
-    fn describe(self) -> &'static str {
-        match (self.put_if_absent, self.consistent_listing) {
-            (true, true) => "strict\n",
-            (false, true) => "replaces\n",
-            (true, false) => "lists late\n",
-            (false, false) => "replaces, lists late\n",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let all = [(true, true), (false, true), (true, false), (false, false)];
-        let all = all.map(|(put_if_absent, consistent_listing)| Self { put_if_absent, consistent_listing });
-        all.into_iter().find(|medium| medium.describe() == text)
-    }
-
-    /// What is wanting, in words.
-    fn lacks(self) -> &'static str {
-        match (self.put_if_absent, self.consistent_listing) {
-            (false, true) => "it replaces what has a name when another thing is put under it",
-            (true, false) => "it does not list at once what was put",
-            _ => {
-                "it replaces what has a name when another thing is put under it, and does not list at once what was put"
-            }
-        }
+impl Default for Medium {
+    fn default() -> Self {
+        Self { put_if_absent: true }
     }
 }
 
@@ -67,21 +40,6 @@ fn place(storage: &dyn Storage) -> [u8; ID_LEN] {
 /// Returns what the keys of the probes of a medium begin with.
 pub(super) fn probes_of(storage: &dyn Storage) -> String {
     layout::storage_probes(&place(storage))
-}
-
-/// What this machine remembers of a place: the repository need not be asked then.
-fn memory(cache: Option<&Path>, place: &[u8; ID_LEN]) -> Option<PathBuf> {
-    cache.map(|cache| cache.join("storage").join(to_hex(place)))
-}
-
-fn remember(cache: Option<&Path>, place: &[u8; ID_LEN], medium: Medium) {
-    // a cache that cannot be written remembers nothing, and that is all
-    if let Some(file) = memory(cache, place)
-        && let Some(folder) = file.parent()
-        && std::fs::create_dir_all(folder).is_ok()
-    {
-        let _ = std::fs::write(file, medium.describe());
-    }
 }
 
 /// Tries a medium of which not everything is known from its kind, before anything is kept there.
@@ -107,23 +65,18 @@ impl Repository {
     /// probe, or by trying. Where a name that is taken is not refused, the storage looks before it puts from here on.
     pub(super) fn know_medium(mut self) -> Result<Self> {
         if is_known(&*self.bare) {
-            let capabilities = self.bare.capabilities();
-            self.medium = Medium {
-                put_if_absent: capabilities.put_if_absent == Promise::Kept,
-                consistent_listing: capabilities.consistent_listing == Promise::Kept,
-            };
+            self.medium = Medium { put_if_absent: self.bare.capabilities().put_if_absent == Promise::Kept };
             return Ok(self);
         }
         let place = place(&*self.bare);
-        let remembered = memory(self.cache.as_deref(), &place).and_then(|file| std::fs::read_to_string(file).ok());
-        let medium = match remembered.and_then(|text| Medium::parse(&text)) {
-            Some(medium) => medium,
+        let medium = match trust::known_medium(self.cache.as_deref(), &place) {
+            Some(put_if_absent) => Medium { put_if_absent },
             None => {
                 let medium = match self.newest_probe(&place)? {
                     Some(medium) => medium,
                     None => self.probe_storage()?.0,
                 };
-                remember(self.cache.as_deref(), &place, medium);
+                trust::remember_medium(self.cache.as_deref(), &place, medium.put_if_absent);
                 medium
             }
         };
@@ -143,30 +96,38 @@ impl Repository {
         let newest = self.store.storage().list(&layout::storage_probes(place))?.pop();
         let Some(newest) = newest else { return Ok(None) };
         match self.store.read_record::<StorageProbe>(&newest.key) {
-            Ok(probe) => {
-                Ok(Some(Medium { put_if_absent: probe.put_if_absent, consistent_listing: probe.listing_after_write }))
-            }
+            // a place that lists late is tried again: it cannot be used as it is
+            Ok(probe) => Ok(probe.listing_after_write.then_some(Medium { put_if_absent: probe.put_if_absent })),
             Err(Error::Storage(error)) => Err(error.into()),
             Err(_) => Ok(None),
         }
     }
 
-    /// Tries the medium and records what was seen. Of a medium whose kind says all, what is seen is not recorded.
+    /// Tries the medium and records what was seen. Of a medium whose kind says all, what is seen is not recorded. With
+    /// `thoroughly`, every rule that storage must keep is checked as well, with races of writers; the first that is broken
+    /// is returned, and counts.
     ///
     /// # Errors
     /// Storage.
-    pub fn probe_medium(&self) -> Result<Findings> {
-        if is_known(&*self.bare) {
-            return Ok(probe(&*self.bare, self.random())?);
+    pub fn probe_medium(&self, thoroughly: bool) -> Result<(Findings, Option<ContractViolation>)> {
+        let mut findings = probe(&*self.bare, self.random())?;
+        let broken = if thoroughly { contract::check(&*self.bare).err() } else { None };
+        if broken.as_ref().is_some_and(|broken| matches!(broken.clause, Clause::NoOverwrite | Clause::OneWinner)) {
+            findings.put_if_absent = false;
         }
-        let (medium, findings) = self.probe_storage()?;
-        remember(self.cache.as_deref(), &place(&*self.bare), medium);
-        Ok(findings)
+        if !is_known(&*self.bare) {
+            let (medium, _) = self.record_findings(&findings)?;
+            trust::remember_medium(self.cache.as_deref(), &place(&*self.bare), medium.put_if_absent);
+        }
+        Ok((findings, broken))
     }
 
     fn probe_storage(&self) -> Result<(Medium, Findings)> {
         let findings = probe(&*self.bare, self.random())?;
-        self.record_findings(&findings)
+        match findings.can_keep_a_repository() {
+            true => self.record_findings(&findings),
+            false => Err(Error::UnfitStorage { location: self.bare.location() }),
+        }
     }
 
     /// Records what was seen of the medium.
@@ -192,8 +153,7 @@ impl Repository {
                 result => drop(result?),
             }
         }
-        let medium = Medium { put_if_absent: findings.put_if_absent, consistent_listing: findings.listing_after_write };
-        Ok((medium, *findings))
+        Ok((Medium { put_if_absent: findings.put_if_absent }, *findings))
     }
 
     /// Refuses what is only safe on this medium while nobody else works with the repository, unless somebody has seen to
@@ -202,32 +162,14 @@ impl Repository {
     /// # Errors
     /// `NeedsExclusive`.
     pub(crate) fn check_exclusive(&self, what: &'static str, exclusive: bool) -> Result<()> {
-        if exclusive || self.medium == Medium::STRICT {
+        // what this machine remembers may be older than what somebody has found out since
+        let knows_better = || match is_known(&*self.bare) {
+            true => Ok(None),
+            false => self.newest_probe(&place(&*self.bare)),
+        };
+        if exclusive || knows_better()?.unwrap_or(self.medium).put_if_absent {
             return Ok(());
         }
-        let location = self.store.storage().location();
-        Err(Error::NeedsExclusive { what, location, lacks: self.medium.lacks() })
-    }
-}
-
-impl Default for Medium {
-    fn default() -> Self {
-        Self::STRICT
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_remembered_is_read_as_it_was_written() {
-        for put_if_absent in [true, false] {
-            for consistent_listing in [true, false] {
-                let medium = Medium { put_if_absent, consistent_listing };
-                assert_eq!(Medium::parse(medium.describe()), Some(medium));
-            }
-        }
-        assert_eq!(Medium::parse("stri"), None);
+        Err(Error::NeedsExclusive { what, location: self.store.storage().location() })
     }
 }

@@ -7,7 +7,9 @@ mod limit;
 mod medium;
 mod object_cache;
 mod open;
+pub(crate) mod parallel;
 mod quarantine;
+mod read_ahead;
 mod reader;
 mod segments;
 mod session_state;
@@ -27,6 +29,8 @@ pub use keys::KeyInfo;
 pub(crate) use limit::RateLimit;
 pub(crate) use object_cache::ObjectCache;
 pub use open::{InitOptions, OpenOptions, RepositoryInfo};
+pub(crate) use read_ahead::{Part, ReadAhead};
+pub(crate) use reader::Need;
 pub use reader::{BlobReader, ExtentRuns, TreeEntries};
 pub(crate) use segments::PACKS_PER_SEGMENT;
 pub use session_state::SessionState;
@@ -156,6 +160,11 @@ impl Repository {
     /// As [`Repository::index`].
     pub fn reader(&self, monitor: &dyn Monitor) -> Result<BlobReader> {
         Ok(self.reader_over(Arc::new(self.index(monitor)?)))
+    }
+
+    /// Begins to read what storage holds: no copies on this machine are used.
+    pub(crate) fn bare_reader(&self, monitor: &dyn Monitor) -> Result<BlobReader> {
+        Ok(BlobReader::new(self.store.clone(), Arc::new(self.index(monitor)?)))
     }
 
     /// Begins to read, by an index that is open already. Tree nodes that this machine has copies of are not asked for.

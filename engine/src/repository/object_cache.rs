@@ -71,6 +71,11 @@ impl ObjectCache {
         *used = Some(if now > self.limit_bytes { self.make_room() } else { now });
     }
 
+    /// Forgets a copy that is of no more use.
+    pub(crate) fn forget(&self, key: &ObjectKey) {
+        let _ = std::fs::remove_file(self.path(key));
+    }
+
     /// Writes a file that appears whole or not at all. After a loss of power it may be damaged: whoever reads it notices.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let parent = path.parent().unwrap_or(&self.folder);

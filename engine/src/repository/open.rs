@@ -130,6 +130,10 @@ impl Repository {
         trust::remember_location(options.cache_dir.as_deref(), &storage.identity(), init.encryption);
         // whoever makes a repository without encryption means it: a password that is set all the same is not in the way
         let secret = if init.encryption == Encryption::None { &Secret::None } else { secret };
+        if storage.capabilities().is_remote {
+            // not what was there before
+            trust::remember_config(options.cache_dir.as_deref(), &storage.identity(), &bytes);
+        }
         let opened = Found::look(storage, options)?.unlock(secret, options)?;
         if let Some(findings) = findings {
             opened.record_findings(&findings)?;
@@ -195,6 +199,8 @@ struct Found {
     survey: Survey,
     config: Config,
     config_bytes: Vec<u8>,
+    /// It is what this machine remembers, and was not read.
+    is_remembered: bool,
     /// This repository's folder in the cache.
     cache: Option<PathBuf>,
     copies: Option<Arc<ObjectCache>>,
@@ -220,12 +226,13 @@ impl Found {
             result => result?,
         };
         let cache_dir = options.cache_dir.as_deref();
-        let known = match storage.foresaw(&layout::config()) {
+        let remembered = match storage.foresaw(&layout::config()) {
             Some(None) => return no_repository(),
             Some(Some(listed)) => trust::known_config(cache_dir, &place, listed.size_bytes),
             None => None,
         };
-        let config_bytes = match known {
+        let is_remembered = remembered.is_some();
+        let config_bytes = match remembered {
             Some(bytes) => bytes,
             None => match bare.get(&layout::config()) {
                 Err(error) if error.is_not_found() => return no_repository(),
@@ -236,18 +243,22 @@ impl Found {
         let cache = cache_dir.map(|cache| cache.join(config.repository_id.to_string()));
         let copies = cache.as_ref().filter(|_| bare.capabilities().is_remote);
         let copies = copies.map(|cache| Arc::new(ObjectCache::new(cache.join("objects"), options.copies_bytes)));
-        Ok(Self { bare, storage, survey, config, config_bytes, cache, copies })
+        Ok(Self { bare, storage, survey, config, config_bytes, is_remembered, cache, copies })
     }
 
     /// Opens it. Of its medium nothing is known yet.
     fn unlock(self, secret: &Secret, options: &OpenOptions) -> Result<Repository> {
-        let Self { bare, storage, survey, config, config_bytes, cache, copies } = self;
+        let Self { bare, storage, survey, config, config_bytes, is_remembered, cache, copies } = self;
         let (location, place) = (bare.location(), bare.identity());
         let config_hash = Config::hash(&config_bytes);
         let cache_dir = options.cache_dir.as_deref();
         trust::check_location(cache_dir, &place, &location, config.encryption)?;
         trust::check(cache.as_deref(), &location, config.encryption, &config_hash, secret)?;
-        let (slot, data_key) = unlock(&storage, copies.as_deref(), &config, &config_hash, secret)?;
+        let unlocked = unlock(&storage, copies.as_deref(), &config, &config_hash, secret);
+        if unlocked.is_err() && is_remembered && bare.get(&layout::config())? != config_bytes {
+            return Err(Error::ConfigExchanged { location });
+        }
+        let (slot, data_key) = unlocked?;
         let keys = Arc::new(RepositoryKeys::derive(config.repository_id, config.encryption, data_key));
         trust::remember(cache.as_deref(), &config_hash);
         trust::remember_location(cache_dir, &place, config.encryption);

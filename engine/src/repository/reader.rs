@@ -5,7 +5,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lakebed_core::codec::frame::{FrameHeader, FrameName, OpenFrame, open_frame};
 use lakebed_core::id::{ChunkId, PackId, TreeId};
@@ -14,7 +14,7 @@ use lakebed_core::monitor::Silent;
 use lakebed_core::pack::{BlobId, PackKind};
 use lakebed_core::record::tree::{Content, Entry, Extent, Node};
 
-use super::{ObjectCache, Store};
+use super::{ObjectCache, Part, ReadAhead, Store};
 use crate::error::{Error, Result};
 use crate::index::{Index, Location};
 
@@ -36,6 +36,8 @@ struct FrameCache {
     /// Least recently used first. There are a few dozen at most, so a walk is as good as a map.
     frames: VecDeque<((PackId, u32), Arc<OpenFrame>)>,
     bytes: usize,
+    /// Frames that a thread is reading.
+    coming: HashSet<(PackId, u32)>,
 }
 
 impl FrameCache {
@@ -57,16 +59,41 @@ impl FrameCache {
     }
 }
 
+/// A frame that this thread is reading. However that ends, the others go on.
+struct Coming<'r> {
+    reader: &'r BlobReader,
+    key: (PackId, u32),
+}
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.reader.cache.lock().unwrap_or_else(PoisonError::into_inner).coming.remove(&self.key);
+        self.reader.came.notify_all();
+    }
+}
+
+/// Something that is about to be read.
+pub(crate) enum Need {
+    /// A part of a pack.
+    Part(Part),
+    /// A file, from front to back.
+    File(Box<Entry>),
+}
+
 /// Reads chunks and trees of a repository. Cheap to clone; may be used from many threads.
 #[derive(Debug, Clone)]
 pub struct BlobReader {
     store: Store,
     index: Arc<Index>,
     cache: Arc<Mutex<FrameCache>>,
+    /// Somebody has read a frame, or failed to.
+    came: Arc<Condvar>,
     /// How often in a row there was nothing new to fold.
     fruitless: Arc<AtomicU32>,
     /// Copies of packs of trees, which are read whole then.
     copies: Option<Arc<ObjectCache>>,
+    /// What is read ahead of packs of data.
+    ahead: Option<Arc<ReadAhead>>,
     /// Held by who makes a copy.
     fetching: Arc<Mutex<()>>,
     /// Packs that are not there and that nobody has removed: they are lost, not moved.
@@ -76,8 +103,9 @@ pub struct BlobReader {
 impl BlobReader {
     /// Joins objects and index.
     pub fn new(store: Store, index: Arc<Index>) -> Self {
-        let (cache, fruitless, lost) = (Arc::default(), Arc::default(), Arc::default());
-        Self { store, index, cache, fruitless, copies: None, fetching: Arc::default(), lost }
+        let (cache, came) = (Arc::default(), Arc::default());
+        let (fruitless, lost) = (Arc::default(), Arc::default());
+        Self { store, index, cache, came, fruitless, copies: None, ahead: None, fetching: Arc::default(), lost }
     }
 
     /// Reads nodes of trees from copies of their packs. Not for who wants to know what storage holds.
@@ -117,6 +145,44 @@ impl BlobReader {
         })
     }
 
+    /// Reads ahead what is about to be needed, in that order, where that saves time. It goes on for as long as the reader
+    /// that is returned is there.
+    pub(crate) fn ahead_of(&self, needs: Vec<Need>) -> Self {
+        let planner = Self { ahead: None, ..self.clone() };
+        let parts = needs.into_iter().flat_map(move |need| {
+            let (part, entry) = match need {
+                Need::Part(part) => (Some(part), None),
+                Need::File(entry) => (None, Some(entry)),
+            };
+            let reader = planner.clone();
+            // what cannot be found is told by whoever reads it
+            let extents = entry.map(|entry| planner.extent_runs(&entry)).into_iter().flatten().flatten().flatten();
+            part.into_iter().chain(extents.filter_map(move |extent| reader.part_with(extent)))
+        });
+        Self { ahead: ReadAhead::start(&self.store, parts).map(Arc::new), ..self.clone() }
+    }
+
+    fn part_with(&self, extent: Extent) -> Option<Part> {
+        let Extent::Data { id, .. } = extent else { return None };
+        Some(self.index.lookup(&id.into()).ok()??.frame())
+    }
+
+    /// Returns the bytes of a frame, which may have been read ahead.
+    pub(crate) fn frame_bytes(&self, place: &Location) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.read_part(place.pack, place.frame_offset.into(), place.frame_len as usize, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Appends a part of a pack, which may have been read ahead, to a buffer.
+    pub(crate) fn read_part(&self, pack: PackId, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<()> {
+        let ahead = self.ahead.as_ref();
+        match ahead.is_some_and(|ahead| ahead.take(pack, offset, length, buffer)) {
+            true => Ok(()),
+            false => Ok(self.store.storage().get_range(&layout::pack(pack), offset, length, buffer)?),
+        }
+    }
+
     /// Returns the bytes of a frame from the copy of its pack, which is made if need be: whoever reads one node of a tree
     /// reads more. `None` where there is no copy of any use.
     fn frame_of_copy(&self, copies: &ObjectCache, place: &Location) -> Result<Option<Vec<u8>>> {
@@ -148,9 +214,25 @@ impl BlobReader {
     fn frame(&self, place: &Location, kind: PackKind) -> Result<Arc<OpenFrame>> {
         let key = (place.pack, place.frame_offset);
         let cache = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(frame) = cache().get(key) {
-            return Ok(frame);
+        let mut cached = cache();
+        loop {
+            if let Some(frame) = cached.get(key) {
+                return Ok(frame);
+            }
+            // where another thread is at it already, its frame will do; unless it fails
+            if cached.coming.insert(key) {
+                break;
+            }
+            cached = self.came.wait(cached).unwrap_or_else(PoisonError::into_inner);
         }
+        drop(cached);
+        let _coming = Coming { reader: self, key };
+        let frame = Arc::new(self.read_frame(place, kind)?);
+        cache().put(key, frame.clone());
+        Ok(frame)
+    }
+
+    fn read_frame(&self, place: &Location, kind: PackKind) -> Result<OpenFrame> {
         let mut frame = OpenFrame::default();
         let offset = u64::from(place.frame_offset);
         let from_copy = match &self.copies {
@@ -162,12 +244,16 @@ impl BlobReader {
         };
         if !from_copy {
             let mut bytes = Vec::new();
-            let key = layout::pack(place.pack);
-            self.store.storage().get_range(&key, offset, place.frame_len as usize, &mut bytes)?;
+            match kind {
+                PackKind::Data => self.read_part(place.pack, offset, place.frame_len as usize, &mut bytes)?,
+                // never waits for what is read ahead: whoever plans that reads nodes
+                PackKind::Tree => {
+                    let key = layout::pack(place.pack);
+                    self.store.storage().get_range(&key, offset, place.frame_len as usize, &mut bytes)?;
+                }
+            }
             self.open_bytes(place.pack, offset, kind, &bytes, &mut frame)?;
         }
-        let frame = Arc::new(frame);
-        cache().put(key, frame.clone());
         Ok(frame)
     }
 
@@ -384,7 +470,7 @@ impl BlobReader {
     }
 
     /// Iterates over the extents of a file, in order, some thousand at a time.
-    pub fn extent_runs(&self, entry: &Entry) -> ExtentRuns<'_> {
+    pub fn extent_runs(&self, entry: &Entry) -> ExtentRuns {
         match &entry.content {
             Content::None => ExtentRuns::of(self, Vec::new()),
             Content::Chunk(id) => ExtentRuns::of(self, vec![Extent::Data { id: *id, length: entry.size }]),
@@ -398,24 +484,24 @@ impl BlobReader {
 
 /// The extents of a file, one node of a long list in memory at a time. After an error nothing follows.
 #[derive(Debug)]
-pub struct ExtentRuns<'r> {
-    reader: &'r BlobReader,
+pub struct ExtentRuns {
+    reader: BlobReader,
     inline: Option<Vec<Extent>>,
     above: Vec<std::vec::IntoIter<TreeId>>,
     /// The topmost node, and the bytes that its extents add up to, less those that came.
     expected: Option<(TreeId, u64)>,
 }
 
-impl<'r> ExtentRuns<'r> {
+impl ExtentRuns {
     /// A list that is at hand.
-    pub(crate) fn of(reader: &'r BlobReader, extents: Vec<Extent>) -> Self {
+    pub(crate) fn of(reader: &BlobReader, extents: Vec<Extent>) -> Self {
         let inline = Some(extents).filter(|extents| !extents.is_empty());
-        Self { reader, inline, above: Vec::new(), expected: None }
+        Self { reader: reader.clone(), inline, above: Vec::new(), expected: None }
     }
 
     /// A list that is kept in nodes, of a file of any size.
-    pub(crate) fn below(reader: &'r BlobReader, root: TreeId) -> Self {
-        Self { reader, inline: None, above: vec![vec![root].into_iter()], expected: None }
+    pub(crate) fn below(reader: &BlobReader, root: TreeId) -> Self {
+        Self { reader: reader.clone(), inline: None, above: vec![vec![root].into_iter()], expected: None }
     }
 
     fn fail(&mut self, error: Error) -> Option<Result<Vec<Extent>>> {
@@ -433,7 +519,7 @@ impl<'r> ExtentRuns<'r> {
     }
 }
 
-impl Iterator for ExtentRuns<'_> {
+impl Iterator for ExtentRuns {
     type Item = Result<Vec<Extent>>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -256,7 +256,7 @@ impl Repository {
 
     /// Returns the ids of all sessions with a record, whatever became of them and whether it can be read.
     pub(crate) fn registered_sessions(&self) -> Result<Vec<SessionId>> {
-        let listed = self.store.storage().list(layout::SESSIONS)?;
+        let listed = self.list_settled(layout::SESSIONS)?;
         let ids = listed.iter().filter_map(|object| object.key.as_str().split('/').nth(1)?.parse().ok());
         let mut ids: Vec<SessionId> = ids.collect();
         ids.dedup();

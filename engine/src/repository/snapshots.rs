@@ -14,7 +14,7 @@ use lakebed_core::time::Timestamp;
 use lakebed_core::wire::DecodeError;
 use rayon::prelude::*;
 
-use super::Repository;
+use super::{Repository, parallel};
 use crate::error::{Error, Result};
 
 /// So many records are worth being read by several threads.
@@ -42,6 +42,8 @@ pub struct SnapshotFilter {
     pub since: Option<Timestamp>,
     /// Not after.
     pub until: Option<Timestamp>,
+    /// Also parts of snapshots that are not joined yet.
+    pub shards: bool,
 }
 
 impl SnapshotFilter {
@@ -59,6 +61,7 @@ impl SnapshotFilter {
         };
         any_host
             && any_tags
+            && (self.shards || snapshot.shard.is_none())
             && self.paths.iter().all(has_path)
             && self.since.is_none_or(|since| snapshot.time >= since)
             && self.until.is_none_or(|until| snapshot.time <= until)
@@ -98,6 +101,9 @@ pub struct Catalogue {
 impl Catalogue {
     /// Finds the one snapshot that is selected among those that match.
     fn find(&mut self, selector: &SnapshotSelector, filter: &SnapshotFilter) -> Result<SnapshotInfo> {
+        // whoever names a part by its id means it
+        let by_id = matches!(selector, SnapshotSelector::Id(_));
+        let filter = &SnapshotFilter { shards: filter.shards || by_id, ..filter.clone() };
         let mut matching = self.snapshots.iter().filter(|info| filter.matches(&info.snapshot));
         let none = || Error::NoSnapshot { selector: selector.to_string() };
         match selector {
@@ -150,8 +156,8 @@ impl Repository {
         ids.retain(|id| is_wanted(*id));
         let read = |id: SnapshotId| (id, self.read_listed_snapshot(id));
         let all: Vec<_> = match ids.len() {
-            0..PARALLEL_MIN => ids.into_iter().map(read).collect(),
-            _ => ids.into_par_iter().map(read).collect(),
+            PARALLEL_MIN.. if !self.store.storage().capabilities().is_remote => ids.into_par_iter().map(read).collect(),
+            _ => parallel::each(&self.store, &ids, |id| read(*id)),
         };
         for (id, snapshot) in all {
             match snapshot {

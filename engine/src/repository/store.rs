@@ -230,11 +230,24 @@ impl Store {
         scratch: &mut FrameScratch,
     ) -> Result<(FrameKind, Vec<u8>)> {
         let bytes = self.storage.get(key)?;
-        let found = lakebed_core::hash::object_hash(&bytes);
+        self.open_hashed(key, name, &bytes, kinds, prefix, scratch)
+    }
+
+    /// Opens the bytes of a record that is named after them.
+    pub(crate) fn open_hashed(
+        &self,
+        key: &ObjectKey,
+        name: &[u8; ID_LEN],
+        bytes: &[u8],
+        kinds: &[FrameKind],
+        prefix: &str,
+        scratch: &mut FrameScratch,
+    ) -> Result<(FrameKind, Vec<u8>)> {
+        let found = lakebed_core::hash::object_hash(bytes);
         if found.as_bytes() != name {
             return Err(Error::WrongHash { key: key.clone(), found: lakebed_core::id::to_hex(&found.as_bytes()[..4]) });
         }
-        open_record(&self.keys, kinds, prefix, &bytes, scratch)
+        open_record(&self.keys, kinds, prefix, bytes, scratch)
             .map_err(|source| Error::Damaged { key: key.clone(), source })
     }
 }

@@ -98,6 +98,18 @@ impl Repository {
         Ok(hidden.map(|(id, tombstone)| (id, tombstone.state == TombstoneState::Condemned)).collect())
     }
 
+    /// Tells whether a snapshot is forgotten, without trusting a listing for there being no tombstone.
+    ///
+    /// # Errors
+    /// Storage.
+    pub(crate) fn is_forgotten(&self, id: SnapshotId) -> Result<bool> {
+        match self.store.storage().size(&layout::tombstone(id, 0)) {
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(self.tombstones()?.get(&id).is_none_or(NewestTombstone::hides)),
+        }
+    }
+
     /// Reads a tombstone.
     ///
     /// # Errors

@@ -42,9 +42,39 @@ const ENCRYPTED: &str = "encrypted\n";
 const OPEN: &str = "not encrypted\n";
 
 fn place_file(cache: &Path, place: &str) -> std::path::PathBuf {
-    let absolute = std::path::absolute(place).unwrap_or_else(|_| place.into());
+    // a folder may be named in several ways, a URL in one
+    let absolute = match place.contains("://") {
+        true => place.into(),
+        false => std::path::absolute(place).unwrap_or_else(|_| place.into()),
+    };
     let name = lakebed_core::hash::object_hash(absolute.as_os_str().as_encoded_bytes());
     cache.join("places").join(to_hex(name.as_bytes()))
+}
+
+/// Returns what was found out of a medium: whether a name that is taken is refused there.
+pub(super) fn known_medium(cache: Option<&Path>, place: &[u8]) -> Option<bool> {
+    match std::fs::read_to_string(medium_file(cache?, place)).ok()?.as_str() {
+        REFUSES => Some(true),
+        REPLACES => Some(false),
+        _ => None,
+    }
+}
+
+/// Remembers what was found out of a medium.
+pub(super) fn remember_medium(cache: Option<&Path>, place: &[u8], put_if_absent: bool) {
+    if let Some(file) = cache.map(|cache| medium_file(cache, place))
+        && let Some(folder) = file.parent()
+        && std::fs::create_dir_all(folder).is_ok()
+    {
+        let _ = std::fs::write(file, if put_if_absent { REFUSES } else { REPLACES });
+    }
+}
+
+const REFUSES: &str = "refuses names that are taken\n";
+const REPLACES: &str = "replaces what has a name\n";
+
+fn medium_file(cache: &Path, place: &[u8]) -> std::path::PathBuf {
+    cache.join("storage").join(to_hex(place))
 }
 
 /// Returns the configuration that a place had, where it still has one of that size. Whoever has exchanged it since is not

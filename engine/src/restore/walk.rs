@@ -16,8 +16,9 @@ use crate::error::{Error, Result};
 use crate::query::join;
 use crate::repository::SnapshotInfo;
 
-/// Files planned before they are written: enough for every frame to be met once, few enough to be held in memory.
-const BATCH_FILES: usize = 16 * 1024;
+/// Files planned before they are written: enough for every frame to be met once, as a rule, few enough to be held in
+/// memory: some 400 bytes each.
+const BATCH_FILES: usize = 128 * 1024;
 
 /// A file with more than one name: where it was restored first, and what it was then.
 struct FirstLink {

@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 
 use lakebed_core::codec::frame::OpenFrame;
 use lakebed_core::id::{ChunkId, PackId};
-use lakebed_core::layout;
 use lakebed_core::pack::PackKind;
 use lakebed_core::record::tree::{Content, Entry, Extent};
 use lakebed_core::text::escape_path;
@@ -17,13 +16,16 @@ use super::marker::Ground;
 use super::run::{Job, Restore, Written};
 use crate::error::{Error, Result};
 use crate::index::Location;
-use crate::repository::BlobReader;
+use crate::repository::{BlobReader, Need};
 
 /// Files from this size on are begun before the others.
 const LARGE_FILE_BYTES: u64 = 8 << 20;
 
 /// Files of one chunk each that lie in one frame: the frame, and each file with its place.
 type FrameJobs = (Location, Vec<(Location, Job)>);
+
+/// Where something begins: the pack, and the offset of its frame.
+type Place = (PackId, u32);
 
 /// What a worker does at once.
 enum Task {
@@ -91,6 +93,18 @@ impl Existing {
     }
 }
 
+/// Returns the first chunk of a file whose list of chunks is at hand.
+fn first_chunk(entry: &Entry) -> Option<ChunkId> {
+    match &entry.content {
+        Content::Chunk(id) => Some(*id),
+        Content::Extents { extents, .. } => extents.iter().find_map(|extent| match extent {
+            Extent::Data { id, .. } => Some(*id),
+            Extent::Hole { .. } => None,
+        }),
+        Content::None | Content::Indirect { .. } => None,
+    }
+}
+
 impl Restore<'_> {
     /// Writes planned files: frame by frame what is small, file by file what is large.
     pub(super) fn batch(&self, jobs: Vec<Job>, pool: &rayon::ThreadPool) -> Result<()> {
@@ -101,33 +115,52 @@ impl Restore<'_> {
             let located: Vec<(Job, Result<Option<Location>>)> = jobs
                 .into_par_iter()
                 .map(|job| {
-                    let place = match job.entry.content {
-                        Content::Chunk(id) => self.reader.index().lookup(&id.into()),
-                        _ => Ok(None),
-                    };
-                    (job, place)
+                    let place = first_chunk(&job.entry).map(|id| self.reader.index().lookup(&id.into()));
+                    (job, place.transpose().map(Option::flatten))
                 })
                 .collect();
-            let mut frames: BTreeMap<(PackId, u32), FrameJobs> = BTreeMap::new();
+            let mut frames: BTreeMap<Place, FrameJobs> = BTreeMap::new();
             let mut singles = Vec::new();
+            let mut tasks = Vec::new();
             for (job, place) in located {
                 match place {
-                    Ok(Some(place)) => {
+                    Ok(Some(place)) if matches!(job.entry.content, Content::Chunk(_)) => {
                         let frame = frames.entry((place.pack, place.frame_offset));
                         frame.or_insert_with(|| (place, Vec::new())).1.push((place, job));
                     }
-                    Ok(None) => singles.push(Box::new(job)),
+                    Ok(Some(place)) if job.entry.size < LARGE_FILE_BYTES => {
+                        tasks.push(((place.pack, place.frame_offset), Task::Single(Box::new(job))));
+                    }
+                    Ok(_) => singles.push(Box::new(job)),
                     Err(error) => self.fail(&job.path, error)?,
                 }
             }
             // the large ones first, the largest before all: whoever came to one at the end would be at it alone
-            singles.sort_by_key(|job| Reverse(job.entry.size.max(LARGE_FILE_BYTES)));
-            let tasks = singles.into_iter().map(Task::Single).chain(frames.into_values().map(Task::Frame));
+            singles.sort_by_key(|job| Reverse(job.entry.size));
+            tasks.extend(frames.into_iter().map(|(place, frame)| (place, Task::Frame(frame))));
+            // the others as they lie in packs
+            tasks.sort_by_key(|(place, _)| *place);
+            let tasks: Vec<Task> = tasks.into_iter().map(|(_, task)| task).collect();
+            let reader = self.ahead_of(&tasks);
+            let tasks = singles.into_iter().map(Task::Single).chain(tasks);
             tasks.par_bridge().try_for_each(|task| match task {
-                Task::Single(job) => self.finish_job(&job, self.write(&job)),
-                Task::Frame((place, jobs)) => self.write_frame(&place, &jobs),
+                Task::Single(job) => self.finish_job(&job, self.write_with(&reader, &job)),
+                Task::Frame((place, jobs)) => self.write_frame(&reader, &place, &jobs),
             })
         })
+    }
+
+    /// Reads ahead what a batch needs, where that saves time. Large files see to that themselves: each of them would be all
+    /// that is read ahead.
+    fn ahead_of(&self, tasks: &[Task]) -> BlobReader {
+        if !self.reader.store().storage().capabilities().is_remote {
+            return self.reader.clone();
+        }
+        let needs = |task: &Task| match task {
+            Task::Single(job) => Need::File(Box::new(job.entry.clone())),
+            Task::Frame((place, _)) => Need::Part(place.frame()),
+        };
+        self.reader.ahead_of(tasks.iter().map(needs).collect())
     }
 
     pub(super) fn finish_job(&self, job: &Job, result: Result<Written>) -> Result<()> {
@@ -147,7 +180,7 @@ impl Restore<'_> {
     }
 
     /// Writes files that are one chunk each and lie in one frame.
-    fn write_frame(&self, place: &Location, jobs: &[(Location, Job)]) -> Result<()> {
+    fn write_frame(&self, reader: &BlobReader, place: &Location, jobs: &[(Location, Job)]) -> Result<()> {
         if self.monitor.is_cancelled() {
             return Err(Error::Interrupted);
         }
@@ -156,7 +189,7 @@ impl Restore<'_> {
             let existing = self.existing(job);
             let result = match self.keep(job, existing.as_ref()) {
                 Ok(Some(kept)) => Ok(kept),
-                Ok(None) => match frame.get_or_insert_with(|| self.open_frame(place)) {
+                Ok(None) => match frame.get_or_insert_with(|| Self::open_frame(reader, place)) {
                     Ok(frame) => self.write_small(job, at, frame),
                     // whether one frame more or less can be read: each file is tried by itself and says what is wrong
                     Err(_) => self.write(job),
@@ -168,12 +201,10 @@ impl Restore<'_> {
         Ok(())
     }
 
-    fn open_frame(&self, place: &Location) -> Result<OpenFrame> {
-        let mut bytes = Vec::new();
-        let (offset, length) = (u64::from(place.frame_offset), place.frame_len as usize);
-        self.reader.store().storage().get_range(&layout::pack(place.pack), offset, length, &mut bytes)?;
+    fn open_frame(reader: &BlobReader, place: &Location) -> Result<OpenFrame> {
+        let bytes = reader.frame_bytes(place)?;
         let mut frame = OpenFrame::default();
-        self.reader.open_bytes(place.pack, offset, PackKind::Data, &bytes, &mut frame)?;
+        reader.open_bytes(place.pack, place.frame_offset.into(), PackKind::Data, &bytes, &mut frame)?;
         Ok(frame)
     }
 
@@ -209,6 +240,10 @@ impl Restore<'_> {
 
     /// Writes a file of any content, taking from the one that it replaces what is equal there.
     pub(super) fn write(&self, job: &Job) -> Result<Written> {
+        self.write_with(self.reader, job)
+    }
+
+    fn write_with(&self, reader: &BlobReader, job: &Job) -> Result<Written> {
         if self.options.dry_run {
             return self.try_replacing(&job.path, job.replaces).map(|()| Written::new(job.replaces, None));
         }
@@ -218,13 +253,21 @@ impl Restore<'_> {
         if let Some(kept) = self.keep(job, existing.as_ref())? {
             return Ok(kept);
         }
-        let mut runs = self.reader.extent_runs(entry).peekable();
+        let own;
+        let reader = match entry.size >= LARGE_FILE_BYTES {
+            true => {
+                own = self.reader.ahead_of(vec![Need::File(Box::new(entry.clone()))]);
+                &own
+            }
+            false => reader,
+        };
+        let mut runs = reader.extent_runs(entry).peekable();
         // where the list cannot be read nothing is begun
         if let Some(Err(error)) = runs.next_if(Result::is_err) {
             return Err(error);
         }
         let mut file = self.target.begin_file(&job.path, self.ground == Ground::Fresh)?;
-        let mut hasher = self.reader.store().keys().content_hasher();
+        let mut hasher = reader.store().keys().content_hasher();
         let whole = matches!(entry.content, Content::Extents { .. } | Content::Indirect { .. });
         let mut offset = 0;
         let mut ends_with_hole = false;
@@ -244,12 +287,12 @@ impl Restore<'_> {
                 let (count, written) = match (extent, &existing) {
                     (&Extent::Hole { length }, _) => (1, file.skip(length).map(|()| length)),
                     (&Extent::Data { id, length }, Some(existing)) => {
-                        match existing.with_chunk(offset, length, id, self.reader, &mut write) {
+                        match existing.with_chunk(offset, length, id, reader, &mut write) {
                             Some(written) => (1, written),
-                            None => self.reader.with_chunks(&left[..1], write)?,
+                            None => reader.with_chunks(&left[..1], write)?,
                         }
                     }
-                    (Extent::Data { .. }, None) => self.reader.with_chunks(left, write)?,
+                    (Extent::Data { .. }, None) => reader.with_chunks(left, write)?,
                 };
                 let (written, (done, rest)) = (written?, left.split_at(count));
                 if written != done.iter().map(Extent::length).sum::<u64>() {

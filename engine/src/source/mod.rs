@@ -7,8 +7,10 @@ pub mod filter;
 pub mod local;
 pub mod mounts;
 pub mod reader;
+mod shard;
 
 pub use filter::{Filter, FilterError, FilterOptions, Marker};
 pub use local::{LocalOptions, LocalSource, directory_identity};
 pub use mounts::{Mount, local_mounts, parse_path_list, tree_path};
 pub use reader::{Finish, ReaderSource};
+pub(crate) use shard::{owns, shard_of};

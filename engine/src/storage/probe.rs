@@ -28,7 +28,7 @@ pub struct Findings {
 impl Findings {
     /// Tells whether a repository can be kept there at all.
     pub fn can_keep_a_repository(&self) -> bool {
-        self.read_after_write && self.ranges
+        self.read_after_write && self.ranges && self.listing_after_write
     }
 }
 

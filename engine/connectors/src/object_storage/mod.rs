@@ -29,9 +29,9 @@ use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode, PutOptions};
 use tokio::runtime::Runtime;
 
-use error::{is_of_the_network, storage_error};
+use error::{may_have_been_carried_out, storage_error};
 pub use store::Store;
-pub use target::{ConnectError, ConnectOptions, Target};
+pub use target::{ConnectError, ConnectOptions, Target, Tell};
 use traffic::Meter;
 pub use traffic::{Prices, Traffic};
 use wire::{SENT, Sent};
@@ -163,7 +163,7 @@ impl Inner {
                     let is_ours = self.get(key)? == bytes;
                     return if is_ours { Ok(()) } else { Err(storage_error("write", key, error, sent.status())) };
                 }
-                Err(error) if is_of_the_network(&error) && left > 0 => left -= 1,
+                Err(error) if may_have_been_carried_out(&error) && left > 0 => left -= 1,
                 Err(error) => return Err(storage_error("write", key, error, sent.status())),
             }
         }
@@ -268,6 +268,11 @@ impl Storage for ObjectStorage {
         let page = pages.list_paginated(below, PaginatedListOptions::default());
         let page = inner.run("list", inner.location.as_str(), page)?;
         let is_all = page.page_token.is_none();
+        // not every store lists by name: then nobody knows what is on further pages
+        let is_sorted = page.result.objects.array_windows().all(|[one, next]| one.location < next.location);
+        if !is_all && !is_sorted {
+            return Ok(None);
+        }
         let seen = inner.infos(page.result.objects);
         let last = seen.last().map(|info| info.key.as_str().to_owned());
         let listing = |prefix: &&str| -> Result<Vec<ObjectInfo>, StorageError> {

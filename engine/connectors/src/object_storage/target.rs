@@ -60,7 +60,12 @@ pub struct ConnectOptions {
     pub upload_limit: Option<u64>,
     /// Bytes a second to receive at most.
     pub download_limit: Option<u64>,
+    /// Is told of requests that are sent again, now and then.
+    pub tell: Option<Tell>,
 }
+
+/// Hears a line of what goes on.
+pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A place that cannot be reached, as far as that is known before anything is asked of it.
 #[derive(Debug, thiserror::Error)]
@@ -182,9 +187,11 @@ impl Target {
             download: options.download_limit,
         };
         let retry_timeout = options.retry_for.unwrap_or(RETRY_FOR);
-        let retry = RetryConfig { retry_timeout, ..RetryConfig::default() };
-        // a long object may take long; an answer that stands still may not
-        let client = [(ClientConfigKey::Timeout, "1h"), (ClientConfigKey::ReadTimeout, "30s")];
+        // by time alone: with pauses that grow, a number of tries is over before a node has started again
+        let retry = RetryConfig { retry_timeout, max_retries: usize::MAX, ..RetryConfig::default() };
+        // a long object may take long; an answer that stands still may not. Stores that ask others behind them give up on
+        // one after 30 or 60 seconds, and answer then
+        let client = [(ClientConfigKey::Timeout, "1h"), (ClientConfigKey::ReadTimeout, "75s")];
         let url = self.url.as_str();
         let failed = |source| ConnectError::Settings { target: self.to_string(), source };
         let set = client.map(|(key, value)| (key.as_ref().to_owned(), value.to_owned()));
@@ -194,7 +201,7 @@ impl Target {
         macro_rules! configured {
             ($builder:ty, $key:ty) => {{
                 let builder = <$builder>::from_env().with_url(url).with_retry(retry);
-                let mut builder = builder.with_http_connector(WireConnector::new(limits, meter));
+                let mut builder = builder.with_http_connector(WireConnector::new(limits, meter, options.tell.clone()));
                 for (key, value) in set {
                     builder = builder.with_config(key.parse::<$key>().map_err(failed)?, value);
                 }

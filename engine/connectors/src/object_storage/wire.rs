@@ -22,10 +22,14 @@ use object_store::client::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::error::innermost;
+use super::target::Tell;
 use super::traffic::{Kind, Meter};
 
 /// What S3 and its like say of what they have, where they were sent it.
 const SHA256_OF_S3: &str = "x-amz-checksum-sha256";
+/// So much time lies between two lines of what goes on.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// So much is hashed once more before it is sent.
 const HASHED_MAX_BYTES: usize = 1 << 20;
 /// What Google Cloud says of what it has.
@@ -94,10 +98,11 @@ pub(super) struct Limits {
 pub(super) struct WireConnector(Arc<Wire>);
 
 impl WireConnector {
-    pub(super) fn new(limits: Limits, meter: Arc<Meter>) -> Self {
+    pub(super) fn new(limits: Limits, meter: Arc<Meter>, tell: Option<Tell>) -> Self {
         let in_flight = Arc::new(Semaphore::new(limits.requests_in_flight.clamp(1, Semaphore::MAX_PERMITS)));
         let pace = |rate: Option<u64>| rate.map(|rate| Arc::new(Pace::new(rate)));
-        Self(Arc::new(Wire { in_flight, upload: pace(limits.upload), download: pace(limits.download), meter }))
+        let (upload, download, told) = (pace(limits.upload), pace(limits.download), Mutex::default());
+        Self(Arc::new(Wire { in_flight, upload, download, meter, tell, told }))
     }
 }
 
@@ -108,12 +113,32 @@ impl HttpConnector for WireConnector {
     }
 }
 
-#[derive(Debug)]
 struct Wire {
     in_flight: Arc<Semaphore>,
     upload: Option<Arc<Pace>>,
     download: Option<Arc<Pace>>,
     meter: Arc<Meter>,
+    tell: Option<Tell>,
+    /// When something was told last.
+    told: Mutex<Option<Instant>>,
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire").field("in_flight", &self.in_flight).finish_non_exhaustive()
+    }
+}
+
+impl Wire {
+    /// Says that a request did not go well and may be sent again, unless something was said just before.
+    fn tell_of(&self, request: &str, why: &str) {
+        let Some(tell) = &self.tell else { return };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            *told = Some(Instant::now());
+            tell(&format!("{request}: {why}; it is tried again where that may help"));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -139,7 +164,17 @@ impl HttpService for Wired {
         }
         wire.meter.sent(Kind::of(request.method(), request.uri()), length);
         let checksum = request.headers().get(SHA256_OF_S3).cloned();
-        let (parts, body) = self.client.execute(request).await?.into_parts();
+        let name = format!("{} {}", request.method(), request.uri().path());
+        let (parts, body) = match self.client.execute(request).await {
+            Ok(answer) => answer.into_parts(),
+            Err(error) => {
+                wire.tell_of(&name, &innermost(&error));
+                return Err(error);
+            }
+        };
+        if matches!(parts.status.as_u16(), 429 | 500..) {
+            wire.tell_of(&name, &format!("the store answered {}", parts.status));
+        }
         if let Some(sent) = sent {
             sent.status.store(parts.status.as_u16(), Ordering::Relaxed);
             let confirmed = parts.status.is_success() && sent.confirms(&parts.headers, checksum.as_ref(), length);

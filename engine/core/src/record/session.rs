@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::{SourceRecord, Summary};
+use super::snapshot::{Shard, SourceRecord, Summary};
 use super::{Record, Unknown};
 use crate::codec::frame::FrameKind;
 use crate::id::{SessionId, SnapshotId, TreeId};
@@ -27,6 +27,9 @@ pub struct Session {
     pub parent: Option<SnapshotId>,
     /// How far it has come, in records that are checkpoints.
     pub checkpoint: Option<Checkpoint>,
+    /// The part that it takes of a snapshot that several machines take together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
     /// Keys of a newer version.
     #[serde(flatten)]
     pub unknown: Unknown,

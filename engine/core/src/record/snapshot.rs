@@ -38,6 +38,12 @@ pub struct Snapshot {
     /// The snapshot that this one was made from, where it was not made from its sources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<Original>,
+    /// The part of a whole that it is, where several machines have taken one together. It counts only until it is joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
+    /// The parts that it was joined from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined: Option<Joined>,
     /// The session that made it.
     pub session: SessionId,
     /// The generation that the session knew when it began.
@@ -87,6 +93,46 @@ pub struct Original {
     pub repository: RepositoryId,
     /// The snapshot in it.
     pub snapshot: SnapshotId,
+}
+
+/// A part of a snapshot that several machines take together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// What all parts of one snapshot have in common, and no others.
+    pub run: String,
+    /// Which one it is, from 0.
+    pub index: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+impl std::fmt::Display for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{} of {}", self.index, self.count, self.run)
+    }
+}
+
+/// What a snapshot was joined from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The run that the parts were of.
+    pub run: String,
+    /// The parts, by ascending number.
+    pub shards: Vec<SnapshotId>,
+    /// How many there are in all: fewer in `shards` make a partial snapshot.
+    pub count: u32,
+}
+
+impl Joined {
+    /// Tells whether no part is missing.
+    pub fn is_whole(&self) -> bool {
+        self.shards.len() == self.count as usize
+    }
+
+    /// Tells whether it has all that another one was joined from.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.run == other.run && other.shards.iter().all(|shard| self.shards.contains(shard))
+    }
 }
 
 /// One source of a snapshot.
@@ -191,6 +237,8 @@ mod tests {
             failures: Vec::new(),
             owners: Owners::default(),
             original: None,
+            shard: None,
+            joined: None,
             session: SessionId::new([2; 32]),
             base_generation: 0,
             tool: "lakebed".into(),

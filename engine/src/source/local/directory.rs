@@ -88,6 +88,25 @@ impl LocalDir {
         }
     }
 
+    /// Lists the names of the kinds that are wanted.
+    fn list_names(&self, is_wanted: impl Fn(FileType) -> bool) -> Result<Listing<'_>, SourceError> {
+        if self.foreign {
+            return Ok(Box::new(std::iter::empty()));
+        }
+        // whoever lists again begins at the front
+        let rewound = rustix::fs::seek(&self.fd, SeekFrom::Start(0));
+        rewound.map_err(|errno| self.place.error(LIST, b"", errno))?;
+        let (mut names, cut_off) = self.names()?;
+        self.apply_markers(&mut names);
+        names.items.retain(|(_, kind)| is_wanted(*kind));
+        let items = names.items.len();
+        let entries = (0..items).filter_map(move |at| {
+            let (range, kind) = &names.items[at];
+            self.listed(names.get(range), *kind)
+        });
+        Ok(Box::new(cut_off.map(Err).into_iter().chain(entries)))
+    }
+
     /// Looks at a name of the listing; `None` where it is left out.
     fn listed(&self, name: &[u8], kind: FileType) -> Option<Result<Entry, SourceError>> {
         let filter = &self.shared.filter;
@@ -190,20 +209,13 @@ impl LocalDir {
 
 impl SourceDir for LocalDir {
     fn list(&self) -> Result<Listing<'_>, SourceError> {
-        if self.foreign {
-            return Ok(Box::new(std::iter::empty()));
-        }
-        // whoever lists again begins at the front
-        let rewound = rustix::fs::seek(&self.fd, SeekFrom::Start(0));
-        rewound.map_err(|errno| self.place.error(LIST, b"", errno))?;
-        let (mut names, cut_off) = self.names()?;
-        self.apply_markers(&mut names);
-        let items = names.items.len();
-        let entries = (0..items).filter_map(move |at| {
-            let (range, kind) = &names.items[at];
-            self.listed(names.get(range), *kind)
-        });
-        Ok(Box::new(cut_off.map(Err).into_iter().chain(entries)))
+        self.list_names(|_| true)
+    }
+
+    fn list_directories(&self) -> Result<Listing<'_>, SourceError> {
+        let listing = self.list_names(|kind| kind.is_dir() || kind == FileType::Unknown)?;
+        // what the names did not say, and what has become another thing since
+        Ok(Box::new(listing.filter(|entry| entry.as_ref().map_or(true, |entry| entry.kind == EntryKind::Directory))))
     }
 
     fn look_again(&self, name: &[u8]) -> Result<Entry, SourceError> {
