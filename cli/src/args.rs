@@ -191,6 +191,7 @@ mod tests {
         for line in [
             "lakebed init --repo r",
             "lakebed init -r r --no-encryption",
+            "lakebed init -r s3://bucket/lake --from-repo /mnt/lake --new-key-file k",
             "lakebed backup --repo r src",
             "lakebed backup -r r -x --exclude *.tmp --tag a,b --tag c -n src other",
             "lakebed backup -r r --stdin dump.sql",

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use lakebed_connectors::object_storage::{ObjectStorage, Target};
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::RepositoryId;
+use lakebed_engine::core::record::config::Config;
 use lakebed_engine::core::record::key_slot::Secret;
 use lakebed_engine::core::storage::Storage;
 use lakebed_engine::source::directory_identity;
@@ -48,6 +49,11 @@ impl Context {
         let storage = self.globals.network.connect(target, self.cache_dir()?.join("spool"), Some(self.ui.teller()))?;
         self.ui.add_store(storage.clone());
         Ok(storage)
+    }
+
+    /// Reads what another repository is.
+    pub(crate) fn read_config(&self, location: &Location) -> Result<Config, CliError> {
+        Ok(Repository::read_config(&*self.storage(location, Access::Read)?)?)
     }
 
     /// Opens the storage that is named for the repository, whether there is one or not.

@@ -122,3 +122,20 @@ fn what_is_missing_or_wrong_about_the_two_repositories_is_said() {
     let wrong = kit.command(&INTO_OTHER).env("LAKEBED_FROM_PASSWORD", "another secret").output().unwrap();
     crate::kit::said(wrong).exits(12);
 }
+
+#[test]
+fn a_repository_for_copies_cuts_files_as_the_one_that_it_is_copied_from() {
+    let kit = Kit::with_repo();
+    let config = |folder: &str| -> serde_json::Value {
+        serde_json::from_str(&kit.read(&format!("{folder}/lakebed.json"))).unwrap()
+    };
+    kit.run(&["init", "--repo", "coarse", "--chunk-size", "1MiB"]).exits(0);
+    kit.run(&["init", "--repo", "copy", "--from-repo", "coarse"]).exits(0);
+    assert_eq!(config("copy")["chunker"], config("coarse")["chunker"]);
+    assert_ne!(config("copy")["chunker"], config("repo")["chunker"]);
+    assert_ne!(config("copy")["repository_id"], config("coarse")["repository_id"]);
+    kit.run(&["init", "--repo", "open", "--no-encryption"]).exits(0);
+    kit.run(&["init", "--repo", "open-copy", "--from-repo", "open"]).exits(0).says("not encrypted");
+    kit.run(&["init", "--repo", "none", "--from-repo", "nowhere"]).exits(10);
+    assert!(!kit.path("none").exists());
+}

@@ -19,3 +19,4 @@ mod rewrite;
 mod sessions;
 mod shards;
 mod signals;
+mod soak;

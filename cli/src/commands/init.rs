@@ -25,21 +25,24 @@ use crate::secret;
 use crate::size::parse_size;
 
 const EXAMPLES: &str = "\
-The folder above the repository must exist, so that no repository is made below the mount point of a missing disk. \
+The folder above the repository must exist, so that no repository is made below the mount point of a missing disk; a \
+bucket or container must be there too. \
 Whoever loses the password and every key file has lost the data: nobody can open the repository then.
 
 Examples:
   lakebed init --repo /mnt/backup/lake
   lakebed init --repo /mnt/backup/lake --new-key-file lake.key
-  lakebed init --repo /mnt/backup/public --no-encryption";
+  lakebed init --repo /mnt/backup/public --no-encryption
+  lakebed init --repo s3://bucket/lake --from-repo /mnt/backup/lake";
 
 /// Make a repository
 ///
-/// Makes an empty repository in a new or empty folder. Needed once, before the first backup.
+/// Makes an empty repository in a new or empty folder, or at a place on an object store. Needed once, before the first
+/// backup.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InitArgs {
-    /// Do not encrypt: whoever can read the folder can read the backups, and whoever can write can forge them
+    /// Do not encrypt: whoever can read the place can read the backups, and whoever can write there can forge them
     #[arg(long, conflicts_with_all = ["new_key_file", "password_file", "password_command", "key_file", "kdf", "label"])]
     no_encryption: bool,
     /// Make this file of 32 random bytes and use it as the key; it must not exist
@@ -49,6 +52,9 @@ pub(crate) struct InitArgs {
     /// large ones need fewer names: about 100 bytes for each. It cannot be changed later
     #[arg(long, value_name = "SIZE", value_parser = parse_chunk_size, default_value = "16KiB")]
     chunk_size: u32,
+    /// Cut files as this repository does, which snapshots are to be copied from, and encrypt only if it is encrypted
+    #[arg(long, value_name = "FOLDER|URL", conflicts_with_all = ["chunk_size", "no_encryption"])]
+    from_repo: Option<PathBuf>,
     /// How costly it is to guess the password
     #[arg(long, value_enum, default_value_t, value_name = "COST")]
     kdf: Kdf,
@@ -60,12 +66,17 @@ pub(crate) struct InitArgs {
 pub(crate) fn run(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
     let location = ctx.location()?;
     refuse_existing(&location)?;
+    let model = match &args.from_repo {
+        Some(from) => Some(ctx.read_config(&Location::parse(Some(from), "No repository was named by --from-repo")?)?),
+        None => None,
+    };
+    let no_encryption = args.no_encryption || model.as_ref().is_some_and(|model| model.encryption == Encryption::None);
     if let Some(file) = args.new_key_file.as_deref().filter(|file| file.symlink_metadata().is_ok()) {
         return Err(CliError::failed(format!("`{}` exists already", file.display()))
             .hint("to use it as the key give --key-file; a file is never replaced"));
     }
     // asked before anything is made: whoever gives up at the prompt leaves nothing behind
-    let typed = match (args.no_encryption, &args.new_key_file) {
+    let typed = match (no_encryption, &args.new_key_file) {
         (true, _) => Some(Secret::None),
         (false, None) => Some(ctx.globals.secret.places().read_new()?),
         (false, Some(_)) => None,
@@ -77,24 +88,24 @@ pub(crate) fn run(ctx: &Context, args: &InitArgs) -> Result<Exit, CliError> {
         (typed, _) => typed.unwrap_or(Secret::None),
     };
     let init = InitOptions {
-        encryption: if args.no_encryption { Encryption::None } else { Encryption::Aes256Gcm },
+        encryption: if no_encryption { Encryption::None } else { Encryption::Aes256Gcm },
         unlock: match &secret {
             Secret::KeyFile(_) => Unlock::KeyFile,
             _ => KdfCost::from(args.kdf).unlock(),
         },
         label: args.label.clone(),
-        chunker: ChunkerParameters::with_average(args.chunk_size),
+        chunker: model.map_or_else(|| ChunkerParameters::with_average(args.chunk_size), |model| model.chunker),
     };
     let repository = Repository::init(storage, &secret, &init, &options)?;
     ctx.ui.set_repository(&repository);
     let info = repository.info();
     let key = secret::describe(&secret);
     ctx.ui.report(
-        || json!({ "id": info.id, "location": info.location, "encrypted": !args.no_encryption, "key": key }),
+        || json!({ "id": info.id, "location": info.location, "encrypted": !no_encryption, "key": key }),
         |out| {
             writeln!(out, "repository {} made at {}", info.id.short(), info.location)?;
             match &secret {
-                Secret::None => writeln!(out, "not encrypted: whoever can read the folder can read the backups"),
+                Secret::None => writeln!(out, "not encrypted: whoever can read the place can read the backups"),
                 Secret::KeyFile(_) => {
                     writeln!(out, "encrypted with AES-256-GCM, opened by the key file")?;
                     writeln!(out, "Keep a copy of the key file elsewhere: without it nobody can open the repository.")

@@ -143,6 +143,18 @@ impl Repository {
         Ok(repository)
     }
 
+    /// Reads what a repository is, which is in the clear: no secret is needed.
+    ///
+    /// # Errors
+    /// There is none; storage; it needs a newer lakebed.
+    pub fn read_config(storage: &dyn Storage) -> Result<Config> {
+        let bytes = storage.get(&layout::config()).map_err(|error| match error.is_not_found() {
+            true => Error::NoRepository { location: storage.location() },
+            false => error.into(),
+        })?;
+        Config::decode(&bytes).map_err(Error::Config)
+    }
+
     /// Opens a repository.
     ///
     /// # Errors

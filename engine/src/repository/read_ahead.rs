@@ -312,8 +312,8 @@ mod tests {
     fn parts_that_lie_close_together_are_one_piece() {
         let near = GAP_BYTES;
         assert_eq!(
-            join(vec![part(1, 3 * near + 1, 10), part(1, 0, near), part(1, 2 * near, 10)]),
-            [(part(1, 0, 2 * near + 10), near + 10), (part(1, 3 * near + 1, 10), 10)]
+            join(vec![part(1, 4 * near, 10), part(1, 0, near), part(1, 2 * near, 10)]),
+            [(part(1, 0, 2 * near + 10), near + 10), (part(1, 4 * near, 10), 10)]
         );
         assert_eq!(join(vec![part(2, 10, 10), part(1, 0, 10)]), [(part(1, 0, 10), 10), (part(2, 10, 10), 10)]);
         assert_eq!(join(vec![part(1, 0, PIECE_BYTES * 3)]), [(part(1, 0, PIECE_BYTES * 3), PIECE_BYTES * 3)]);
@@ -398,12 +398,12 @@ mod tests {
         let length = 300_000;
         let all: Vec<Part> = (1..=5).flat_map(|pack| (0..60).map(move |at| part(pack, at * length, length))).collect();
         let requests = read(all.clone(), &all);
-        assert!(requests <= 30, "{requests}");
+        assert!(requests <= 45, "{requests}");
         // a little out of order, and some of it twice
         let mut shaken = all.clone();
         shaken.chunks_mut(7).for_each(<[Part]>::reverse);
         let requests = read(shaken, &all);
-        assert!(requests <= 30, "{requests}");
+        assert!(requests <= 45, "{requests}");
     }
 
     #[test]

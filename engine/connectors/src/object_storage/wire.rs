@@ -164,7 +164,9 @@ impl HttpService for Wired {
         }
         wire.meter.sent(Kind::of(request.method(), request.uri()), length);
         let checksum = request.headers().get(SHA256_OF_S3).cloned();
-        let name = format!("{} {}", request.method(), request.uri().path());
+        let host = request.uri().host().unwrap_or_default();
+        // without the query, which may be a signature
+        let name = format!("{} {host}{}", request.method(), request.uri().path());
         let (parts, body) = match self.client.execute(request).await {
             Ok(answer) => answer.into_parts(),
             Err(error) => {
