@@ -33,7 +33,7 @@ const GROUP_BYTES: u64 = 8 << 20;
 const STALE_AFTER: u64 = 2;
 
 /// After so many misses in a row the oldest piece goes.
-const MISSES_MAX: u32 = 4;
+const MISSES_MAX: u32 = 32;
 
 /// A part of a pack that is going to be needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +55,10 @@ struct Piece {
     number: u64,
     group: u64,
     range: Part,
-    /// Bytes of its parts that were not taken yet, as far as each is taken once.
+    /// Bytes of its parts that were not taken yet. A part may be taken again and again, and counts once.
     bytes_left: u64,
+    /// Where what was taken began.
+    taken: HashSet<u64>,
     state: State,
 }
 
@@ -85,9 +87,16 @@ struct Plan {
 }
 
 impl Plan {
-    /// Announces pieces as far as the window reaches.
+    /// Announces pieces as far as the window reaches. What was taken whole stays until its room is needed: it may be needed
+    /// again.
     fn announce(&mut self) {
-        while self.bytes < WINDOW_BYTES {
+        loop {
+            while self.bytes >= WINDOW_BYTES {
+                match self.pieces.iter().position(|piece| piece.bytes_left == 0) {
+                    Some(at) => self.remove(at),
+                    None => return,
+                }
+            }
             let mut group = Vec::new();
             let mut bytes = 0;
             while bytes < GROUP_BYTES
@@ -106,7 +115,8 @@ impl Plan {
                 let number = self.next_number;
                 self.next_number += 1;
                 self.bytes += range.length;
-                self.pieces.push_back(Piece { number, group: self.group, range, bytes_left, state: State::Coming });
+                let (group, taken, state) = (self.group, HashSet::new(), State::Coming);
+                self.pieces.push_back(Piece { number, group, range, bytes_left, taken, state });
                 self.queue.push_back(number);
             }
         }
@@ -269,9 +279,8 @@ impl ReadAhead {
         };
         let is_there = bytes.is_some();
         buffer.extend_from_slice(bytes.unwrap_or_default());
-        piece.bytes_left = piece.bytes_left.saturating_sub(part.length);
-        if piece.bytes_left == 0 {
-            plan.remove(at);
+        if piece.taken.insert(offset) {
+            piece.bytes_left = piece.bytes_left.saturating_sub(part.length);
         }
         while plan.pieces.front().is_some_and(|piece| piece.group + STALE_AFTER < group) {
             plan.remove(0);
