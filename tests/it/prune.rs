@@ -401,10 +401,16 @@ fn back_up_beside(place: &Place, repository: &Repository, source: &Path, other: 
     use lakebed_engine::core::protocol::WriterStep;
 
     let beside = place.reopen();
-    let at = At::new(WriterStep::StorePacks, || drop(backup(&beside, &[other.to_owned()])));
     let filter = Arc::new(lakebed_engine::source::Filter::new(&Default::default()).unwrap());
-    let mounts = lakebed_engine::source::local_mounts(&[source.to_owned()], &filter, &Default::default()).unwrap();
-    repository.backup(mounts, &options(), &at).unwrap().snapshot.unwrap()
+    let mounts = |path: &Path| {
+        let mut mounts =
+            lakebed_engine::source::local_mounts(&[path.to_owned()], &filter, &Default::default()).unwrap();
+        // the folder that all tests are in changes from moment to moment, and a node of it would be in one pack only
+        mounts.iter_mut().for_each(|mount| mount.ancestors.clear());
+        mounts
+    };
+    let at = At::new(WriterStep::StorePacks, || drop(beside.backup(mounts(other), &options(), &Silent).unwrap()));
+    repository.backup(mounts(source), &options(), &at).unwrap().snapshot.unwrap()
 }
 
 /// What lies in two packs is read in the one before the other goes. That may take long, and it is not what frees most.
