@@ -229,7 +229,10 @@ fn engine_hint(error: &Error) -> Option<String> {
                 "make one with `lakebed init --repo {location}`, or check the path (is the disk mounted?)"
             ));
         }
-        Error::RepositoryExists { .. } => "use it as it is, or name another folder",
+        Error::RepositoryExists { .. } => "use it as it is, or name another place",
+        Error::NoPlace { .. } => {
+            "make the bucket or container first: lakebed makes none; or check its name and the region"
+        }
         Error::WrongKey { .. } => {
             "check --password-file, --password-command, --key-file and the LAKEBED_ variables: \
              which one was meant for this repository?"
@@ -383,7 +386,7 @@ mod tests {
         #[rustfmt::skip]
         let cases: Vec<(Error, u8, &str)> = vec![
             (Error::NoRepository { location: "/r".into() },              10, "lakebed init --repo /r"),
-            (Error::RepositoryExists { location: text() },               1, "another folder"),
+            (Error::RepositoryExists { location: text() },               1, "another place"),
             (Error::ConfigLost { location: text() },                     4, "from a copy"),
             (Error::Config(ConfigError::Decode(decode())),               4, "from a copy"),
             (Error::Config(ConfigError::Decode(newer())),                1, "update lakebed"),

@@ -34,6 +34,15 @@ pub enum Error {
         /// Where it was looked for.
         location: String,
     },
+    /// The bucket or container is not there.
+    #[error("There is no place `{location}`")]
+    NoPlace {
+        /// Where.
+        location: String,
+        /// What the store said.
+        #[source]
+        source: StorageError,
+    },
     /// There is a repository already.
     #[error("There is a repository at `{location}` already")]
     RepositoryExists {
@@ -69,7 +78,7 @@ pub enum Error {
         run: String,
     },
     /// Parts of a run are not there.
-    #[error("{} of the {count} parts of the run `{run}` are missing: {}", missing.len(), numbers(missing))]
+    #[error("Of the {count} parts of the run `{run}` these are missing: {}", numbers(missing))]
     ShardsMissing {
         /// The run.
         run: String,

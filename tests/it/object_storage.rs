@@ -7,7 +7,7 @@ use lakebed_connectors::object_storage::{ConnectOptions, ObjectStorage, Store};
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::storage::{ObjectKey, Storage, StorageErrorKind};
 use lakebed_engine::storage::contract;
-use lakebed_engine::{OpenOptions, Repository};
+use lakebed_engine::{Error, OpenOptions, Repository};
 use lakebed_testkit::compare::{CompareOptions, assert_tree_is, snapshot_of};
 use lakebed_testkit::tree::{Content, TreeSpec};
 
@@ -100,6 +100,9 @@ fn a_place_that_is_not_there_is_an_error_and_no_empty_repository() {
         let error = storage.put(&key, b"content").unwrap_err();
         assert!(error.to_string().contains("lakebed.json"), "{error}");
         assert!(storage.list("").is_err());
+        let (init, open) = (init_options(Encryption::Aes256Gcm), OpenOptions::default());
+        let error = Repository::init(Arc::new(storage), &secret(), &init, &open).unwrap_err();
+        assert!(matches!(error, Error::NoPlace { .. }), "{error}");
     }
 }
 

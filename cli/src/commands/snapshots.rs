@@ -156,7 +156,8 @@ pub(super) fn joined(report: &JoinReport) -> String {
         0 => String::new(),
         count => format!("; {} missing", ui::counted(count, "part is", "parts are")),
     };
-    format!("snapshot {} {how} {parts}: {} files{lacks}", id.short(), ui::count(snapshot.summary.files))
+    let files = ui::counted(snapshot.summary.files, "file", "files");
+    format!("snapshot {} {how} {parts}: {files}{lacks}", id.short())
 }
 
 /// Returns what joining came to as JSON has it.

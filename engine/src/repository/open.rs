@@ -298,7 +298,12 @@ impl Found {
 /// would delete the key slots, and with them the only way to what the packs hold.
 fn refuse_lost_config(storage: &dyn Storage) -> Result<()> {
     for prefix in [layout::PACKS, layout::SNAPSHOTS] {
-        if !storage.list(prefix)?.is_empty() {
+        let listed = storage.list(prefix).map_err(|source| match source.is_not_found() {
+            // nothing under a prefix is an empty list: it is the bucket that is missing
+            true => Error::NoPlace { location: storage.location(), source },
+            false => source.into(),
+        })?;
+        if !listed.is_empty() {
             return Err(Error::ConfigLost { location: storage.location() });
         }
     }
