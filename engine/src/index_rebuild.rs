@@ -9,7 +9,7 @@ use lakebed_core::wire::DecodeError;
 use std::collections::HashSet;
 
 use crate::error::{Error, Result};
-use crate::repository::{PACKS_PER_SEGMENT, Repository, Store};
+use crate::repository::{PACKS_PER_BATCH, Repository, Store};
 
 /// Publishes a segment for every pack in storage that no readable segment describes and no removal names.
 ///
@@ -29,7 +29,7 @@ pub(crate) fn publish_unknown_packs(
         listed.into_iter().filter(|(id, _)| !known.contains(id) && !except.contains(id)).collect();
     unknown.sort();
     monitor.phase(Phase::Index, Some(Progress { entries: unknown.len() as u64, bytes: 0 }));
-    for batch in unknown.chunks(PACKS_PER_SEGMENT) {
+    for batch in unknown.chunks(PACKS_PER_BATCH) {
         let mut packs = Vec::new();
         for &(id, size_bytes) in batch {
             if monitor.is_cancelled() {

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lakebed_engine::backup::BackupOptions;
-use lakebed_engine::core::codec::frame::FrameKind;
+use lakebed_engine::core::codec::frame::{FrameKind, FrameScratch};
 use lakebed_engine::core::codec::seal::Encryption;
-use lakebed_engine::core::id::{PackId, RepositoryId, SegmentId, SessionId};
+use lakebed_engine::core::id::{CatalogueId, PackId, RepositoryId, SegmentId, SessionId};
 use lakebed_engine::core::layout;
 use lakebed_engine::core::pack::{
     PackDirectory, Removal, decode_removal, decode_segment, encode_removal, encode_segment,
 };
+use lakebed_engine::core::record::catalogue::{CatalogueEntry, decode_catalogue, encode_catalogue};
 use lakebed_engine::core::record::config::Config;
 use lakebed_engine::core::record::gc::{Awaited, Claim, Condemnation, Done, Resolution, Tombstone, Verdict};
 use lakebed_engine::core::record::key_slot::{KeySlot, Secret, Unlock};
@@ -214,6 +215,47 @@ fn make_storage_probe_of_format_1() {
     };
     store.put_record(&probe_key(), &probe, &SeededRandom::new(3)).unwrap();
     std::fs::write(fixture("storage-probe"), memory.get(&probe_key()).unwrap()).unwrap();
+}
+
+/// What stands under the sessions' keys of the frozen repository, by ascending ids.
+fn outcomes(repository: &Repository) -> Vec<CatalogueEntry> {
+    let store = repository.store();
+    let entry = |id: SessionId| {
+        let kinds = [FrameKind::Snapshot, FrameKind::Expiry];
+        let (kind, record) = store.read_kinds(&layout::snapshot(id), &kinds).unwrap();
+        CatalogueEntry { id, kind, record }
+    };
+    store.list_ids::<SessionId>(layout::SNAPSHOTS).unwrap().into_iter().map(entry).collect()
+}
+
+/// Catalogues came after the fixture was made as well.
+#[test]
+fn a_catalogue_of_format_1_is_read_and_written_as_it_was() {
+    let repository = open(&key_file());
+    let bytes = std::fs::read(fixture("catalogue")).unwrap();
+    let name = *lakebed_engine::core::hash::object_hash(&bytes).as_bytes();
+    let key = layout::catalogue(CatalogueId::new(name));
+    let memory = Arc::new(MemoryStorage::new());
+    memory.put(&key, &bytes).unwrap();
+    let store = repository.store().over(memory);
+    let mut scratch = FrameScratch::new().unwrap();
+    let (_, plain) = store.read_hashed(&key, &name, &[FrameKind::Catalogue], layout::CATALOGUE, &mut scratch).unwrap();
+    let entries = decode_catalogue(&plain).unwrap();
+    assert!(entries.iter().any(|entry| entry.kind == FrameKind::Expiry));
+    assert_eq!(entries, outcomes(&repository));
+    assert_eq!(encode_catalogue(&entries), plain);
+}
+
+/// How that catalogue was made. It is never made again.
+#[test]
+#[ignore = "it made a catalogue of format 1, which is frozen"]
+fn make_catalogue_of_format_1() {
+    assert!(!fixture("catalogue").exists(), "the fixture exists and is frozen");
+    let repository = open(&key_file());
+    let store = repository.store().over(Arc::new(MemoryStorage::new()));
+    let plain = encode_catalogue(&outcomes(&repository));
+    let (_, bytes) = store.put_hashed(FrameKind::Catalogue, layout::CATALOGUE, &plain, &SeededRandom::new(4)).unwrap();
+    std::fs::write(fixture("catalogue"), bytes).unwrap();
 }
 
 /// How the fixture was made. It is never made again: a new format gets a new folder.

@@ -17,6 +17,7 @@ mod forget;
 mod fuzz;
 mod golden;
 mod index;
+mod joining;
 mod large;
 mod layering;
 mod listings;

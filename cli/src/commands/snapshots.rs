@@ -101,7 +101,7 @@ impl Listing {
             let listed = |ForgottenSnapshot { info, tombstone }| Listed { info, tombstone };
             return Ok(Self { snapshots: snapshots.into_iter().map(listed).collect(), damaged });
         }
-        let Catalogue { snapshots, damaged } = repository.catalogue()?;
+        let Catalogue { snapshots, damaged, .. } = repository.catalogue()?;
         let listed = |info| Listed { info, tombstone: None };
         Ok(Self { snapshots: snapshots.into_iter().map(listed).collect(), damaged })
     }

@@ -127,6 +127,8 @@ ids! {
     KeySlotId;
     /// A verification ledger: plain BLAKE3 of the whole object.
     LedgerId;
+    /// A catalogue of snapshots: plain BLAKE3 of the whole object.
+    CatalogueId;
 }
 
 /// A snapshot is named after the session that committed it.

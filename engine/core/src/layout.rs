@@ -1,6 +1,6 @@
 //! The names of a repository's objects.
 
-use crate::id::{ID_LEN, KeySlotId, LedgerId, PackId, SegmentId, SessionId, to_hex};
+use crate::id::{CatalogueId, ID_LEN, KeySlotId, LedgerId, PackId, SegmentId, SessionId, to_hex};
 use crate::storage::ObjectKey;
 
 /// The repository's configuration.
@@ -13,6 +13,8 @@ pub const PACKS: &str = "packs/";
 pub const INDEX: &str = "index/";
 /// Prefix of snapshots, and of expiries under the same keys.
 pub const SNAPSHOTS: &str = "snapshots/";
+/// Prefix of catalogues: what stands under many keys of snapshots, once more in one object.
+pub const CATALOGUE: &str = "catalogue/";
 /// Prefix of annotations.
 pub const ANNOTATIONS: &str = "annotations/";
 /// Prefix of tombstones.
@@ -64,6 +66,11 @@ pub fn segment(id: SegmentId) -> ObjectKey {
 /// Returns the key of a session's snapshot, or of its expiry.
 pub fn snapshot(session: SessionId) -> ObjectKey {
     key(format!("{SNAPSHOTS}{session}"))
+}
+
+/// Returns the key of a catalogue.
+pub fn catalogue(id: CatalogueId) -> ObjectKey {
+    key(format!("{CATALOGUE}{id}"))
 }
 
 /// Returns the key of the `number`th annotation of a snapshot.

@@ -9,7 +9,7 @@ use lakebed_core::time::Timestamp;
 
 use super::{BackupOptions, ParentChoice};
 use crate::error::{Error, Result};
-use crate::repository::{Catalogue, Repository, SnapshotInfo};
+use crate::repository::{Catalogue, Joined, Repository, SnapshotInfo};
 
 /// A tree to compare with.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub(super) struct Base {
     /// Sessions that have ended and whose records are still there.
     pub(super) ended: Vec<SessionId>,
     pub(super) resumed: bool,
+    /// What was found to be joined in catalogues.
+    pub(super) joined: Joined,
 }
 
 /// Chooses the parent and looks for a checkpoint to continue from. The session is registered by now.
@@ -48,9 +50,9 @@ pub(super) fn choose(
         sources.iter().map(|source| (source.uri.clone(), source.path.clone())).collect::<BTreeSet<_>>()
     };
     let wanted = uris(sources);
-    let choose_parent = |catalogue: Catalogue| -> Result<Option<SnapshotInfo>> {
+    let choose_parent = |catalogue: Catalogue| -> Result<(Option<SnapshotInfo>, Joined)> {
         let mut all = catalogue.snapshots.into_iter();
-        Ok(match options.parent {
+        let parent = match options.parent {
             ParentChoice::None => None,
             ParentChoice::Newest => {
                 let is_whole = |info: &SnapshotInfo| info.snapshot.shard.is_none();
@@ -62,19 +64,20 @@ pub(super) fn choose(
                 let found = all.find(|info| info.id == id);
                 Some(found.ok_or_else(|| Error::NoSnapshot { selector: id.to_string() })?)
             }
-        })
+        };
+        Ok((parent, catalogue.joined))
     };
-    let mut parent = choose_parent(repository.catalogue()?)?;
+    let (mut parent, mut joined) = choose_parent(repository.catalogue()?)?;
     // what was listed by one request may show a snapshot that was freed meanwhile, and not that it was forgotten. Its
     // tombstones go after its record: if that is there now, they were listed, unless the listing was cut off, so the first
     // of them is asked for by its name
     if let Some(info) = &parent
         && (!repository.has_outcome(info.id)? || repository.is_forgotten(info.id)?)
     {
-        parent = choose_parent(repository.catalogue()?)?;
+        (parent, joined) = choose_parent(repository.catalogue()?)?;
     }
     let parent = parent.as_ref();
-    let mut base = Base { parent: parent.map(|info| info.id), ..Base::default() };
+    let mut base = Base { parent: parent.map(|info| info.id), joined, ..Base::default() };
     let (running, ended) = repository.sessions_and_leftovers(Some(session))?;
     base.ended = ended;
     let ours = running.iter().filter(|other| other.newest.process.host == options.host);

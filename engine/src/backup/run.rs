@@ -26,7 +26,10 @@ use super::queue::{Next, Queue};
 use super::{BackupOptions, BackupReport, Request};
 use crate::check::segments_may_be_lost;
 use crate::error::{Error, Result};
-use crate::repository::{BlobReader, ChunkStore, FrameBuilder, RateLimit, Repository, SessionHandle, SnapshotInfo};
+use crate::index::Index;
+use crate::repository::{
+    BlobReader, ChunkStore, FrameBuilder, Joined, RateLimit, Repository, SessionHandle, SnapshotInfo,
+};
 use crate::source::{Mount, shard_of};
 
 /// Counts that the workers share.
@@ -242,6 +245,9 @@ struct Finished {
     dead: Vec<SessionId>,
     /// Sessions whose records are to go.
     ended: Vec<SessionId>,
+    /// What was found to be joined in catalogues.
+    joined: Joined,
+    index: Arc<Index>,
 }
 
 /// A tree of mounts: which names lead to which source.
@@ -310,12 +316,12 @@ pub(super) fn run(
         }
     };
     let result = run_session(repository, mount_points, sources, request, monitor, started, &mut session);
-    if let Some(session) = session
-        && let Err(error) = end_session(session, &result, request)
-    {
+    let ended = session.map_or(Ok(false), |session| end_session(session, &result, request));
+    let may_delete = ended.unwrap_or_else(|error| {
         monitor.warn(&format!("the session's end was not recorded: {}", crate::error_chain(&error)));
-    }
-    let Finished { report, dead, ended } = result?;
+        false
+    });
+    let Finished { report, dead, ended, joined, index } = result?;
     if let Some(snapshot) = &report.snapshot {
         let expire =
             |id| repository.expire_session(id, snapshot.id, "its process is dead or its run has ended").map(drop);
@@ -324,12 +330,26 @@ pub(super) fn run(
         if let Err(error) = cleaned {
             monitor.warn(&format!("sessions that ended were not cleaned up: {}", crate::error_chain(&error)));
         }
+        // what is joined takes the place of others: who may not delete leaves it to others, or there would be more and more
+        if may_delete && let Err(error) = join_small(repository, joined, snapshot, &index) {
+            monitor.warn(&format!("small objects were not joined: {}", crate::error_chain(&error)));
+        }
     }
     Ok(report)
 }
 
-/// Records how a session ended. One that failed but has a checkpoint is kept, for the next run to continue from.
-fn end_session(session: SessionHandle, result: &Result<Finished>, request: &Request<'_>) -> Result<()> {
+/// Joins what is so small that reading it one by one would cost a new machine many requests.
+fn join_small(repository: &Repository, joined: Joined, own: &SnapshotInfo, index: &Index) -> Result<()> {
+    repository.join_outcomes(joined, own.id, &own.snapshot)?;
+    repository.join_segments(index)?;
+    // where it cannot be kept, the next run folds it again
+    let _ = index.flush();
+    Ok(())
+}
+
+/// Records how a session ended. One that failed but has a checkpoint is kept, for the next run to continue from. Returns
+/// whether records could be deleted.
+fn end_session(session: SessionHandle, result: &Result<Finished>, request: &Request<'_>) -> Result<bool> {
     let (outcome, error, summary) = match result {
         Ok(Finished { report: BackupReport { snapshot: None, summary, .. }, .. }) => {
             (Outcome::Unchanged, None, *summary)
@@ -369,11 +389,12 @@ fn register(repository: &Repository, sources: &[SourceRecord], options: &BackupO
 }
 
 /// What a run lists before it begins to read, but for the condemned packs.
-const LISTED: [&str; 7] = [
+const LISTED: [&str; 8] = [
     layout::INDEX,
     layout::PACKS,
     layout::FORGOTTEN,
     layout::SNAPSHOTS,
+    layout::CATALOGUE,
     layout::ANNOTATIONS,
     layout::SESSIONS,
     layout::LOST_PACKS,
@@ -405,7 +426,7 @@ fn run_session(
     monitor.step(WriterStep::ChooseParent.into());
     let own_id = session.as_ref().map(SessionHandle::id);
     let nobody = || SessionId::new([0; 32]);
-    let Base { parent, comparisons, dead, ended, resumed } =
+    let Base { parent, comparisons, dead, ended, resumed, joined } =
         choose(repository, own_id.unwrap_or_else(nobody), &sources, options)?;
     if let Some(session) = session {
         session.set_parent(parent);
@@ -494,7 +515,7 @@ fn run_session(
         // the snapshot stands; the next run folds its segments again
         monitor.warn(&format!("the local index was not kept: {}", crate::error_chain(&error)));
     }
-    Ok(Finished { report, dead, ended })
+    Ok(Finished { report, dead, ended, joined, index })
 }
 
 fn snapshot(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use lakebed_core::codec::frame::FrameKind;
-use lakebed_core::id::{KeySlotId, LedgerId, PackId, SegmentId, SessionId, SnapshotId};
+use lakebed_core::id::{CatalogueId, KeySlotId, LedgerId, PackId, SegmentId, SessionId, SnapshotId};
 use lakebed_core::layout::{self, GcObject};
 use lakebed_core::monitor::{Monitor, Progress};
 use lakebed_core::pack::{decode_removal, decode_segment};
@@ -15,9 +15,10 @@ use lakebed_core::record::snapshot::{Annotation, Snapshot};
 use lakebed_core::record::storage_probe::StorageProbe;
 use lakebed_core::record::{RECORD_VERSION, Record};
 use lakebed_core::storage::ObjectKey;
+use lakebed_core::wire::DecodeError;
 
 use crate::error::{Error, Result};
-use crate::repository::{Repository, decode_snapshot};
+use crate::repository::{Outcome, Repository, read_catalogue, snapshot_of};
 
 /// What the objects that are no packs say, and those that cannot be read.
 pub(crate) struct Records {
@@ -36,7 +37,13 @@ pub(crate) struct Records {
     /// Joined from every ledger that can be read.
     pub(crate) ledger: Ledger,
     pub(crate) ledger_objects: Vec<ObjectKey>,
+    /// Hash of each outcome of a session: of the record itself, and as each catalogue has it.
+    outcomes: HashMap<SessionId, [u8; 32]>,
+    catalogues: Vec<(ObjectKey, Vec<Hashed>)>,
 }
+
+/// A session, and the hash of its outcome.
+type Hashed = (SessionId, [u8; 32]);
 
 impl Default for Records {
     fn default() -> Self {
@@ -49,6 +56,8 @@ impl Default for Records {
             sessions: HashSet::new(),
             ledger: Ledger { version: RECORD_VERSION, packs: BTreeMap::new(), unknown: Default::default() },
             ledger_objects: Vec::new(),
+            outcomes: HashMap::new(),
+            catalogues: Vec::new(),
         }
     }
 }
@@ -74,6 +83,7 @@ impl Records {
             records.listed.push(object.key);
             monitor.advance(Progress { entries: 1, bytes: object.size_bytes });
         }
+        records.compare_catalogues();
         for id in &records.foreign_slots {
             monitor.warn(&format!(
                 "the key slot {} does not belong to this repository: an `init` that was cut off left it; \
@@ -89,7 +99,18 @@ impl Records {
     /// # Errors
     /// It is damaged, gone, or cannot be looked at.
     pub(crate) fn check_one(repository: &Repository, key: &ObjectKey) -> Result<()> {
-        Self::default().read_one(repository, key)
+        let mut records = Self::default();
+        records.read_one(repository, key)?;
+        // what a catalogue repeats
+        for (id, _) in records.catalogues.iter().flat_map(|(_, entries)| entries.clone()).collect::<Vec<_>>() {
+            match records.snapshot(repository, &layout::snapshot(id)) {
+                Err(error) if error.keeps_from_looking() => return Err(error),
+                // gone, or damaged: that is another matter
+                _ => {}
+            }
+        }
+        records.compare_catalogues();
+        records.damaged.pop().map_or(Ok(()), |(_, error)| Err(error))
     }
 
     fn read_one(&mut self, repository: &Repository, key: &ObjectKey) -> Result<()> {
@@ -117,6 +138,7 @@ impl Records {
                 None => Ok(()),
             },
             layout::LEDGER => self.ledger(repository, key),
+            layout::CATALOGUE => self.catalogue(repository, key),
             layout::STORAGE => store.read_record::<StorageProbe>(key).map(drop),
             _ if key.as_str() == layout::CONFIG => repository.check_config(),
             // packs are looked at by themselves; what else lies here is none of ours
@@ -143,13 +165,35 @@ impl Records {
 
     fn snapshot(&mut self, repository: &Repository, key: &ObjectKey) -> Result<()> {
         let Ok(id) = layout::last_part(key).parse::<SnapshotId>() else { return Ok(()) };
-        match repository.store().read_kinds(key, &[FrameKind::Snapshot, FrameKind::Expiry])? {
-            (FrameKind::Snapshot, plain) => self.snapshots.push((id, decode_snapshot(id, &plain)?)),
-            (_, plain) => {
-                Expiry::decode(&plain).map_err(|source| Error::Record { key: key.clone(), source })?;
+        let outcome = repository.store().read_kinds(key, &[FrameKind::Snapshot, FrameKind::Expiry])?;
+        match snapshot_of(id, &outcome)? {
+            Some(snapshot) => self.snapshots.push((id, snapshot)),
+            None => {
+                Expiry::decode(&outcome.1).map_err(|source| Error::Record { key: key.clone(), source })?;
             }
         }
+        self.outcomes.insert(id, hash_of(&outcome));
         Ok(())
+    }
+
+    fn catalogue(&mut self, repository: &Repository, key: &ObjectKey) -> Result<()> {
+        let Ok(id) = layout::last_part(key).parse::<CatalogueId>() else { return Ok(()) };
+        let entries = read_catalogue(repository.store(), id)?;
+        let hashes = entries.into_iter().map(|entry| (entry.id, hash_of(&(entry.kind, entry.record)))).collect();
+        self.catalogues.push((key.clone(), hashes));
+        Ok(())
+    }
+
+    /// Finds catalogues that say something else than the records that they repeat. What is gone, or damaged, is no matter.
+    fn compare_catalogues(&mut self) {
+        for (key, entries) in std::mem::take(&mut self.catalogues) {
+            let differs = |(id, hash): &&Hashed| self.outcomes.get(id).is_some_and(|own| own != hash);
+            if let Some((id, _)) = entries.iter().find(differs) {
+                let why = format!("it says something else of the session {} than its own record", id.short());
+                let source = DecodeError::invalid("catalogue", why);
+                self.damaged.push((key.clone(), Error::Record { key, source }));
+            }
+        }
     }
 
     fn session(&mut self, repository: &Repository, key: &ObjectKey) -> Result<()> {
@@ -169,6 +213,10 @@ impl Records {
         self.ledger.join(&Ledger::decode(&plain).map_err(|source| Error::Record { key: key.clone(), source })?);
         Ok(())
     }
+}
+
+fn hash_of((kind, plain): &Outcome) -> [u8; 32] {
+    *lakebed_core::hash::object_hash(&[&[kind.code()], &plain[..]].concat()).as_bytes()
 }
 
 /// Returns the slot if it is whole and of another key.

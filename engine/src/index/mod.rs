@@ -145,6 +145,8 @@ struct State {
     replaced: HashSet<SegmentId>,
     /// How many segments were entered in this process.
     changes: usize,
+    /// Sizes of the segments that were listed last, in bytes.
+    listed_bytes: Vec<u64>,
     /// What [`Index::check_packs`] was told is condemned; `None` before that.
     condemned: Option<HashSet<PackId>>,
     /// A segment could not be read.
@@ -299,7 +301,10 @@ impl Index {
     }
 
     fn fold_listed(&self, store: &Store, monitor: &dyn Monitor) -> std::result::Result<usize, Attempt> {
-        let listed: HashSet<SegmentId> = store.list_ids::<SegmentId>(layout::INDEX)?.into_iter().collect();
+        let objects = store.storage().list(layout::INDEX).map_err(Error::from)?;
+        let listed: HashSet<SegmentId> =
+            objects.iter().filter_map(|object| layout::last_part(&object.key).parse().ok()).collect();
+        self.write_state().listed_bytes = objects.iter().map(|object| object.size_bytes).collect();
         let known = self.read_state().segments.clone();
         let mut new: Vec<SegmentId> = listed.iter().filter(|id| !known.contains(id)).copied().collect();
         new.sort_unstable();
@@ -372,6 +377,10 @@ impl Index {
     ) -> std::result::Result<(), Attempt> {
         let mut gone = Vec::new();
         for id in unlisted {
+            if self.read_state().replaced.contains(&id) {
+                gone.push(id);
+                continue;
+            }
             match store.storage().size(&layout::segment(id)) {
                 // a listing may lag
                 Ok(_) => {}
@@ -464,7 +473,13 @@ impl Index {
         }
     }
 
-    fn apply_removal(&self, segment: SegmentId, removal: &Removal) {
+    /// Returns the sizes of the segments that were listed last, in bytes.
+    pub(crate) fn listed_bytes(&self) -> Vec<u64> {
+        self.read_state().listed_bytes.clone()
+    }
+
+    /// Enters a removal segment.
+    pub(crate) fn apply_removal(&self, segment: SegmentId, removal: &Removal) {
         let mut state = self.write_state();
         let numbers: Vec<_> = removal.packs.iter().filter_map(|id| state.packs.number_of(id)).collect();
         if let (Some(rocks), Mode::Primary, false) = (&self.rocks, self.mode, state.degraded)

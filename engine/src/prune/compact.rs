@@ -12,34 +12,34 @@ use lakebed_core::pack::{PackInfo, Removal};
 
 use super::inventory::{Segments, Visitor};
 use crate::error::Result;
-use crate::repository::{PACKS_PER_SEGMENT, Repository};
+use crate::repository::{FULL_BYTES, REPLACED_MAX, Repository, fill_a_segment};
 
-/// So many more segments than are needed are borne before they are joined.
-const SPARE_SEGMENTS: usize = 32;
+/// So many segments that say little each are borne before they are joined.
+const SMALL_SEGMENTS: usize = 32;
 
-/// An index that was not opened for long knows segments that went some compactions ago: so many names are passed on.
-const REPLACED_MAX: usize = 10_000;
-
-/// Tells whether there are many more segments than the packs need, or whether much of what they describe is gone.
-fn is_worth_it(segments: usize, packs: usize, packs_deleted: usize) -> bool {
-    let needed = packs.div_ceil(PACKS_PER_SEGMENT);
-    segments > needed * 2 + SPARE_SEGMENTS || packs_deleted > packs / 2
+/// Tells whether there are many segments that say little, or whether much of what they describe is gone.
+fn is_worth_it(small: usize, packs: usize, packs_deleted: usize) -> bool {
+    small > SMALL_SEGMENTS || packs_deleted > packs / 2
 }
 
 /// Writes descriptions anew while they come. One that begins again leaves segments that repeat others, which is harmless.
 struct Writer<'a> {
     repository: &'a Repository,
     batch: Vec<PackInfo>,
+    blobs: usize,
 }
 
 impl Visitor for Writer<'_> {
     fn restart(&mut self) {
         self.batch.clear();
+        self.blobs = 0;
     }
 
     fn pack(&mut self, pack: PackInfo) -> Result<()> {
+        self.blobs += pack.blobs();
         self.batch.push(pack);
-        if self.batch.len() >= PACKS_PER_SEGMENT {
+        if fill_a_segment(self.blobs) {
+            self.blobs = 0;
             self.repository.publish_segments(&std::mem::take(&mut self.batch))?;
         }
         Ok(())
@@ -48,9 +48,10 @@ impl Visitor for Writer<'_> {
 
 /// Compacts the segments where that is worth it after so many packs were deleted.
 pub(super) fn if_worth_it(repository: &Repository, packs_deleted: u64) -> Result<()> {
-    let segments = repository.store().list_ids::<SegmentId>(layout::INDEX)?.len();
+    let segments = repository.store().storage().list(layout::INDEX)?;
+    let small = segments.iter().filter(|object| object.size_bytes < FULL_BYTES).count();
     let packs = repository.store().list_packs()?.len();
-    if is_worth_it(segments, packs, usize::try_from(packs_deleted).unwrap_or(usize::MAX)) {
+    if is_worth_it(small, packs, usize::try_from(packs_deleted).unwrap_or(usize::MAX)) {
         compact(repository)?;
     }
     Ok(())
@@ -58,7 +59,7 @@ pub(super) fn if_worth_it(repository: &Repository, packs_deleted: u64) -> Result
 
 /// Writes all segments anew, without what they say of removed packs, and deletes the old ones.
 fn compact(repository: &Repository) -> Result<()> {
-    let mut writer = Writer { repository, batch: Vec::new() };
+    let mut writer = Writer { repository, batch: Vec::new(), blobs: 0 };
     let segments = Segments::stream(repository, &mut writer)?;
     repository.publish_segments(&writer.batch)?;
     let removals = segments.removals.iter().map(|(id, _)| *id);
@@ -81,9 +82,8 @@ mod tests {
     #[test]
     fn segments_are_written_anew_where_they_are_many_or_speak_of_what_is_gone() {
         assert!(!is_worth_it(0, 0, 0) && !is_worth_it(3, 1, 0));
-        // 130 packs need three segments
-        assert!(!is_worth_it(38, 130, 65));
-        assert!(is_worth_it(39, 130, 0));
+        assert!(!is_worth_it(32, 130, 65));
+        assert!(is_worth_it(33, 130, 0));
         assert!(is_worth_it(1, 130, 66));
     }
 }

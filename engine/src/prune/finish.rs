@@ -502,6 +502,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
         let repository = self.repository();
         let deleted = self.prune.report.deleted;
         compact::if_worth_it(repository, deleted.packs)?;
+        repository.clean_catalogues()?;
         self.monitor().step(PruneStep::MarkDone.into());
         let done = Done {
             version: RECORD_VERSION,

@@ -14,7 +14,7 @@ use lakebed_core::record::snapshot::Snapshot;
 
 use crate::error::{Error, Result};
 use crate::index::{Segment, read_segment};
-use crate::repository::Repository;
+use crate::repository::{Repository, snapshot_of};
 
 /// How often listings are repeated while others change what is listed.
 pub(super) const LISTINGS: usize = 100;
@@ -98,14 +98,12 @@ impl Living {
         let mut known: BTreeMap<SnapshotId, Option<Snapshot>> = BTreeMap::new();
         let mut before: Option<BTreeSet<SnapshotId>> = None;
         for _ in 0..LISTINGS {
-            let listed: BTreeSet<SnapshotId> = store.list_ids::<SnapshotId>(layout::SNAPSHOTS)?.into_iter().collect();
+            let (outcomes, joined) = store.outcomes(|id| !gone.contains(&id) && !known.contains_key(&id))?;
+            let listed: BTreeSet<SnapshotId> = joined.listed().iter().copied().collect();
             let mut vanished = false;
             let mut unreadable = Vec::new();
-            for &id in listed.iter().filter(|id| !gone.contains(id)) {
-                if known.contains_key(&id) {
-                    continue;
-                }
-                match repository.read_snapshot(id) {
+            for (id, outcome) in outcomes {
+                match outcome.and_then(|outcome| snapshot_of(id, &outcome)) {
                     Ok(snapshot) => drop(known.insert(id, snapshot)),
                     Err(Error::Storage(error)) if error.is_not_found() => vanished = true,
                     Err(Error::Storage(error)) => return Err(error.into()),

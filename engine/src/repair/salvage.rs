@@ -15,7 +15,7 @@ use super::{Action, Remedy};
 use crate::check::{check_pack, scan};
 use crate::error::{Error, Result};
 use crate::index_rebuild::publish_unknown_packs;
-use crate::repository::{BlobReader, ChunkStore, FrameBuilder, PACKS_PER_SEGMENT, Repository, SessionHandle};
+use crate::repository::{BlobReader, ChunkStore, FrameBuilder, PACKS_PER_BATCH, Repository, SessionHandle};
 
 /// Chunks and nodes that were stored again, and their plain bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -83,7 +83,7 @@ pub(super) fn apply(
         check_pack(&reader, pack.id, pack.size_bytes, Some(&described))
     })?;
     monitor.phase(Phase::Repack, None);
-    for batch in leaving.chunks(PACKS_PER_SEGMENT) {
+    for batch in leaving.chunks(PACKS_PER_BATCH) {
         if monitor.is_cancelled() {
             return Err(Error::Interrupted);
         }

@@ -231,7 +231,7 @@ impl Found {
         let probes = medium::probes_of(&*bare);
         let mut ahead = vec![layout::CONFIG, layout::KEYS, probes.as_str()];
         if options.one_moment {
-            ahead.extend([layout::FORGOTTEN, layout::ANNOTATIONS, layout::SNAPSHOTS, layout::INDEX]);
+            ahead.extend([layout::FORGOTTEN, layout::ANNOTATIONS, layout::CATALOGUE, layout::SNAPSHOTS, layout::INDEX]);
         }
         let survey = match storage.look_ahead(&ahead) {
             Err(error) if error.is_not_found() => return no_repository(),

@@ -176,11 +176,12 @@ impl SessionHandle {
     }
 
     /// Ends a session: its audit record is written, its registration and checkpoints go. A session that failed keeps its
-    /// newest checkpoint for whoever continues it, if it has one; else it is expired.
+    /// newest checkpoint for whoever continues it, if it has one; else it is expired. Returns whether something was deleted:
+    /// not everybody may.
     ///
     /// # Errors
     /// Storage. It fails nothing else: the session's process is gone soon, and the next run cleans up.
-    pub fn end(mut self, run: &Run, succeeded: bool) -> Result<()> {
+    pub fn end(mut self, run: &Run, succeeded: bool) -> Result<bool> {
         self.stop_heart();
         let Shared { repository, id, .. } = &*self.shared;
         repository.store.put_record(&layout::run(*id), run, repository.random())?;
@@ -188,8 +189,8 @@ impl SessionHandle {
         match (succeeded, has_checkpoint) {
             // those between were deleted one by one; what is left of them the next run finds
             (true, _) => repository.remove_records(*id, [0, self.shared.record().number]),
-            (false, true) => Ok(()),
-            (false, false) => repository.expire_session(*id, *id, "its run failed").map(drop),
+            (false, true) => Ok(false),
+            (false, false) => repository.expire_session(*id, *id, "its run failed").map(|_| false),
         }
     }
 
@@ -326,18 +327,17 @@ impl Repository {
         Ok(expired)
     }
 
-    /// Deletes records of a session that has ended, by their numbers.
-    fn remove_records(&self, id: SessionId, numbers: [u32; 2]) -> Result<()> {
+    /// Deletes records of a session that has ended, by their numbers. Returns whether that is allowed.
+    fn remove_records(&self, id: SessionId, numbers: [u32; 2]) -> Result<bool> {
         let numbers = if numbers[0] == numbers[1] { &numbers[..1] } else { &numbers[..] };
-        numbers.iter().try_for_each(|&number| self.remove_record(&layout::session(id, number)))
+        numbers.iter().try_fold(true, |all, &number| Ok(self.remove_record(&layout::session(id, number))? && all))
     }
 
-    fn remove_record(&self, key: &ObjectKey) -> Result<()> {
+    fn remove_record(&self, key: &ObjectKey) -> Result<bool> {
         match self.store.storage().delete(key) {
-            Err(error) if !error.is_not_found() && error.kind != StorageErrorKind::PermissionDenied => {
-                Err(error.into())
-            }
-            _ => Ok(()),
+            Err(error) if error.kind == StorageErrorKind::PermissionDenied => Ok(false),
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(true),
         }
     }
 

@@ -12,13 +12,10 @@ use lakebed_core::storage::ObjectKey;
 use lakebed_core::text::file_uri_path;
 use lakebed_core::time::Timestamp;
 use lakebed_core::wire::DecodeError;
-use rayon::prelude::*;
 
-use super::{Repository, parallel};
+use super::Repository;
+use super::outcomes::{Joined, Outcome};
 use crate::error::{Error, Result};
-
-/// So many records are worth being read by several threads.
-const PARALLEL_MIN: usize = 256;
 
 /// A snapshot and its id. Tags and description are those that count now.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +93,7 @@ pub struct Catalogue {
     pub snapshots: Vec<SnapshotInfo>,
     /// Records under `snapshots/` that are damaged, with what is wrong.
     pub damaged: Vec<(ObjectKey, Error)>,
+    pub(crate) joined: Joined,
 }
 
 impl Catalogue {
@@ -129,13 +127,21 @@ impl Catalogue {
 }
 
 /// Reads a snapshot's record, which must be that of the session that it is named after.
-pub(crate) fn decode_snapshot(id: SnapshotId, plain: &[u8]) -> Result<Snapshot> {
+fn decode_snapshot(id: SnapshotId, plain: &[u8]) -> Result<Snapshot> {
     let failed = |source| Error::Record { key: layout::snapshot(id), source };
     let snapshot = Snapshot::decode(plain).map_err(failed)?;
     if snapshot.session != id {
         return Err(failed(DecodeError::invalid("snapshot", "it is another session's")));
     }
     Ok(snapshot)
+}
+
+/// Returns the snapshot that a session ended with, or `None` where it was expired.
+pub(crate) fn snapshot_of(id: SnapshotId, (kind, plain): &Outcome) -> Result<Option<Snapshot>> {
+    match kind {
+        FrameKind::Snapshot => decode_snapshot(id, plain).map(Some),
+        _ => Ok(None),
+    }
 }
 
 impl Repository {
@@ -152,15 +158,10 @@ impl Repository {
     pub(crate) fn catalogue_of(&self, is_wanted: impl Fn(SnapshotId) -> bool) -> Result<Catalogue> {
         let mut annotations = self.annotations()?;
         let mut catalogue = Catalogue::default();
-        let mut ids = self.store.list_ids::<SnapshotId>(layout::SNAPSHOTS)?;
-        ids.retain(|id| is_wanted(*id));
-        let read = |id: SnapshotId| (id, self.read_listed_snapshot(id));
-        let all: Vec<_> = match ids.len() {
-            PARALLEL_MIN.. if !self.store.storage().capabilities().is_remote => ids.into_par_iter().map(read).collect(),
-            _ => parallel::each(&self.store, &ids, |id| read(*id)),
-        };
-        for (id, snapshot) in all {
-            match snapshot {
+        let (outcomes, joined) = self.store.outcomes(is_wanted)?;
+        catalogue.joined = joined;
+        for (id, outcome) in outcomes {
+            match outcome.and_then(|outcome| snapshot_of(id, &outcome)) {
                 Ok(None) => {}
                 Ok(Some(mut snapshot)) => {
                     if let Some(number) = annotations.remove(&id) {
@@ -188,7 +189,7 @@ impl Repository {
     /// # Errors
     /// Storage, a damaged record.
     pub fn snapshots(&self, filter: &SnapshotFilter) -> Result<Vec<SnapshotInfo>> {
-        let Catalogue { snapshots, damaged } = self.catalogue()?;
+        let Catalogue { snapshots, damaged, .. } = self.catalogue()?;
         if let Some((_, error)) = damaged.into_iter().next() {
             return Err(error);
         }
@@ -206,7 +207,7 @@ impl Repository {
         filter: &SnapshotFilter,
         monitor: &dyn Monitor,
     ) -> Result<SnapshotInfo> {
-        self.catalogue_with_warnings(monitor)?.find(selector, filter)
+        self.catalogue_for(std::slice::from_ref(selector), monitor)?.find(selector, filter)
     }
 
     /// Returns the snapshots that are selected, each as by [`Repository::find_snapshot`].
@@ -219,12 +220,19 @@ impl Repository {
         filter: &SnapshotFilter,
         monitor: &dyn Monitor,
     ) -> Result<Vec<SnapshotInfo>> {
-        let mut catalogue = self.catalogue_with_warnings(monitor)?;
+        let mut catalogue = self.catalogue_for(selectors, monitor)?;
         selectors.iter().map(|selector| catalogue.find(selector, filter)).collect()
     }
 
-    fn catalogue_with_warnings(&self, monitor: &dyn Monitor) -> Result<Catalogue> {
-        let catalogue = self.catalogue()?;
+    /// Reads the snapshots among which those that are selected are. Where all are selected by their ids it needs no others.
+    fn catalogue_for(&self, selectors: &[SnapshotSelector], monitor: &dyn Monitor) -> Result<Catalogue> {
+        let may_be = |id: SnapshotId, selector: &SnapshotSelector| match selector {
+            SnapshotSelector::Id(prefix) => id.to_string().starts_with(&prefix.to_ascii_lowercase()),
+            SnapshotSelector::Latest | SnapshotSelector::At(_) => true,
+        };
+        let forgotten = self.forgotten()?;
+        let catalogue = self
+            .catalogue_of(|id| !forgotten.contains_key(&id) && selectors.iter().any(|selector| may_be(id, selector)))?;
         for (key, error) in &catalogue.damaged {
             monitor.warn(&format!("passed over `{key}`: {}", crate::error_chain(error)));
         }
@@ -236,19 +244,8 @@ impl Repository {
     /// # Errors
     /// It is not there, or damaged.
     pub fn read_snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>> {
-        let key = layout::snapshot(id);
-        match self.store.read_kinds(&key, &[FrameKind::Snapshot, FrameKind::Expiry])? {
-            (FrameKind::Snapshot, plain) => decode_snapshot(id, &plain).map(Some),
-            _ => Ok(None),
-        }
-    }
-
-    /// As [`Repository::read_snapshot`], for what was just listed: a copy of it will do.
-    fn read_listed_snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>> {
-        match self.store.read_listed_kinds(&layout::snapshot(id), &[FrameKind::Snapshot, FrameKind::Expiry])? {
-            (FrameKind::Snapshot, plain) => decode_snapshot(id, &plain).map(Some),
-            _ => Ok(None),
-        }
+        let outcome = self.store.read_kinds(&layout::snapshot(id), &[FrameKind::Snapshot, FrameKind::Expiry])?;
+        snapshot_of(id, &outcome)
     }
 
     /// Gives a snapshot other tags or another description. The record stays; an annotation is put beside it.

@@ -137,7 +137,7 @@ impl Store {
         })
     }
 
-    /// Seals a record that is named after its bytes, stores it, and returns its name and its size in bytes.
+    /// Seals a record that is named after its bytes, stores it, and returns its name and its bytes.
     ///
     /// # Errors
     /// Storage.
@@ -147,14 +147,14 @@ impl Store {
         prefix: &str,
         plain: &[u8],
         random: &dyn Random,
-    ) -> Result<([u8; ID_LEN], u64)> {
+    ) -> Result<([u8; ID_LEN], Vec<u8>)> {
         let bytes = self.seal_checked(kind, prefix, plain, random)?;
         let name = *lakebed_core::hash::object_hash(&bytes).as_bytes();
         let key = ObjectKey::new(format!("{prefix}{}", lakebed_core::id::to_hex(&name)));
         // a prefix of the layout and hexadecimal digits are always a key
         #[expect(clippy::expect_used)]
         self.storage.put(&key.expect("a valid object key"), &bytes)?;
-        Ok((name, bytes.len() as u64))
+        Ok((name, bytes))
     }
 
     /// Reads and opens a record.
@@ -171,11 +171,7 @@ impl Store {
     /// # Errors
     /// It is not there, damaged, or of another kind.
     pub fn read_kinds(&self, key: &ObjectKey, kinds: &[FrameKind]) -> Result<(FrameKind, Vec<u8>)> {
-        let bytes = self.storage.get(key)?;
-        self.with_scratch(|scratch| {
-            open_record(&self.keys, kinds, key.as_str(), &bytes, scratch)
-                .map_err(|source| Error::Damaged { key: key.clone(), source })
-        })
+        self.open_bytes(key, kinds, &self.storage.get(key)?)
     }
 
     /// As [`Store::read_record`], for a record that was just listed: a copy of it will do.
@@ -186,20 +182,27 @@ impl Store {
 
     /// As [`Store::read_kinds`], for a record that was just listed: a copy of it will do.
     pub(crate) fn read_listed_kinds(&self, key: &ObjectKey, kinds: &[FrameKind]) -> Result<(FrameKind, Vec<u8>)> {
-        let Some(copies) = &self.copies else { return self.read_kinds(key, kinds) };
-        let open = |bytes: &[u8]| {
-            self.with_scratch(|scratch| {
-                open_record(&self.keys, kinds, key.as_str(), bytes, scratch)
-                    .map_err(|source| Error::Damaged { key: key.clone(), source })
-            })
-        };
-        if let Some(Ok(record)) = copies.get(key).map(|bytes| open(&bytes)) {
+        if let Some(record) = self.copy_of(key, kinds) {
             return Ok(record);
         }
         let bytes = self.storage.get(key)?;
-        let record = open(&bytes)?;
-        copies.keep(key, &bytes);
+        let record = self.open_bytes(key, kinds, &bytes)?;
+        if let Some(copies) = &self.copies {
+            copies.keep(key, &bytes);
+        }
         Ok(record)
+    }
+
+    /// Opens the copy that this machine has of a record, if it has a whole one.
+    pub(crate) fn copy_of(&self, key: &ObjectKey, kinds: &[FrameKind]) -> Option<(FrameKind, Vec<u8>)> {
+        self.open_bytes(key, kinds, &self.copies.as_ref()?.get(key)?).ok()
+    }
+
+    fn open_bytes(&self, key: &ObjectKey, kinds: &[FrameKind], bytes: &[u8]) -> Result<(FrameKind, Vec<u8>)> {
+        self.with_scratch(|scratch| {
+            open_record(&self.keys, kinds, key.as_str(), bytes, scratch)
+                .map_err(|source| Error::Damaged { key: key.clone(), source })
+        })
     }
 
     /// Returns the kind that a record says it has, unchecked: whoever opens it finds out whether that is true.

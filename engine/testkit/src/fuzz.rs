@@ -22,6 +22,7 @@ use lakebed_core::pack::{
     PackDirectory, TRAILER_LEN, Trailer, decode_removal, decode_segment, encode_removal, encode_segment,
 };
 use lakebed_core::record::Record;
+use lakebed_core::record::catalogue::{decode_catalogue, encode_catalogue};
 use lakebed_core::record::config::Config;
 use lakebed_core::record::gc::{Awaited, Claim, Condemnation, Done, Resolution, Tombstone};
 use lakebed_core::record::key_slot::{KeySlot, Secret, Unlock};
@@ -69,6 +70,8 @@ decoders! {
     index_segment = check_index_segment;
     /// A removal segment.
     removal_segment = check_removal_segment;
+    /// Records of many sessions in one object.
+    catalogue = check_catalogue;
     /// A node of a directory or of a content list.
     tree_node = check_tree_node;
     /// A snapshot.
@@ -230,6 +233,11 @@ fn check_index_segment(bytes: &[u8]) {
 fn check_removal_segment(bytes: &[u8]) {
     let Ok(removal) = decode_removal(bytes) else { return };
     assert_eq!(encode_removal(&removal), bytes);
+}
+
+fn check_catalogue(bytes: &[u8]) {
+    let Ok(entries) = decode_catalogue(bytes) else { return };
+    assert_eq!(encode_catalogue(&entries), bytes);
 }
 
 /// Nodes that are named and read again, and not kept.

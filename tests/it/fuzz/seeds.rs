@@ -11,6 +11,7 @@ use lakebed_engine::core::codec::frame::{
 use lakebed_engine::core::codec::seal::{Encryption, RepositoryKeys};
 use lakebed_engine::core::id::{ChunkId, ContentId, PackId, RepositoryId, SegmentId, SessionId, TreeId};
 use lakebed_engine::core::pack::{Removal, TRAILER_LEN, Trailer, encode_removal};
+use lakebed_engine::core::record::catalogue::{CatalogueEntry, encode_catalogue};
 use lakebed_engine::core::record::config::{Config, FORMAT_VERSION};
 use lakebed_engine::core::record::gc::Awaited;
 use lakebed_engine::core::record::storage_probe::StorageProbe;
@@ -50,6 +51,7 @@ fn all_seeds() -> Seeds {
     }
     add(&mut seeds, "awaited", "two-sessions", awaited());
     add(&mut seeds, "storage_probe", "a-strict-store", storage_probe());
+    add(&mut seeds, "catalogue", "both-kinds", catalogue());
     for (target, name, text) in TEXTS {
         add(&mut seeds, target, *name, text.to_vec());
     }
@@ -106,9 +108,11 @@ fn target_of(kind: FrameKind) -> &'static str {
         FrameKind::Run => "run",
         FrameKind::Claim => "claim",
         FrameKind::Condemnation => "condemnation",
+        FrameKind::Awaited => "awaited",
         FrameKind::Done => "done",
         FrameKind::Ledger => "ledger",
         FrameKind::StorageProbe => "storage_probe",
+        FrameKind::Catalogue => "catalogue",
         other => panic!("{other:?} is no record of its own"),
     }
 }
@@ -222,6 +226,12 @@ fn storage_probe() -> Vec<u8> {
         unknown: serde_json::Map::new(),
     };
     probe.encode()
+}
+
+fn catalogue() -> Vec<u8> {
+    let entry =
+        |id, kind, record: &[u8]| CatalogueEntry { id: SessionId::new([id; 32]), kind, record: record.to_vec() };
+    encode_catalogue(&[entry(1, FrameKind::Snapshot, b"{\"version\":1}"), entry(2, FrameKind::Expiry, b"{}")])
 }
 
 const TEXTS: &[(&str, &str, &[u8])] = &[

@@ -87,6 +87,8 @@ frame_kinds! {
     Awaited = 18, "awaited sessions";
     /// What a medium was found to do.
     StorageProbe = 19, "storage probe";
+    /// Snapshots and expiries of many sessions, once more in one object.
+    Catalogue = 20, "catalogue";
 }
 
 /// Why a frame cannot be used.

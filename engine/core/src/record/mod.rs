@@ -1,9 +1,11 @@
 //! What is written down: the records of a repository.
 //!
-//! Trees are binary, since there are many of them ([`tree`]). Every other record is one JSON object, whose keys are in a
+//! Trees are binary, since there are many of them ([`tree`]), and so is what joins other records ([`catalogue`]). Every
+//! other record is one JSON object, whose keys are in a
 //! fixed order, with a `version`; keys that a newer lakebed added are kept. Records are sealed as
 //! [`crate::codec::frame::seal_record`] says. Fields are specified in `docs/format.md`.
 
+pub mod catalogue;
 pub mod config;
 pub mod gc;
 pub mod key_slot;
