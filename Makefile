@@ -1,7 +1,7 @@
 # What can be done with a checkout of lakebed. Each target is a script in scripts/, which says what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-distributed lint soak killed nights fuzz mutants demo bench growth parts
+.PHONY: help setup build test test-distributed lint soak killed nights fuzz mutants demo bench bench-remote growth parts
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 25
@@ -41,6 +41,9 @@ demo: ## two nights of backups of real files, a restore, a comparison (SOURCE=fo
 
 bench: ## lakebed beside the peers on PATH and plain floors (WORKLOAD=notebooks or files, or SOURCE and CHANGE; SCALE, ROUNDS, DAYS, UNDER='taskset -c 0', WORK)
 	@WORKLOAD='$(WORKLOAD)' SOURCE='$(SOURCE)' CHANGE='$(CHANGE)' SCALE='$(SCALE)' ROUNDS='$(ROUNDS)' DAYS='$(DAYS)' UNDER='$(UNDER)' WORK='$(WORK)' scripts/bench compare
+
+bench-remote: ## the same, but for the floors, on a node of Garage behind a slow network (WORKLOAD, SCALE, ROUNDS, LATENCY=50 ms, BANDWIDTH=1000 Mbit/s, WORK)
+	@WORKLOAD='$(WORKLOAD)' SCALE='$(SCALE)' ROUNDS='$(ROUNDS)' DAYS='$(DAYS)' LATENCY='$(LATENCY)' BANDWIDTH='$(BANDWIDTH)' WORK='$(WORK)' scripts/bench remote
 
 growth: ## a million files, many snapshots, many chunks, a sparse file (FILES, SNAPSHOTS, CHUNKS, WORK)
 	@FILES='$(FILES)' SNAPSHOTS='$(SNAPSHOTS)' CHUNKS='$(CHUNKS)' WORK='$(WORK)' scripts/bench growth

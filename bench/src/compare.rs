@@ -1,5 +1,8 @@
 //! lakebed and its peers through the nights of one source.
 //!
+//! With `--endpoint` the repositories lie in a bucket, each behind a network of its own that lets requests wait and carries
+//! no more than is said, and lakebed comes once more with a folder.
+//!
 //! How it is kept fair: in each phase the tools come one after the other, another one first each round; what is read is
 //! read once before, so that it is in memory; each tool has a repository and a home of its own; what was restored is
 //! compared and stays, since ext4 without a journal makes creating files slow for minutes after many were deleted.
@@ -10,6 +13,7 @@ use clap::Args;
 
 use crate::Failure;
 use crate::measure::{Figures, bytes_below, measure, shell};
+use crate::place::{BucketArgs, Place, read_through};
 use crate::report::{Record, print};
 use crate::source::{Kind, change, make};
 use crate::tools::{FLOORS, TOOLS, Tool, fill};
@@ -42,13 +46,18 @@ pub struct CompareArgs {
     /// Put in front of each command, such as `taskset -c 0`
     #[arg(long, default_value = "")]
     under: String,
+    #[command(flatten)]
+    bucket: BucketArgs,
 }
 
 /// A tool in one round.
 struct Contender {
+    name: String,
     tool: Tool,
     program: String,
-    repo: PathBuf,
+    place: Place,
+    /// How the tool is told of the place.
+    repo: String,
     home: PathBuf,
     steps: Vec<String>,
 }
@@ -113,14 +122,21 @@ struct Round<'a> {
 impl Round<'_> {
     fn run(&mut self, tools: &[(Tool, String)]) -> Result<(), Failure> {
         let mut contenders = Vec::new();
+        let prefix = self.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         for (tool, program) in tools {
-            let (repo, home) =
-                (self.folder.join(format!("repo-{}", tool.name)), self.folder.join(format!("home-{}", tool.name)));
-            std::fs::create_dir_all(&home)?;
-            contenders.push(Contender { tool: tool.clone(), program: program.clone(), repo, home, steps: Vec::new() });
+            match self.arguments.bucket.place(format!("{prefix}-{}", tool.name))? {
+                None => contenders.push(self.contender(tool, program, "", None)?),
+                Some(_) if !tool.speaks_s3 => {}
+                Some(place) => contenders.push(self.contender(tool, program, "", Some(place))?),
+            }
         }
-        contenders.rotate_left(self.round % tools.len());
-        self.floors()?;
+        if let (true, Some((tool, program))) = (self.arguments.bucket.is_asked_for(), tools.first()) {
+            contenders.push(self.contender(tool, program, ", folder", None)?);
+        } else {
+            self.floors()?;
+        }
+        let first = self.round % contenders.len();
+        contenders.rotate_left(first);
         for contender in &contenders {
             self.measure(contender, contender.tool.init, &[])?;
         }
@@ -135,8 +151,8 @@ impl Round<'_> {
         }
         let small = small_file(&self.source)?;
         for contender in &contenders {
-            read_through(&contender.repo)?;
-            let to = self.folder.join(format!("restored-{}", contender.tool.name));
+            contender.place.read_through()?;
+            let to = self.folder.join(format!("restored-{}", contender.name.replace(", ", "-")));
             std::fs::create_dir_all(&to)?;
             let places = [("to", to.display().to_string()), ("name", self.name())];
             self.phase(contender, "restore", contender.tool.restore, &places)?;
@@ -144,19 +160,42 @@ impl Round<'_> {
             shell(&format!("diff -r {} {restored}", self.source.display()))?;
         }
         for contender in &contenders {
-            let out = self.folder.join("one-file");
-            let places = [("file", small.display().to_string()), ("out", out.display().to_string())];
-            self.phase(contender, "one file", contender.tool.one_file, &places)?;
-            shell(&format!("cmp {} {}", self.source.join(&small).display(), out.display()))?;
+            self.one_file(contender, "one file", &small)?;
+        }
+        if self.arguments.bucket.is_asked_for() {
+            for contender in &mut contenders {
+                contender.home = self.folder.join(format!("new-home-{}", contender.name.replace(", ", "-")));
+                std::fs::create_dir_all(&contender.home)?;
+                contender.repo = contender.place.told(contender.tool.name, &contender.home)?;
+            }
+            for contender in &contenders {
+                self.one_file(contender, "one file, new machine", &small)?;
+            }
         }
         for contender in &contenders {
-            read_through(&contender.repo)?;
+            contender.place.read_through()?;
             self.phase(contender, "verify", contender.tool.verify, &[])?;
         }
         for contender in &contenders {
             self.phase(contender, "prune", contender.tool.prune, &[])?;
         }
         Ok(())
+    }
+
+    fn contender(&self, tool: &Tool, program: &str, suffix: &str, place: Option<Place>) -> Result<Contender, Failure> {
+        let name = format!("{}{suffix}", tool.name);
+        let home = self.folder.join(format!("home-{}", name.replace(", ", "-")));
+        std::fs::create_dir_all(&home)?;
+        let place = place.unwrap_or_else(|| Place::Folder(self.folder.join(format!("repo-{}", tool.name))));
+        let repo = place.told(tool.name, &home)?;
+        Ok(Contender { name, tool: tool.clone(), program: program.into(), place, repo, home, steps: Vec::new() })
+    }
+
+    fn one_file(&mut self, contender: &Contender, phase: &str, small: &Path) -> Result<(), Failure> {
+        let out = self.folder.join("one-file");
+        let places = [("file", small.display().to_string()), ("out", out.display().to_string())];
+        self.phase(contender, phase, contender.tool.one_file, &places)?;
+        shell(&format!("cmp {} {}", self.source.join(small).display(), out.display()))
     }
 
     fn name(&self) -> String {
@@ -177,6 +216,7 @@ impl Round<'_> {
                 phase: String::new(),
                 figures,
                 stored: bytes_below(&to)?,
+                requests: 0,
             });
         }
         Ok(())
@@ -199,19 +239,21 @@ impl Round<'_> {
         places: &[(&str, String)],
     ) -> Result<(), Failure> {
         shell("sync")?;
+        let before = contender.place.requests();
         let figures = self.measure(contender, line, places)?;
-        let stored = bytes_below(&contender.repo)?;
+        let requests = contender.place.requests() - before;
+        let stored = contender.place.stored()?;
         println!(
-            "round {}: {phase}: {}: {:.2} s, {:.2} s of processor time, {:.0} MiB, {:.1} MB stored",
+            "round {}: {phase}: {}: {:.2} s, {:.2} s of processor time, {:.0} MiB, {:.1} MB stored, {requests} requests",
             self.round + 1,
-            contender.tool.name,
+            contender.name,
             figures.wall,
             figures.cpu,
             figures.rss,
             stored as f64 / 1e6
         );
-        let (tool, phase) = (contender.tool.name.to_owned(), phase.to_owned());
-        self.records.push(Record { round: self.round, tool, phase, figures, stored });
+        let (tool, phase) = (contender.name.clone(), phase.to_owned());
+        self.records.push(Record { round: self.round, tool, phase, figures, stored, requests });
         Ok(())
     }
 
@@ -220,7 +262,7 @@ impl Round<'_> {
         let above = self.source.parent().unwrap_or(Path::new("/")).display().to_string();
         let mut all = vec![
             ("tool", format!("{} {}", self.arguments.under, contender.program).trim().to_owned()),
-            ("repo", contender.repo.display().to_string()),
+            ("repo", contender.repo.clone()),
             ("home", contender.home.display().to_string()),
             ("above", above),
             ("name", self.name()),
@@ -233,11 +275,6 @@ impl Round<'_> {
         env.push(("HOME".into(), contender.home.display().to_string()));
         measure(&fill(line, &all), &env, &self.folder)
     }
-}
-
-/// Reads every file once, so that all are in memory.
-fn read_through(folder: &Path) -> Result<(), Failure> {
-    shell(&format!("find {} -type f -print0 | xargs -0 -r cat > /dev/null", folder.display()))
 }
 
 /// Returns a small file of the source, by its path below it.

@@ -8,6 +8,7 @@
 mod compare;
 mod growth;
 mod measure;
+mod place;
 mod report;
 mod source;
 mod tools;

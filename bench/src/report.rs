@@ -13,6 +13,8 @@ pub struct Record {
     pub figures: Figures,
     /// Bytes of the repository after it.
     pub stored: u64,
+    /// Requests to a bucket.
+    pub requests: u64,
 }
 
 /// What of a measurement a table shows.
@@ -45,12 +47,15 @@ pub fn print(records: &[Record], phases: &[String]) {
             tools.push(&record.tool);
         }
     }
-    let metrics: [(&str, Metric); 4] = [
+    let mut metrics: Vec<(&str, Metric)> = vec![
         ("wall time, s", |record| record.figures.wall),
         ("processor time, s", |record| record.figures.cpu),
         ("peak memory, MiB", |record| record.figures.rss),
         ("repository, MB", |record| record.stored as f64 / 1e6),
     ];
+    if records.iter().any(|record| record.requests > 0) {
+        metrics.push(("requests", |record| record.requests as f64));
+    }
     let rounds = |tool: &str, phase: &str, metric: Metric| -> BTreeMap<usize, f64> {
         let mine = records.iter().filter(|record| record.tool == tool && record.phase == phase);
         mine.map(|record| (record.round, metric(record))).collect()
@@ -62,7 +67,7 @@ pub fn print(records: &[Record], phases: &[String]) {
             println!("| {tool} | {} |", cells.join(" | "));
         }
     };
-    for (title, metric) in metrics {
+    for &(title, metric) in &metrics {
         table(title, &tools, &|tool, phase| median(rounds(tool, phase, metric).into_values().collect()));
     }
     let Some((first, others)) = tools.split_first() else { return };

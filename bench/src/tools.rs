@@ -16,6 +16,8 @@ pub struct Tool {
     pub one_file: &'static str,
     pub verify: &'static str,
     pub prune: &'static str,
+    /// It works in buckets by itself.
+    pub speaks_s3: bool,
     /// Variables, beside `HOME`.
     pub env: &'static [(&'static str, &'static str)],
 }
@@ -30,7 +32,8 @@ pub const TOOLS: [Tool; 5] = [
         restored: "{to}/{name}",
         one_file: "{tool} cat --repo {repo} latest {name}/{file} > {out}",
         verify: "{tool} verify --repo {repo} --read-data",
-        prune: "{tool} forget --repo {repo} --keep-last 1 --prune",
+        prune: "{tool} forget --repo {repo} --keep-last 1 --prune --exclusive",
+        speaks_s3: true,
         env: &[("LAKEBED_PASSWORD", "benchmark")],
     },
     Tool {
@@ -42,6 +45,7 @@ pub const TOOLS: [Tool; 5] = [
         one_file: "{tool} dump -q -r {repo} latest {name}/{file} > {out}",
         verify: "{tool} check -q --read-data -r {repo}",
         prune: "{tool} forget -q -r {repo} --keep-last 1 --prune",
+        speaks_s3: true,
         env: &[("RESTIC_PASSWORD", "benchmark")],
     },
     Tool {
@@ -53,6 +57,7 @@ pub const TOOLS: [Tool; 5] = [
         one_file: "{tool} dump -r {repo} latest:{name}/{file} > {out}",
         verify: "{tool} check -r {repo} --read-data",
         prune: "{tool} forget -r {repo} --keep-last 1 --prune --instant-delete",
+        speaks_s3: true,
         env: &[("RUSTIC_PASSWORD", "benchmark"), ("RUSTIC_NO_PROGRESS", "true"), ("RUSTIC_LOG_LEVEL", "warn")],
     },
     Tool {
@@ -64,6 +69,7 @@ pub const TOOLS: [Tool; 5] = [
         one_file: "{tool} extract --stdout {repo}::{step} {name}/{file} > {out}",
         verify: "{tool} check --verify-data {repo}",
         prune: "{tool} prune --keep-last 1 {repo} && {tool} compact --threshold 10 {repo}",
+        speaks_s3: false,
         env: &[("BORG_PASSPHRASE", "benchmark"), ("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes")],
     },
     // it has no command that checks: the newest snapshot is read
@@ -76,6 +82,7 @@ pub const TOOLS: [Tool; 5] = [
         one_file: "{tool} get -q --pick {file} step={step} > {out}",
         verify: "{tool} get -q step={step} > /dev/null",
         prune: "for s in {older}; do {tool} rm -q step=$s; done; {tool} gc -q",
+        speaks_s3: false,
         env: &[("BUPSTASH_KEY", "{home}/backup.key"), ("BUPSTASH_REPOSITORY", "{repo}")],
     },
 ];

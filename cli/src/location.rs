@@ -73,9 +73,9 @@ impl From<ConnectError> for CliError {
             ConnectError::NoUrl { .. } | ConnectError::NoStore { .. } | ConnectError::TooMuch { .. } => usage(&error),
             ConnectError::PlainHttp { .. } => Self::failed(error.to_string())
                 .hint("if that is meant, say --allow-http or set LAKEBED_ALLOW_HTTP=true"),
-            ConnectError::Settings { .. } => {
+            ConnectError::Settings { .. } | ConnectError::Profile { .. } => {
                 let told = error.to_string();
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                let cause = std::error::Error::source(&error).map(crate::error::one_line);
                 let failed = Self::failed(told).hint("docs/repositories.md says which variables each cloud reads");
                 cause.map_or_else(|| Self::failed(error.to_string()), |cause| failed.caused_by(cause))
             }

@@ -4,11 +4,14 @@
 use std::sync::Arc;
 
 use lakebed_connectors::object_storage::{ConnectOptions, ObjectStorage, Store};
+use lakebed_engine::copy::{CopyOptions, copy};
 use lakebed_engine::core::codec::seal::Encryption;
-use lakebed_engine::core::storage::{ObjectKey, Storage, StorageErrorKind};
+use lakebed_engine::core::storage::{ObjectKey, Storage, StorageError, StorageErrorKind};
+use lakebed_engine::repository::SnapshotFilter;
 use lakebed_engine::storage::contract;
-use lakebed_engine::{Error, OpenOptions, Repository};
+use lakebed_engine::{Error, OpenOptions, Repository, Silent};
 use lakebed_testkit::compare::{CompareOptions, assert_tree_is, snapshot_of};
+use lakebed_testkit::proxy::{Network, Proxy, nothing};
 use lakebed_testkit::tree::{Content, TreeSpec};
 
 use crate::common::*;
@@ -133,4 +136,83 @@ fn a_survey_says_what_listings_say() {
             }
         }
     }
+}
+
+#[test]
+fn a_snapshot_goes_from_a_folder_to_one_cloud_and_from_there_to_another() {
+    let (Some(s3), Some(azure)) = (Server::moto(), Server::azurite()) else { return };
+    let (place, local) = Place::local();
+    let source = place.path("source");
+    let tree = TreeSpec::new().file("notebook.py", b"print('a')".to_vec());
+    tree.file("large", Content::random(7, 2_000_000)).write(&source);
+    let info = backup(&local, std::slice::from_ref(&source)).snapshot.unwrap();
+    let observed = snapshot_of(&source);
+    let mut from = local;
+    for storage in [s3.storage("copy"), azure.storage("copy")] {
+        let (init, open) = (init_options(Encryption::Aes256Gcm), OpenOptions::default());
+        let to = Repository::init(Arc::new(storage), &secret(), &init, &open).unwrap();
+        let report = copy(&from, &to, &CopyOptions::default(), &|_| {}, &Silent).unwrap();
+        assert_eq!(report.snapshots.len(), 1);
+        assert_good(&to);
+        from = to;
+    }
+    let copied = latest(&from);
+    assert_eq!(copied.snapshot.time, info.snapshot.time);
+    let restored = restore_to(&from, &copied, &place.path("out"), &source);
+    assert_tree_is(&observed, &restored, &CompareOptions::default());
+}
+
+#[test]
+fn who_may_not_delete_backs_up_and_restores_and_is_told_what_he_may_not() {
+    let Some(server) = Server::azurite() else { return };
+    let keeping: Arc<dyn Storage> = Arc::new(server.storage_without_deleting(server.address(), "kept"));
+    let key = ObjectKey::new("probes/1").unwrap();
+    keeping.put(&key, b"content").unwrap();
+    assert_eq!(keeping.delete(&key).unwrap_err().kind, StorageErrorKind::PermissionDenied);
+    lives(keeping.clone());
+    let repository = Repository::open(keeping, &secret(), &OpenOptions::default()).unwrap();
+    let ids = repository.snapshots(&SnapshotFilter::default()).unwrap();
+    forget(&repository, vec![ids[0].id]);
+    let error = repository.prune(&prune_all(), &Silent).unwrap_err();
+    let denied = |error: &StorageError| error.kind == StorageErrorKind::PermissionDenied;
+    assert!(matches!(&error, Error::Storage(error) if denied(error)), "{error}");
+    // nothing was condemned
+    let owner = Repository::open(Arc::new(server.storage("kept")), &secret(), &OpenOptions::default()).unwrap();
+    assert_eq!(owner.prune(&prune_all(), &Silent).unwrap().snapshots_deleted, 1);
+    assert_good(&owner);
+}
+
+/// OneLake knows no batches.
+#[test]
+fn azure_deletes_without_a_batch() {
+    let Some(server) = Server::azurite() else { return };
+    let proxy = Proxy::start(server.address(), Network::default(), nothing()).unwrap();
+    let storage = server.storage_at(proxy.address(), "lake house/ü");
+    let key = ObjectKey::new("a/b").unwrap();
+    storage.put(&key, b"content").unwrap();
+    storage.delete(&key).unwrap();
+    assert!(storage.size(&key).unwrap_err().is_not_found());
+    // what is not there is no failure, or said to be not there: both are right
+    assert!(storage.delete(&key).map_or_else(|error| error.is_not_found(), |()| true));
+    let log = proxy.log();
+    assert!(
+        log.iter().any(|seen| seen.method == "DELETE") && !log.iter().any(|seen| seen.target.contains("comp=batch"))
+    );
+}
+
+/// moto says of every upload that it was begun in 2010.
+#[test]
+fn uploads_that_were_cut_off_long_ago_are_swept_away_below_the_own_prefix() {
+    let Some(server) = Server::moto() else { return };
+    let ask = |method: &str, target: &str| {
+        let host = "Host: localhost\r\nContent-Length: 0\r\nConnection: close";
+        server.ask(&format!("{method} {target} HTTP/1.1\r\n{host}\r\n\r\n"))
+    };
+    for key in ["lake/one/packs/aa/1", "lake/one/packs/bb/2", "lake/other/packs/aa/1", "lake/one-more"] {
+        assert!(ask("POST", &format!("/lake/{key}?uploads")).contains("<UploadId>"));
+    }
+    assert_eq!(server.storage("lake/one").sweep().unwrap(), 0);
+    let left = ask("GET", "/lake?uploads");
+    assert!(!left.contains("lake/one/"), "{left}");
+    assert!(left.contains("lake/other/packs/aa/1") && left.contains("lake/one-more"), "{left}");
 }

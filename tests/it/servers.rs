@@ -72,6 +72,22 @@ fn make_container() -> String {
     )
 }
 
+/// Returns a signature by which a container can be used with some permissions only: "Create a service SAS" of Azure's
+/// documentation says how.
+fn signature_of_container(container: &str, permissions: &str) -> String {
+    const VERSION: &str = "2021-08-06";
+    const EXPIRY: &str = "2099-01-01T00:00:00Z";
+    let resource = format!("/blob/{AZURITE_ACCOUNT}/{container}");
+    // permissions, start, expiry, resource, identifier, addresses, protocol, version, kind of resource, then seven that are
+    // not used
+    let to_sign = format!("{permissions}\n\n{EXPIRY}\n{resource}\n\n\n\n{VERSION}\nc\n\n\n\n\n\n\n");
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &BASE64_STANDARD.decode(AZURITE_KEY).unwrap());
+    let signature = BASE64_STANDARD.encode(hmac::sign(&key, to_sign.as_bytes()));
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    let fields = [("sv", VERSION), ("se", EXPIRY), ("sr", "c"), ("sp", permissions), ("sig", &signature)];
+    query.extend_pairs(fields).finish()
+}
+
 impl Server {
     /// Starts an S3 server.
     pub fn moto() -> Option<Self> {
@@ -113,7 +129,7 @@ impl Server {
         Self { child, port: port.expect("a server that says where it listens"), kind, _folder: folder }
     }
 
-    fn ask(&self, request: &str) -> String {
+    pub fn ask(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address()).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
@@ -140,6 +156,17 @@ impl Server {
         self.connect(address, "lake", prefix)
     }
 
+    /// Returns the storage at a place in the bucket, for who has no permission to delete. Only for Azure: moto knows no
+    /// permissions.
+    pub fn storage_without_deleting(&self, address: SocketAddr, prefix: &str) -> ObjectStorage {
+        let settings = vec![
+            ("azure_storage_endpoint", format!("http://{address}/{AZURITE_ACCOUNT}")),
+            ("azure_storage_account_name", AZURITE_ACCOUNT.into()),
+            ("azure_storage_sas_key", signature_of_container("lake", "rlw")),
+        ];
+        Self::connect_with(&format!("az://lake/{prefix}"), settings)
+    }
+
     fn connect(&self, address: SocketAddr, bucket: &str, prefix: &str) -> ObjectStorage {
         let (url, settings) = match self.kind {
             Kind::S3 => (
@@ -160,9 +187,13 @@ impl Server {
                 ],
             ),
         };
+        Self::connect_with(&url, settings)
+    }
+
+    fn connect_with(url: &str, settings: Vec<(&str, String)>) -> ObjectStorage {
         let settings = settings.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let retry_for = Some(Duration::from_secs(20));
         let options = ConnectOptions { allow_http: true, retry_for, settings, ..ConnectOptions::default() };
-        ObjectStorage::connect(&Target::parse(&url).unwrap(), &options).unwrap()
+        ObjectStorage::connect(&Target::parse(url).unwrap(), &options).unwrap()
     }
 }

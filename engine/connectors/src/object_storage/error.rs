@@ -26,13 +26,6 @@ pub(super) fn may_have_been_carried_out(error: &Error) -> bool {
     matches!(network_trouble(error), Some(HttpErrorKind::Timeout | HttpErrorKind::Interrupted))
 }
 
-/// Returns the status in what Azure says of one of the deletions that it does together.
-fn status_in_batch(error: &Error) -> Option<u16> {
-    let text = error.source()?.to_string();
-    let (_, code) = text.rsplit_once("(code: ")?;
-    code.trim_end_matches(')').parse().ok()
-}
-
 /// Returns the last cause in a chain, in words.
 pub(super) fn innermost(error: &dyn std::error::Error) -> String {
     let mut last = error;
@@ -86,7 +79,7 @@ pub(super) fn storage_error(
         Error::AlreadyExists { .. } | Error::Precondition { .. } => StorageErrorKind::AlreadyExists,
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => StorageErrorKind::PermissionDenied,
         error if network_trouble(error).is_some() => StorageErrorKind::Transient,
-        error => match status_in_batch(error).unwrap_or(status) {
+        _ => match status {
             404 => StorageErrorKind::NotFound,
             401 | 403 => StorageErrorKind::PermissionDenied,
             408 | 429 | 500 | 502..=504 => StorageErrorKind::Transient,

@@ -8,10 +8,13 @@
 //! * after an upload the store is asked what it has, unless its answer says so;
 //! * what may go well later is tried again, with growing pauses, for a limited time.
 
+mod aws_profile;
+mod azure_delete;
 mod error;
 mod store;
 mod target;
 mod traffic;
+mod uploads;
 mod wire;
 mod writer;
 
@@ -21,6 +24,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use futures_util::future::try_join_all;
 use lakebed_core::storage::{
     Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError, StorageErrorKind,
 };
@@ -136,6 +140,28 @@ impl Inner {
         self.send(&sent, request).map_err(|error| storage_error(operation, subject, error, sent.status()))
     }
 
+    /// Lists what lies below a prefix.
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
+        let below: Path = self.prefix.parts().chain(Path::from(prefix).parts()).collect();
+        let subject = if prefix.is_empty() { self.location.as_str() } else { prefix };
+        let sent = Arc::<Sent>::default();
+        let objects = SENT.scope(sent.clone(), self.store.objects.list(Some(&below)).try_collect::<Vec<_>>()).await;
+        Ok(self.infos(objects.map_err(|error| storage_error("list", subject, error, sent.status()))?))
+    }
+
+    /// Lists one object, if it is there.
+    async fn look_at(&self, key: &str) -> Result<Vec<ObjectInfo>, StorageError> {
+        let Some(key) = ObjectKey::new(key) else { return Ok(Vec::new()) };
+        let (path, sent) = (self.path(&key), Arc::<Sent>::default());
+        match SENT.scope(sent.clone(), self.store.objects.head(&path)).await {
+            Ok(found) => Ok(vec![ObjectInfo { key, size_bytes: found.size }]),
+            Err(error) => match storage_error("read", &key, error, sent.status()) {
+                error if error.is_not_found() => Ok(Vec::new()),
+                error => Err(error),
+            },
+        }
+    }
+
     /// Returns the size that the store has under a path.
     fn size(&self, operation: &'static str, key: &ObjectKey) -> Result<u64, StorageError> {
         let path = self.path(key);
@@ -248,15 +274,11 @@ impl Storage for ObjectStorage {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-        let inner = &self.inner;
         if !prefix.is_empty() && !prefix.ends_with('/') {
             let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "a prefix is empty or ends in `/`");
             return Err(StorageError::new("list", prefix, source));
         }
-        let below: Path = inner.prefix.parts().chain(Path::from(prefix).parts()).collect();
-        let subject = if prefix.is_empty() { inner.location.as_str() } else { prefix };
-        let objects = inner.run("list", subject, inner.store.objects.list(Some(&below)).try_collect::<Vec<_>>())?;
-        Ok(inner.infos(objects))
+        self.inner.runtime.block_on(self.inner.list(prefix))
     }
 
     /// Looks at the first page of everything. Where that is all of it, one request was enough.
@@ -275,29 +297,49 @@ impl Storage for ObjectStorage {
         }
         let seen = inner.infos(page.result.objects);
         let last = seen.last().map(|info| info.key.as_str().to_owned());
-        let listing = |prefix: &&str| -> Result<Vec<ObjectInfo>, StorageError> {
-            let matches = |key: &ObjectKey| match prefix.ends_with('/') {
-                true => key.as_str().starts_with(prefix),
-                false => key.as_str() == *prefix,
-            };
-            // a page is sorted by name: what comes after its last name is on another one
-            let is_whole = is_all || last.as_deref().is_some_and(|last| last > *prefix && !last.starts_with(prefix));
-            match is_whole {
-                true => Ok(seen.iter().filter(|info| matches(&info.key)).cloned().collect()),
-                false if prefix.ends_with('/') => self.list(prefix),
-                false => match ObjectKey::new(*prefix).map(|key| self.size(&key).map(|size_bytes| (key, size_bytes))) {
-                    Some(Ok((key, size_bytes))) => Ok(vec![ObjectInfo { key, size_bytes }]),
-                    Some(Err(error)) if !error.is_not_found() => Err(error),
-                    _ => Ok(Vec::new()),
-                },
-            }
+        let matches = |prefix: &str, key: &ObjectKey| match prefix.ends_with('/') {
+            true => key.as_str().starts_with(prefix),
+            false => key.as_str() == prefix,
         };
-        prefixes.iter().map(listing).collect::<Result<_, _>>().map(Some)
+        // a page is sorted by name: what comes after its last name is on another one
+        let is_whole =
+            |prefix: &str| is_all || last.as_deref().is_some_and(|last| last > prefix && !last.starts_with(prefix));
+        let listing = async |prefix: &&str| match is_whole(prefix) {
+            true => Ok(seen.iter().filter(|info| matches(prefix, &info.key)).cloned().collect()),
+            false if prefix.ends_with('/') => inner.list(prefix).await,
+            false => inner.look_at(prefix).await,
+        };
+        inner.runtime.block_on(try_join_all(prefixes.iter().map(listing))).map(Some)
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         let path = self.inner.path(key);
         self.inner.run("delete", key, self.inner.store.objects.delete(&path))
+    }
+
+    /// Ends uploads that were begun more than a day ago. How many bytes their parts took no store says.
+    fn sweep(&self) -> Result<u64, StorageError> {
+        let inner = &self.inner;
+        let Some(uploads) = &inner.store.uploads else { return Ok(0) };
+        let prefix = inner.prefix.as_ref();
+        let below = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        let sent = Arc::default();
+        let abandoned = match inner.send(&sent, uploads.abandoned(&below)) {
+            Ok(abandoned) => abandoned,
+            // not all that speaks S3 can tell
+            Err(_) if matches!(sent.status(), 400 | 404 | 405 | 501) => return Ok(0),
+            Err(error) => return Err(storage_error("list", "uploads in parts", error, sent.status())),
+        };
+        for upload in &abandoned {
+            match inner.send(&sent, uploads.abort(upload)) {
+                // it has ended meanwhile
+                Err(_) if sent.status() == 404 => {}
+                result => {
+                    result.map_err(|error| storage_error("delete", "an upload in parts", error, sent.status()))?
+                }
+            }
+        }
+        Ok(0)
     }
 
     /// What a store has acknowledged is durable.

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider, Checksum};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::client::ClientConfigKey;
+use object_store::client::{ClientConfigKey, HttpConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path;
-use object_store::{ObjectStoreScheme, RetryConfig};
+use object_store::{ClientOptions, ObjectStoreScheme, RetryConfig};
 use url::Url;
 
+use super::aws_profile::{Credentials, ProcessCredentials, Profile, ProfileError};
 use super::store::Store;
 use super::traffic::Meter;
 use super::wire::{Limits, WireConnector};
@@ -111,6 +112,14 @@ pub enum ConnectError {
         /// Why.
         source: object_store::Error,
     },
+    /// The profile that is asked for cannot be used.
+    #[error("Cannot connect to `{target}`")]
+    Profile {
+        /// The place.
+        target: String,
+        /// Why.
+        source: ProfileError,
+    },
     /// The system has no thread to spare.
     #[error("Cannot start the thread that speaks to the network")]
     Runtime {
@@ -198,10 +207,12 @@ impl Target {
         let set = set.into_iter().chain(options.settings.iter().cloned());
         let set = set.chain(self.endpoint.iter().map(|endpoint| ("endpoint".to_owned(), endpoint.clone())));
         let set = set.chain(options.allow_http.then(|| ("allow_http".to_owned(), "true".to_owned())));
+        let mut set: Vec<(String, String)> = set.collect();
+        let wire = WireConnector::new(limits, meter, options.tell.clone());
         macro_rules! configured {
             ($builder:ty, $key:ty) => {{
                 let builder = <$builder>::from_env().with_url(url).with_retry(retry);
-                let mut builder = builder.with_http_connector(WireConnector::new(limits, meter, options.tell.clone()));
+                let mut builder = builder.with_http_connector(wire.clone());
                 for (key, value) in set {
                     builder = builder.with_config(key.parse::<$key>().map_err(failed)?, value);
                 }
@@ -211,15 +222,23 @@ impl Target {
         // where the store is found decides on what lies there, so it is a part of the identity
         let (store, host) = match self.cloud {
             Cloud::S3 => {
+                let profile = Profile::load(|name| std::env::var_os(name))
+                    .map_err(|source| ConnectError::Profile { target: self.to_string(), source })?;
+                let credentials = profile.and_then(|profile| configure(profile, &mut set));
                 // the store compares what it got; and a single deletion needs no other permission than that
-                let builder = configured!(AmazonS3Builder, AmazonS3ConfigKey)
+                let mut builder = configured!(AmazonS3Builder, AmazonS3ConfigKey)
                     .with_checksum_algorithm(Checksum::SHA256)
                     .with_config(AmazonS3ConfigKey::DisableBulkDelete, "true");
+                if let Some(credentials) = credentials {
+                    builder = builder.with_credentials(credentials);
+                }
                 let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
                 let endpoint = endpoint.iter().find_map(|key| builder.get_config_value(key));
                 let asked = builder.get_config_value(&AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp));
                 self.refuse_plain_http(endpoint.as_deref(), asked.as_deref())?;
-                (Store::with_pages(Arc::new(builder.build().map_err(failed)?)), endpoint)
+                let client = ClientOptions::new().with_allow_http(asked.as_deref() == Some("true"));
+                let client = wire.connect(&client).map_err(failed)?;
+                (Store::of_s3(Arc::new(builder.build().map_err(failed)?), client), endpoint)
             }
             Cloud::Azure => {
                 let builder = configured!(MicrosoftAzureBuilder, AzureConfigKey);
@@ -247,6 +266,37 @@ impl Target {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Adds what a profile says and nobody else does to the settings, and returns where its credentials come from, where that is
+/// more than a setting.
+fn configure(profile: Profile, set: &mut Vec<(String, String)>) -> Option<AwsCredentialProvider> {
+    let is_set = |variables: &[&str], keys: &[&str], set: &[(String, String)]| {
+        variables.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+            || set.iter().any(|(key, _)| keys.contains(&key.trim_start_matches("aws_")))
+    };
+    if let Some(region) = profile.region
+        && !is_set(&["AWS_REGION", "AWS_DEFAULT_REGION"], &["region", "default_region"], set)
+    {
+        set.push(("aws_region".into(), region));
+    }
+    let endpoints = ["AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"];
+    if let Some(endpoint) = profile.endpoint
+        && !is_set(&endpoints, &["endpoint", "endpoint_url", "endpoint_url_s3"], set)
+    {
+        set.push(("aws_endpoint".into(), endpoint));
+    }
+    if is_set(&[], &["access_key_id"], set) {
+        return None;
+    }
+    match profile.credentials? {
+        Credentials::Key { id, secret, token } => {
+            set.extend([("aws_access_key_id".into(), id), ("aws_secret_access_key".into(), secret)]);
+            set.extend(token.map(|token| ("aws_session_token".to_owned(), token)));
+            None
+        }
+        Credentials::Process(line) => Some(Arc::new(ProcessCredentials::new(line))),
     }
 }
 

@@ -27,8 +27,6 @@ impl Kind {
         let is_listing = query.split('&').any(|part| part.starts_with("list-type=") || part == "comp=list");
         match *method {
             Method::GET if is_listing => Self::List,
-            // Azure deletes in batches, of one too
-            Method::POST if query.split('&').any(|part| part == "comp=batch") => Self::Delete,
             Method::GET => Self::Get,
             Method::HEAD => Self::Head,
             Method::DELETE => Self::Delete,
@@ -164,7 +162,6 @@ mod tests {
         assert_eq!(kind(Method::HEAD, "http://h/lake/x"), Kind::Head);
         assert_eq!(kind(Method::PUT, "http://h/lake/x?partNumber=1"), Kind::Put);
         assert_eq!(kind(Method::POST, "http://h/lake/x?uploads"), Kind::Put);
-        assert_eq!(kind(Method::POST, "http://h/lake?restype=container&comp=batch"), Kind::Delete);
         assert_eq!(kind(Method::DELETE, "http://h/lake/x"), Kind::Delete);
         let meter = Meter::default();
         meter.sent(Kind::Put, 7);

@@ -22,6 +22,7 @@ use object_store::client::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::azure_delete;
 use super::error::innermost;
 use super::target::Tell;
 use super::traffic::{Kind, Meter};
@@ -94,7 +95,7 @@ pub(super) struct Limits {
 }
 
 /// Makes clients that share one wire.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct WireConnector(Arc<Wire>);
 
 impl WireConnector {
@@ -150,6 +151,15 @@ struct Wired {
 #[async_trait]
 impl HttpService for Wired {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        match azure_delete::taken_out(&request) {
+            Some(deletion) => self.send(deletion).await.map(azure_delete::put_back),
+            None => self.send(request).await,
+        }
+    }
+}
+
+impl Wired {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let wire = &self.wire;
         // the semaphore is never closed; without a permit the request is merely not counted among those in flight
         let permit = wire.in_flight.clone().acquire_owned().await.ok();
@@ -253,5 +263,23 @@ impl Pace {
         let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(Duration::from_secs(31_536_000));
         *free_at = Some(start + takes);
         start
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_waits_until_those_before_are_paid_for() {
+        let pace = Pace::new(1_000_000);
+        let first = pace.reserve(500_000);
+        let second = pace.reserve(2_000_000);
+        assert_eq!(second - first, Duration::from_millis(500));
+        assert_eq!(pace.reserve(0) - second, Duration::from_secs(2));
+        // no rate is so low, and nothing so large, that a time cannot be told
+        let pace = Pace::new(0);
+        pace.reserve(u64::MAX);
+        assert!(pace.reserve(1) > Instant::now());
     }
 }

@@ -1,0 +1,419 @@
+//! Profiles of AWS: `~/.aws/config` and `~/.aws/credentials`, as the AWS tools read them.
+//!
+//! Keys and `credential_process` are read here. What a profile asks for besides (a role, single sign-on, a login) is the
+//! affair of the AWS command line, which is asked for credentials then, and again before they expire. ("Configuration and
+//! credential file settings" and "Sourcing credentials with an external process" of the AWS documentation.)
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use configparser::ini::{Ini, IniDefault};
+use lakebed_core::time::Timestamp;
+use object_store::CredentialProvider;
+use object_store::aws::AwsCredential;
+use serde::Deserialize;
+use tokio::sync::Mutex;
+
+/// Credentials are asked for again so long before they expire: a request may take long.
+const REFRESH_BEFORE: Duration = Duration::from_secs(300);
+
+/// A profile that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// It is in neither file.
+    #[error("There is no profile `{name}` of AWS in {} or {}", .credentials.display(), .config.display())]
+    Missing {
+        /// Its name.
+        name: String,
+        /// The file of credentials.
+        credentials: PathBuf,
+        /// The file of configuration.
+        config: PathBuf,
+    },
+    /// A file cannot be read.
+    #[error("Cannot read {}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is no such file.
+    #[error("{} is no configuration of AWS: {why}", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// It names one half of a key.
+    #[error("The profile `{name}` of AWS has `{has}` and no `{lacks}`")]
+    HalfAKey {
+        /// Its name.
+        name: String,
+        /// What is there.
+        has: &'static str,
+        /// What is missing.
+        lacks: &'static str,
+    },
+}
+
+/// What a profile says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Profile {
+    pub(super) region: Option<String>,
+    pub(super) endpoint: Option<String>,
+    pub(super) credentials: Option<Credentials>,
+}
+
+/// Where a profile's credentials come from.
+#[derive(PartialEq, Eq)]
+pub(super) enum Credentials {
+    Key {
+        id: String,
+        secret: String,
+        token: Option<String>,
+    },
+    /// A command line, whose output they are.
+    Process(String),
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // command lines may hold secrets too
+        f.write_str(match self {
+            Self::Key { .. } => "Key",
+            Self::Process(_) => "Process",
+        })
+    }
+}
+
+/// What says that a role, single sign-on or the like is meant.
+const FOR_THE_CLI: [&str; 6] =
+    ["role_arn", "sso_session", "sso_account_id", "sso_start_url", "login_session", "web_identity_token_file"];
+
+impl Profile {
+    /// Reads the profile that the environment names, or else the default one; `None` where nobody has asked for one and
+    /// credentials come from the environment anyway, or there is no default one.
+    ///
+    /// # Errors
+    /// It is asked for and is not there; a file cannot be read.
+    pub(super) fn load(env: impl Fn(&str) -> Option<OsString>) -> Result<Option<Self>, ProfileError> {
+        let set = |name: &str| env(name).filter(|value| !value.is_empty());
+        let asked = set("AWS_PROFILE").or_else(|| set("AWS_DEFAULT_PROFILE"));
+        let others = [
+            "AWS_ACCESS_KEY_ID",
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        ];
+        if asked.is_none() && others.into_iter().any(|name| set(name).is_some()) {
+            return Ok(None);
+        }
+        let home = set("HOME").map(PathBuf::from).unwrap_or_default();
+        let path =
+            |variable: &str, name: &str| set(variable).map_or_else(|| home.join(".aws").join(name), PathBuf::from);
+        let credentials = path("AWS_SHARED_CREDENTIALS_FILE", "credentials");
+        let config = path("AWS_CONFIG_FILE", "config");
+        let name = asked.as_ref().map_or("default".into(), |name| name.to_string_lossy().into_owned());
+        let in_config = if name == "default" { name.clone() } else { format!("profile {name}") };
+        let (keys, settings) = (read(&credentials)?, read(&config)?);
+        let section = |file: &'_ Option<Ini>, name: &str| file.as_ref()?.get_map_ref().get(name).cloned();
+        // what the file of credentials says comes first
+        let mut sections = vec![section(&keys, &name), section(&settings, &in_config)];
+        if name == "default" {
+            sections.push(section(&settings, "profile default"));
+        }
+        if sections.iter().all(Option::is_none) {
+            return if asked.is_some() { Err(ProfileError::Missing { name, credentials, config }) } else { Ok(None) };
+        }
+        let get = |key: &str| {
+            let found = sections.iter().flatten().find_map(|section| section.get(key)?.clone());
+            found.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+        };
+        let credentials = match (get("aws_access_key_id"), get("aws_secret_access_key")) {
+            // a role is taken on with the key that stands beside it
+            _ if FOR_THE_CLI.into_iter().any(|key| get(key).is_some()) => {
+                Some(Credentials::Process(asking_the_cli(&name)))
+            }
+            (Some(id), Some(secret)) => Some(Credentials::Key { id, secret, token: get("aws_session_token") }),
+            (None, None) => get("credential_process").map(Credentials::Process),
+            (id, _) => {
+                let (id_key, secret_key) = ("aws_access_key_id", "aws_secret_access_key");
+                let (has, lacks) = if id.is_some() { (id_key, secret_key) } else { (secret_key, id_key) };
+                return Err(ProfileError::HalfAKey { name, has, lacks });
+            }
+        };
+        // keys in the environment beat those of a profile, which may still say where the store is
+        let credentials = credentials.filter(|_| set("AWS_ACCESS_KEY_ID").is_none());
+        Ok(Some(Self { region: get("region"), endpoint: get("endpoint_url"), credentials }))
+    }
+}
+
+/// Returns the command line by which the AWS command line hands credentials over, whatever the profile asks for.
+fn asking_the_cli(profile: &str) -> String {
+    let quoted = profile.replace('\'', r"'\''");
+    format!("aws configure export-credentials --format process --profile '{quoted}'")
+}
+
+/// Reads a file; `None` where there is none.
+fn read(path: &Path) -> Result<Option<Ini>, ProfileError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(ProfileError::Unreadable { path: path.into(), source }),
+    };
+    let mut defaults = IniDefault::default();
+    // what stands before the first section belongs to none
+    defaults.default_section = String::new();
+    defaults.delimiters = vec!['='];
+    defaults.case_sensitive = true;
+    let mut file = Ini::new_from_defaults(defaults);
+    // what is indented belongs to the setting above it, and a value may have any character
+    file.set_multiline(true);
+    file.set_inline_comment_symbols(Some(&[]));
+    file.read(text).map_err(|why| ProfileError::Malformed { path: path.into(), why })?;
+    Ok(Some(file))
+}
+
+/// Why a process gave no credentials.
+#[derive(Debug, thiserror::Error)]
+enum ProcessError {
+    #[error("Cannot run it")]
+    Run(#[source] std::io::Error),
+    #[error("{program} was not found: a profile with a role or single sign-on needs the AWS command line, version 2")]
+    NoCli { program: &'static str },
+    #[error("it ended with {status}: {said}")]
+    Failed { status: std::process::ExitStatus, said: String },
+    #[error("what it printed is no JSON with `Version` 1, `AccessKeyId` and `SecretAccessKey`")]
+    Output,
+}
+
+/// What such a process prints.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Printed {
+    version: u32,
+    access_key_id: String,
+    secret_access_key: String,
+    session_token: Option<String>,
+    expiration: Option<Timestamp>,
+}
+
+/// Credentials, and when they end.
+type Known = (Arc<AwsCredential>, Option<Timestamp>);
+
+/// Credentials that a process hands over, and again before they expire.
+pub(super) struct ProcessCredentials {
+    line: String,
+    known: Mutex<Option<Known>>,
+}
+
+impl std::fmt::Debug for ProcessCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ProcessCredentials")
+    }
+}
+
+impl ProcessCredentials {
+    pub(super) fn new(line: String) -> Self {
+        Self { line, known: Mutex::default() }
+    }
+
+    async fn run(&self) -> Result<Known, ProcessError> {
+        let mut command = tokio::process::Command::new("sh");
+        command.args(["-c", &self.line]).stdin(Stdio::null()).kill_on_drop(true);
+        let output = command.output().await.map_err(ProcessError::Run)?;
+        if !output.status.success() {
+            // as the shell says that there is no such program
+            if output.status.code() == Some(127) && self.line.starts_with("aws ") {
+                return Err(ProcessError::NoCli { program: "aws" });
+            }
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(ProcessError::Failed { status: output.status, said });
+        }
+        let printed: Printed = serde_json::from_slice(&output.stdout).map_err(|_| ProcessError::Output)?;
+        if printed.version != 1 {
+            return Err(ProcessError::Output);
+        }
+        let credential = AwsCredential {
+            key_id: printed.access_key_id,
+            secret_key: printed.secret_access_key,
+            token: printed.session_token,
+        };
+        Ok((Arc::new(credential), printed.expiration))
+    }
+}
+
+#[async_trait]
+impl CredentialProvider for ProcessCredentials {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        let mut known = self.known.lock().await;
+        if let Some((credential, end)) = &*known
+            && end.is_none_or(|end| is_later(end, REFRESH_BEFORE))
+        {
+            return Ok(credential.clone());
+        }
+        match self.run().await {
+            Ok(fresh) => Ok(known.insert(fresh).0.clone()),
+            // the old ones serve until they end
+            Err(source) => match &*known {
+                Some((credential, Some(end))) if is_later(*end, Duration::ZERO) => Ok(credential.clone()),
+                _ => Err(object_store::Error::Generic { store: "credential_process", source: source.into() }),
+            },
+        }
+    }
+}
+
+/// Tells whether a time is so far ahead. Credentials end by the store's clock, whatever a test makes of time.
+#[expect(clippy::disallowed_methods, reason = "the crate does the same for all credentials that it asks for itself")]
+fn is_later(time: Timestamp, by: Duration) -> bool {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default() + by;
+    i128::from(time.secs) > i128::from(now.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Home(tempfile::TempDir);
+
+    impl Home {
+        fn new(config: &str, credentials: &str) -> Self {
+            let home = tempfile::TempDir::new().unwrap();
+            std::fs::create_dir(home.path().join(".aws")).unwrap();
+            std::fs::write(home.path().join(".aws/config"), config).unwrap();
+            std::fs::write(home.path().join(".aws/credentials"), credentials).unwrap();
+            Self(home)
+        }
+
+        fn load(&self, variables: &[(&str, &str)]) -> Result<Option<Profile>, ProfileError> {
+            Profile::load(|name| {
+                let given = variables.iter().find(|(variable, _)| *variable == name);
+                given.map(|(_, value)| value.into()).or_else(|| (name == "HOME").then(|| self.0.path().into()))
+            })
+        }
+    }
+
+    fn key(id: &str, secret: &str, token: Option<&str>) -> Option<Credentials> {
+        Some(Credentials::Key { id: id.into(), secret: secret.into(), token: token.map(Into::into) })
+    }
+
+    const CONFIG: &str = "\
+# a comment
+[default]
+region = eu-central-1
+s3 =
+    max_concurrent_requests = 20
+    aws_access_key_id = none of the profile's
+
+[profile nightly]
+region=eu-west-1
+endpoint_url = https://ceph.example.org
+credential_process = /opt/keys --of \"a b\" # 1
+
+[profile role]
+role_arn = arn:aws:iam::1:role/backup
+source_profile = default
+
+[profile half]
+aws_secret_access_key = x
+";
+    const CREDENTIALS: &str = "\
+[default]
+aws_access_key_id = AKIA1
+aws_secret_access_key = a/b+c=\\d
+
+[session]
+aws_access_key_id=AKIA2
+aws_secret_access_key=s
+aws_session_token=t==
+";
+
+    #[test]
+    fn a_profile_is_read_from_both_files() {
+        let home = Home::new(CONFIG, CREDENTIALS);
+        let default = home.load(&[]).unwrap().unwrap();
+        assert_eq!((default.region.as_deref(), default.endpoint), (Some("eu-central-1"), None));
+        assert_eq!(default.credentials, key("AKIA1", "a/b+c=\\d", None));
+        let session = home.load(&[("AWS_PROFILE", "session")]).unwrap().unwrap();
+        assert_eq!((session.region, session.credentials), (None, key("AKIA2", "s", Some("t=="))));
+        let nightly = home.load(&[("AWS_PROFILE", "nightly"), ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "x")]);
+        let nightly = nightly.unwrap().unwrap();
+        assert_eq!(nightly.endpoint.as_deref(), Some("https://ceph.example.org"));
+        let process = Credentials::Process("/opt/keys --of \"a b\" # 1".into());
+        assert_eq!(nightly.credentials, Some(process));
+        let role = home.load(&[("AWS_PROFILE", "role")]).unwrap().unwrap();
+        let line = "aws configure export-credentials --format process --profile 'role'";
+        assert_eq!(role.credentials, Some(Credentials::Process(line.into())));
+    }
+
+    #[test]
+    fn what_the_environment_says_comes_first_and_what_is_asked_for_must_be_there() {
+        let home = Home::new(CONFIG, CREDENTIALS);
+        // nobody has asked for a profile, and there are credentials
+        assert_eq!(home.load(&[("AWS_ACCESS_KEY_ID", "x")]).unwrap(), None);
+        assert_eq!(home.load(&[("AWS_WEB_IDENTITY_TOKEN_FILE", "/x")]).unwrap(), None);
+        let beside = home.load(&[("AWS_ACCESS_KEY_ID", "x"), ("AWS_PROFILE", "nightly")]).unwrap().unwrap();
+        assert_eq!((beside.region.as_deref(), beside.credentials), (Some("eu-west-1"), None));
+        assert!(matches!(home.load(&[("AWS_PROFILE", "other")]), Err(ProfileError::Missing { .. })));
+        assert!(matches!(home.load(&[("AWS_PROFILE", "half")]), Err(ProfileError::HalfAKey { .. })));
+        assert_eq!(Home::new("", "").load(&[]).unwrap(), None);
+        let empty = tempfile::TempDir::new().unwrap();
+        assert_eq!(Profile::load(|name| (name == "HOME").then(|| empty.path().into())).unwrap(), None);
+        let broken = Home::new("[default\nregion", "").load(&[]).unwrap_err();
+        assert!(matches!(broken, ProfileError::Malformed { .. }), "{broken}");
+    }
+
+    fn ask(provider: &ProcessCredentials) -> object_store::Result<Arc<AwsCredential>> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(provider.get_credential())
+    }
+
+    /// A process that counts how often it is asked.
+    fn counting(folder: &Path, expiration: &str) -> ProcessCredentials {
+        let count = folder.join("count");
+        let json = format!(
+            r#"{{"Version": 1, "AccessKeyId": "id", "SecretAccessKey": "secret", "Expiration": "{expiration}"}}"#
+        );
+        ProcessCredentials::new(format!("echo x >> '{}'; echo '{json}'", count.display()))
+    }
+
+    #[test]
+    fn a_process_is_asked_again_only_when_what_it_said_is_about_to_end() {
+        for (expiration, times) in [("2099-01-01T00:00:00Z", 1), ("2020-01-01T00:00:00Z", 3)] {
+            let folder = tempfile::TempDir::new().unwrap();
+            let provider = counting(folder.path(), expiration);
+            for _ in 0..3 {
+                let credential = ask(&provider).unwrap();
+                assert_eq!((credential.key_id.as_str(), credential.secret_key.as_str()), ("id", "secret"));
+            }
+            assert_eq!(std::fs::read_to_string(folder.path().join("count")).unwrap().lines().count(), times);
+        }
+    }
+
+    #[test]
+    fn a_process_that_fails_says_why() {
+        let said = |line: &str| crate_chain(&ask(&ProcessCredentials::new(line.into())).unwrap_err());
+        assert!(said("echo no such user >&2; exit 3").contains("no such user"));
+        assert!(said("echo '{}'").contains("Version"));
+        assert!(said("PATH=; aws configure").contains("not found"));
+        assert!(said("aws configure --in-a-place-without-it 2>/dev/null; exit 127").contains("AWS command line"));
+    }
+
+    fn crate_chain(error: &dyn std::error::Error) -> String {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            text += &format!(": {error}");
+            source = error.source();
+        }
+        text
+    }
+}
