@@ -1,7 +1,7 @@
 # What can be done with a checkout of lakebed. Each target is a script in scripts/, which says what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-distributed lint soak killed nights fuzz mutants demo bench bench-remote growth parts
+.PHONY: help setup build test test-distributed lint soak killed nights fuzz mutants demo bench bench-remote cold growth parts
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 25
@@ -44,6 +44,9 @@ bench: ## lakebed beside the peers on PATH and plain floors (WORKLOAD=notebooks 
 
 bench-remote: ## the same, but for the floors, on a node of Garage behind a slow network (WORKLOAD, SCALE, ROUNDS, LATENCY=50 ms, BANDWIDTH=1000 Mbit/s, WORK)
 	@WORKLOAD='$(WORKLOAD)' SCALE='$(SCALE)' ROUNDS='$(ROUNDS)' DAYS='$(DAYS)' LATENCY='$(LATENCY)' BANDWIDTH='$(BANDWIDTH)' WORK='$(WORK)' scripts/bench remote
+
+cold: ## a machine that has never seen a repository on a node of Garage (CHUNKS, SNAPSHOTS, LATENCY, BANDWIDTH, WORK)
+	@CHUNKS='$(CHUNKS)' SNAPSHOTS='$(SNAPSHOTS)' LATENCY='$(or $(LATENCY),0)' BANDWIDTH='$(or $(BANDWIDTH),10000)' WORK='$(WORK)' scripts/bench cold
 
 growth: ## a million files, many snapshots, many chunks, a sparse file (FILES, SNAPSHOTS, CHUNKS, WORK)
 	@FILES='$(FILES)' SNAPSHOTS='$(SNAPSHOTS)' CHUNKS='$(CHUNKS)' WORK='$(WORK)' scripts/bench growth

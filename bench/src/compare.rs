@@ -1,7 +1,7 @@
 //! lakebed and its peers through the nights of one source.
 //!
 //! With `--endpoint` the repositories lie in a bucket, each behind a network of its own that lets requests wait and carries
-//! no more than is said, and lakebed comes once more with a folder.
+//! no more than is said, and lakebed comes twice more: with a folder, and as eight machines that take each snapshot together.
 //!
 //! How it is kept fair: in each phase the tools come one after the other, another one first each round; what is read is
 //! read once before, so that it is in memory; each tool has a repository and a home of its own; what was restored is
@@ -16,7 +16,7 @@ use crate::measure::{Figures, bytes_below, measure, shell};
 use crate::place::{BucketArgs, Place, read_through};
 use crate::report::{Record, print};
 use crate::source::{Kind, change, make};
-use crate::tools::{FLOORS, TOOLS, Tool, fill};
+use crate::tools::{EIGHT_SHARDS, FLOORS, TOOLS, Tool, fill};
 
 #[derive(Debug, Args)]
 pub struct CompareArgs {
@@ -99,8 +99,8 @@ pub fn run(arguments: &CompareArgs) -> Result<(), Failure> {
             phases.push(record.phase.clone());
         }
     }
-    for (name, _) in FLOORS {
-        let all: Vec<f64> = records.iter().filter(|r| r.tool == name).map(|r| r.figures.wall).collect();
+    for (name, _) in FLOORS.iter().filter(|_| !arguments.bucket.is_asked_for()) {
+        let all: Vec<f64> = records.iter().filter(|r| r.tool == *name).map(|r| r.figures.wall).collect();
         println!(
             "floor, wall time: {name}: {}",
             all.iter().map(|s| format!("{s:.2} s")).collect::<Vec<_>>().join(", ")
@@ -132,6 +132,9 @@ impl Round<'_> {
         }
         if let (true, Some((tool, program))) = (self.arguments.bucket.is_asked_for(), tools.first()) {
             contenders.push(self.contender(tool, program, ", folder", None)?);
+            let place = self.arguments.bucket.place(format!("{prefix}-shards"))?;
+            let sharded = Tool { backup: EIGHT_SHARDS, ..tool.clone() };
+            contenders.push(self.contender(&sharded, program, ", 8 shards", place)?);
         } else {
             self.floors()?;
         }
@@ -152,7 +155,7 @@ impl Round<'_> {
         let small = small_file(&self.source)?;
         for contender in &contenders {
             contender.place.read_through()?;
-            let to = self.folder.join(format!("restored-{}", contender.name.replace(", ", "-")));
+            let to = self.folder.join(format!("restored-{}", contender.name.replace([',', ' '], "-")));
             std::fs::create_dir_all(&to)?;
             let places = [("to", to.display().to_string()), ("name", self.name())];
             self.phase(contender, "restore", contender.tool.restore, &places)?;
@@ -162,19 +165,19 @@ impl Round<'_> {
         for contender in &contenders {
             self.one_file(contender, "one file", &small)?;
         }
+        for contender in &contenders {
+            contender.place.read_through()?;
+            self.phase(contender, "verify", contender.tool.verify, &[])?;
+        }
         if self.arguments.bucket.is_asked_for() {
             for contender in &mut contenders {
-                contender.home = self.folder.join(format!("new-home-{}", contender.name.replace(", ", "-")));
+                contender.home = self.folder.join(format!("new-home-{}", contender.name.replace([',', ' '], "-")));
                 std::fs::create_dir_all(&contender.home)?;
                 contender.repo = contender.place.told(contender.tool.name, &contender.home)?;
             }
             for contender in &contenders {
                 self.one_file(contender, "one file, new machine", &small)?;
             }
-        }
-        for contender in &contenders {
-            contender.place.read_through()?;
-            self.phase(contender, "verify", contender.tool.verify, &[])?;
         }
         for contender in &contenders {
             self.phase(contender, "prune", contender.tool.prune, &[])?;
@@ -184,7 +187,7 @@ impl Round<'_> {
 
     fn contender(&self, tool: &Tool, program: &str, suffix: &str, place: Option<Place>) -> Result<Contender, Failure> {
         let name = format!("{}{suffix}", tool.name);
-        let home = self.folder.join(format!("home-{}", name.replace(", ", "-")));
+        let home = self.folder.join(format!("home-{}", name.replace([',', ' '], "-")));
         std::fs::create_dir_all(&home)?;
         let place = place.unwrap_or_else(|| Place::Folder(self.folder.join(format!("repo-{}", tool.name))));
         let repo = place.told(tool.name, &home)?;
@@ -239,9 +242,10 @@ impl Round<'_> {
         places: &[(&str, String)],
     ) -> Result<(), Failure> {
         shell("sync")?;
-        let before = contender.place.requests();
+        let before = contender.place.requests(0).len();
         let figures = self.measure(contender, line, places)?;
-        let requests = contender.place.requests() - before;
+        let sent = contender.place.requests(before);
+        let requests = sent.len() as u64;
         let stored = contender.place.stored()?;
         println!(
             "round {}: {phase}: {}: {:.2} s, {:.2} s of processor time, {:.0} MiB, {:.1} MB stored, {requests} requests",
@@ -252,6 +256,10 @@ impl Round<'_> {
             figures.rss,
             stored as f64 / 1e6
         );
+        for request in sent.iter().filter(|_| self.arguments.bucket.lists_requests()) {
+            let (status, bytes) = (request.status.unwrap_or_default(), request.request_bytes + request.response_bytes);
+            println!("  {status} {} {} {bytes}", request.method, request.target);
+        }
         let (tool, phase) = (contender.name.clone(), phase.to_owned());
         self.records.push(Record { round: self.round, tool, phase, figures, stored, requests });
         Ok(())

@@ -151,7 +151,8 @@ fn many_chunks(arguments: &GrowthArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_noise(path: &Path, bytes: u64) -> Result<(), Failure> {
+/// Writes bytes that repeat nowhere.
+pub fn write_noise(path: &Path, bytes: u64) -> Result<(), Failure> {
     use std::io::Write;
     let mut file = fs::File::create(path)?;
     let mut numbers = Numbers::new(3);

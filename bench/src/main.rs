@@ -2,9 +2,10 @@
 //!
 //! `compare` takes lakebed, and the peers that are on `PATH`, through the nights of one source, phase by phase in turn.
 //! `growth` shows how time, memory and stored bytes grow with what is there and with what changed. Both make their own
-//! sources, the same ones each time. Only ratios of one run mean anything.
+//! sources, the same ones each time. `cold` shows what a machine that comes new to a bucket has to do. Only ratios of one run mean anything.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+mod cold;
 mod compare;
 mod growth;
 mod measure;
@@ -33,6 +34,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Many files, many snapshots, a sparse file
     Growth(growth::GrowthArgs),
+    /// A machine that has never seen a repository in a bucket
+    Cold(cold::ColdArgs),
     /// Run a command line and print what it took
     #[command(hide = true)]
     Run {
@@ -47,6 +50,7 @@ fn main() -> Result<(), Failure> {
     match Arguments::parse().command {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Growth(arguments) => growth::run(&arguments),
+        Command::Cold(arguments) => cold::run(&arguments),
         Command::Run { figures, line } => measure::run_here(&figures, &line),
     }
 }

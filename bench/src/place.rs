@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use lakebed_testkit::proxy::{Network, Proxy, nothing};
+use lakebed_testkit::proxy::{Network, Proxy, Seen, nothing};
 
 use crate::Failure;
 use crate::measure::{bytes_below, shell};
@@ -25,6 +25,9 @@ pub struct BucketArgs {
     /// Megabits a second, in each direction
     #[arg(long, default_value_t = 1000)]
     bandwidth: u64,
+    /// List the requests of each phase
+    #[arg(long)]
+    list_requests: bool,
 }
 
 /// A place for one repository.
@@ -37,6 +40,11 @@ impl BucketArgs {
     /// Tells whether a bucket is asked for.
     pub fn is_asked_for(&self) -> bool {
         self.endpoint.is_some()
+    }
+
+    /// Tells whether requests are to be listed.
+    pub fn lists_requests(&self) -> bool {
+        self.list_requests
     }
 
     /// Makes a place in the bucket, behind a network of its own; `None` where none is asked for.
@@ -96,11 +104,11 @@ impl Place {
         }
     }
 
-    /// Returns how many requests there were.
-    pub fn requests(&self) -> u64 {
+    /// Returns the requests that there were after the first so many.
+    pub fn requests(&self, after: usize) -> Vec<Seen> {
         match self {
-            Self::Folder(_) => 0,
-            Self::Bucket { proxy, .. } => proxy.requests(),
+            Self::Folder(_) => Vec::new(),
+            Self::Bucket { proxy, .. } => proxy.log().split_off(after),
         }
     }
 }

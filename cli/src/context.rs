@@ -12,7 +12,7 @@ use lakebed_engine::core::record::key_slot::Secret;
 use lakebed_engine::core::storage::Storage;
 use lakebed_engine::source::directory_identity;
 use lakebed_engine::storage::{LocalStorage, ReadOnlyStorage, WithReserve};
-use lakebed_engine::{Error, OpenOptions, Repository};
+use lakebed_engine::{Error, LookAhead, OpenOptions, Repository};
 
 use crate::args::Globals;
 use crate::error::CliError;
@@ -27,6 +27,8 @@ pub(crate) enum Access {
     Read,
     /// Objects are added or deleted.
     Write,
+    /// Every object is looked at, and what was found good is noted.
+    Check,
     /// Space is to be freed: what storage holds back for that may be used up.
     Free,
 }
@@ -74,7 +76,7 @@ impl Context {
         };
         Ok(match access {
             Access::Read => Arc::new(ReadOnlyStorage::new(storage)),
-            Access::Write => storage,
+            Access::Write | Access::Check => storage,
             Access::Free => Arc::new(WithReserve::new(storage)),
         })
     }
@@ -99,8 +101,13 @@ impl Context {
             Encryption::None if !places.is_given() => Ok(Secret::None),
             _ => places.read(&location),
         };
-        // who only reads wants the repository as it is now
-        let options = OpenOptions { one_moment: access == Access::Read, ..self.open_options()? };
+        let look_ahead = match access {
+            // who only reads wants the repository as it is now
+            Access::Read => LookAhead::Reading,
+            Access::Check => LookAhead::Everything,
+            Access::Write | Access::Free => LookAhead::Opening,
+        };
+        let options = OpenOptions { look_ahead, ..self.open_options()? };
         Repository::open_asking(storage, secret, &options)
     }
 

@@ -29,7 +29,7 @@ pub use error::{Error, Result};
 pub use index::{Index, IndexStats, Location, Mode};
 pub use lakebed_core as core;
 pub use lakebed_core::monitor::{Monitor, Phase, Progress, Silent};
-pub use repository::{InitOptions, OpenOptions, Repository};
+pub use repository::{InitOptions, LookAhead, OpenOptions, Repository};
 
 /// Returns an error and its causes in one line.
 pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {

@@ -380,3 +380,14 @@ fn a_slot_that_an_attempt_to_make_the_repository_left_does_no_harm() {
     damage(&object_files(&place.path("repo/keys"))[0], Damage::FlipByte { offset: 40, mask: 1 }).keep();
     assert!(!verify_all(&repository).is_good());
 }
+
+/// Who has opened a repository knows that it has one: a listing without it has lost more, or is no whole listing.
+#[test]
+fn a_configuration_that_is_not_listed_is_damage() {
+    let (place, repository) = Place::memory(Encryption::Aes256Gcm);
+    assert_good(&repository);
+    place.storage.delete(&layout::config()).unwrap();
+    let report = verify_all(&repository);
+    let subjects: Vec<&str> = report.damage.iter().map(|damage| damage.subject.as_str()).collect();
+    assert_eq!(subjects, ["lakebed.json"]);
+}

@@ -9,7 +9,7 @@ use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::storage::{ObjectKey, Storage, StorageError, StorageErrorKind};
 use lakebed_engine::repository::SnapshotFilter;
 use lakebed_engine::storage::contract;
-use lakebed_engine::{Error, OpenOptions, Repository, Silent};
+use lakebed_engine::{Error, LookAhead, OpenOptions, Repository, Silent};
 use lakebed_testkit::compare::{CompareOptions, assert_tree_is, snapshot_of};
 use lakebed_testkit::proxy::{Network, Proxy, nothing};
 use lakebed_testkit::tree::{Content, TreeSpec};
@@ -48,7 +48,7 @@ fn an_azure_server_keeps_the_contract() {
 /// Sent in parts, and not to be seen before the last one.
 fn puts_in_parts(storage: &ObjectStorage) {
     let key = ObjectKey::new("packs/aa/1").unwrap();
-    let content = Content::random(1, 40 << 20).bytes();
+    let content = Content::random(1, 44 << 20).bytes();
     let mut writer = storage.writer().unwrap();
     for part in content.chunks(3_000_001) {
         writer.append(part).unwrap();
@@ -80,9 +80,14 @@ fn lives(storage: Arc<dyn Storage>) {
     let observed = snapshot_of(&source);
     std::fs::write(source.join("0/notebook.py"), "edited").unwrap();
     backup(&repository, std::slice::from_ref(&source));
-    // another machine
+    // another machine, however far it looks ahead
+    for look_ahead in [LookAhead::Opening, LookAhead::Reading, LookAhead::Everything] {
+        let open = OpenOptions { look_ahead, ..open.clone() };
+        let report = verify_all(&Repository::open(storage.clone(), &secret(), &open).unwrap());
+        assert!(report.is_good(), "{look_ahead:?}: {:?}", report.damage);
+        assert_eq!(report.snapshots, 2, "{look_ahead:?}");
+    }
     let reopened = Repository::open(storage, &secret(), &open).unwrap();
-    assert_good(&reopened);
     let restored = restore_to(&reopened, &info, &folder.path().join("out"), &source);
     assert_tree_is(&observed, &restored, &CompareOptions::default());
 }
@@ -112,7 +117,7 @@ fn a_place_that_is_not_there_is_an_error_and_no_empty_repository() {
 /// One look at everything says the same as a listing of each.
 #[test]
 fn a_survey_says_what_listings_say() {
-    let prefixes = ["a/", "b/", "c/none/", "b/1", "b/none", "z/"];
+    let prefixes = ["a/", "", "b/", "c/none/", "b/1", "b/none", "z/"];
     for server in [Server::moto(), Server::azurite()].into_iter().flatten() {
         let storage = server.storage("survey");
         let look = || storage.survey(&prefixes).unwrap().expect("a store that lists by pages");
@@ -126,7 +131,7 @@ fn a_survey_says_what_listings_say() {
             }
             let seen = look();
             for (prefix, seen) in prefixes.iter().zip(seen) {
-                let expected = match prefix.ends_with('/') {
+                let expected = match prefix.is_empty() || prefix.ends_with('/') {
                     true => storage.list(prefix).unwrap(),
                     false => {
                         storage.list("b/").unwrap().into_iter().filter(|info| info.key.as_str() == *prefix).collect()

@@ -70,7 +70,7 @@ impl VerifyArgs {
 pub(crate) fn run(ctx: &Context, args: &VerifyArgs) -> Result<Exit, CliError> {
     let read = args.read();
     // a verification that reads data notes in the repository what it found good
-    let access = if read == ReadData::None { Access::Read } else { Access::Write };
+    let access = if read == ReadData::None { Access::Read } else { Access::Check };
     let repository = ctx.open(access)?;
     let options = VerifyOptions { read, whole_files: args.whole_files, threads: args.threads };
     let monitor = ctx.monitor()?;

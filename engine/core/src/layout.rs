@@ -180,6 +180,12 @@ pub fn quarantine(object: &ObjectKey, number: u32) -> ObjectKey {
     }
 }
 
+/// Tells whether only one thing can ever be put under a key: it is named after its bytes, or belongs to one session, which
+/// puts it once.
+pub fn is_of_one_thing(key: &ObjectKey) -> bool {
+    [PACKS, INDEX, CATALOGUE, LEDGER, KEYS, SESSIONS, RUNS].iter().any(|prefix| key.as_str().starts_with(prefix))
+}
+
 /// Returns the last part of a key: the id that an object is named by.
 pub fn last_part(key: &ObjectKey) -> &str {
     key.as_str().rsplit('/').next().unwrap_or_default()
@@ -219,6 +225,23 @@ mod tests {
         assert_eq!(name(0), "quarantine/runs/ab");
         assert_eq!(name(1), "quarantine/runs/ab.1");
         assert_eq!(name(12), "quarantine/runs/ab.12");
+    }
+
+    #[test]
+    fn what_several_may_want_to_put_is_told_apart_from_what_only_one_can() {
+        let session = SessionId::new([1; 32]);
+        for one in [session_key(session), run(session), pack(PackId::new([1; 32]))] {
+            assert!(is_of_one_thing(&one), "{one}");
+        }
+        for contested in
+            [snapshot(session), claim(1), awaited(1), resolution(session, 0), annotation(session, 0), config()]
+        {
+            assert!(!is_of_one_thing(&contested), "{contested}");
+        }
+    }
+
+    fn session_key(id: SessionId) -> ObjectKey {
+        session(id, 0)
     }
 
     #[test]

@@ -206,7 +206,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError>;
 
     /// Lists several prefixes by fewer requests than one for each, where the medium can do that; else nothing, and each is
-    /// to be listed by itself. What does not end in `/` is the name of one object. Each of the listings, which come in the
+    /// to be listed by itself. The empty prefix is that of every object; any other that does not end in `/` is the name of one.
+    /// Each of the listings, which come in the
     /// order of the prefixes, is what [`Storage::list`] could have returned at some moment during the call; which of them
     /// is older nobody knows.
     ///

@@ -72,7 +72,7 @@ pub(super) fn choose(
     // tombstones go after its record: if that is there now, they were listed, unless the listing was cut off, so the first
     // of them is asked for by its name
     if let Some(info) = &parent
-        && (!repository.has_outcome(info.id)? || repository.is_forgotten(info.id)?)
+        && !repository.is_live(info.id)?
     {
         (parent, joined) = choose_parent(repository.catalogue()?)?;
     }

@@ -411,9 +411,8 @@ fn run_session(
 ) -> Result<Finished> {
     let options = request.options;
     monitor.step(WriterStep::ReadCondemned.into());
-    let condemned = repository.condemned_packs()?;
     // the lists of condemned packs by themselves and first; what comes of the rest is put right below
-    let ahead = repository.store().look_ahead(&LISTED)?;
+    let (condemned, ahead) = repository.condemned_packs_then(&LISTED)?;
     monitor.step(WriterStep::FoldSegments.into());
     let index = Arc::new(repository.index(monitor)?);
     let listed = repository.store().list_packs()?;
@@ -433,8 +432,13 @@ fn run_session(
     }
     let has_lost_packs = repository.has_lost_packs()?;
     drop(ahead);
-    // the parent may have been committed since the index was folded
-    index.fold_new(repository.store(), monitor).map_err(Error::from)?;
+    // what is compared with may have been committed since the index was folded. Whoever knows its root knows the segments
+    // that were published before; should one of them have been missed, it is folded when something of it is looked for
+    let is_known = |tree: &TreeId| index.lookup(&(*tree).into()).map(|place| place.is_some());
+    let roots = comparisons.iter().map(|comparison| comparison.root);
+    if !roots.map(|root| is_known(&root)).collect::<Result<Vec<_>>>()?.into_iter().all(|known| known) {
+        index.fold_new(repository.store(), monitor).map_err(Error::from)?;
+    }
     monitor.step(WriterStep::StorePacks.into());
     monitor.phase(Phase::Backup, None);
 

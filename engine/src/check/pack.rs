@@ -15,13 +15,13 @@ use lakebed_core::pack::{BlobInfo, FrameInfo, PackDirectory, PackKind, TRAILER_L
 use lakebed_core::wire::DecodeError;
 
 use crate::error::{Error, Result};
-use crate::repository::{BlobReader, Need, Part};
+use crate::repository::{BlobReader, Part, ReadAhead, Store};
 
 /// Bytes held of a pack, which is never held whole, unless one frame is longer.
 const READ_BYTES: usize = 2 << 20;
 
 /// So much of a pack is read ahead as one piece.
-const AHEAD_BYTES: u64 = 2 * READ_BYTES as u64;
+const AHEAD_BYTES: u64 = 8 * READ_BYTES as u64;
 
 /// Where frames are looked for in a damaged pack, so many bytes are tried in vain before it is given up, beside four times
 /// its length: one that was made to look like the beginning of a frame everywhere must not keep us for days.
@@ -37,6 +37,12 @@ pub(crate) struct PacksRead {
     pub(crate) bytes: u64,
 }
 
+/// Begins to read packs ahead that so many threads of [`read_packs`] are going to read in this order; `None` where that is no
+/// use.
+pub(crate) fn ahead_of_packs(store: &Store, threads: usize, packs: &[(PackId, u64)]) -> Option<ReadAhead> {
+    ReadAhead::start(store, in_reading_order(packs, threads).into_iter())
+}
+
 /// Reads packs whole, the first first, on as many threads as the pool has, as long as `goes_on` says so. `described` has
 /// the hash of each pack's directory as segments have it. A pack that is gone is passed over.
 pub(crate) fn read_packs(
@@ -47,11 +53,6 @@ pub(crate) fn read_packs(
     goes_on: &(dyn Fn() -> bool + Sync),
     monitor: &dyn Monitor,
 ) -> Result<PacksRead> {
-    let pieces = chosen.iter().flat_map(|&(pack, size)| {
-        let piece = move |offset| Part { pack, offset, length: AHEAD_BYTES.min(size - offset) };
-        (0..size).step_by(AHEAD_BYTES as usize).map(piece)
-    });
-    let reader = &reader.ahead_of(pieces.map(Need::Part).collect());
     let all = Mutex::new(PacksRead::default());
     let next = AtomicUsize::new(0);
     let results = pool.broadcast(|_| {
@@ -78,6 +79,28 @@ pub(crate) fn read_packs(
     });
     results.into_iter().collect::<Result<()>>()?;
     Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Cuts packs into pieces, in the order in which so many threads come to them that each read one pack after the other.
+fn in_reading_order(packs: &[(PackId, u64)], threads: usize) -> Vec<Part> {
+    let mut rest = packs.iter();
+    // what each thread has read, and where it is
+    let mut lanes: Vec<(u64, PackId, u64, u64)> =
+        rest.by_ref().take(threads.max(1)).map(|&(pack, size)| (0, pack, 0, size)).collect();
+    let mut parts = Vec::new();
+    while let Some(at) = (0..lanes.len()).min_by_key(|&lane| lanes[lane].0) {
+        let (read, pack, offset, size) = lanes[at];
+        let length = AHEAD_BYTES.min(size - offset);
+        if length > 0 {
+            parts.push(Part { pack, offset, length });
+            lanes[at] = (read + length, pack, offset + length, size);
+        } else if let Some(&(pack, size)) = rest.next() {
+            lanes[at] = (read, pack, 0, size);
+        } else {
+            lanes.remove(at);
+        }
+    }
+    parts
 }
 
 /// Reads a pack from front to back in bounded pieces.

@@ -14,11 +14,11 @@ use lakebed_core::record::session::{Expiry, Run, Session};
 use lakebed_core::record::snapshot::{Annotation, Snapshot};
 use lakebed_core::record::storage_probe::StorageProbe;
 use lakebed_core::record::{RECORD_VERSION, Record};
-use lakebed_core::storage::ObjectKey;
+use lakebed_core::storage::{ObjectInfo, ObjectKey};
 use lakebed_core::wire::DecodeError;
 
 use crate::error::{Error, Result};
-use crate::repository::{Outcome, Repository, read_catalogue, snapshot_of};
+use crate::repository::{Outcome, Repository, parallel, read_catalogue, snapshot_of};
 
 /// What the objects that are no packs say, and those that cannot be read.
 pub(crate) struct Records {
@@ -62,26 +62,38 @@ impl Default for Records {
     }
 }
 
+/// So many objects are read before what they say is joined.
+const OBJECTS_AT_ONCE: usize = 256;
+
 impl Records {
-    /// Reads every object that is no pack.
+    /// Reads every object that is no pack, of all that were just listed.
     ///
     /// # Errors
     /// Something could not be looked at: that says nothing about what is there.
-    pub(crate) fn read(repository: &Repository, monitor: &dyn Monitor) -> Result<Self> {
+    pub(crate) fn read(repository: &Repository, objects: &[ObjectInfo], monitor: &dyn Monitor) -> Result<Self> {
         let mut records = Self::default();
-        for object in repository.store().storage().list("")? {
+        for objects in objects.chunks(OBJECTS_AT_ONCE) {
             if monitor.is_cancelled() {
                 return Err(Error::Interrupted);
             }
-            match records.read_one(repository, &object.key) {
-                Ok(()) => {}
-                // it went while we looked: a session ended, a snapshot was freed
-                Err(Error::Storage(error)) if error.is_not_found() => {}
-                Err(error) if error.keeps_from_looking() => return Err(error),
-                Err(error) => records.damaged.push((object.key.clone(), error)),
+            let read = |object: &ObjectInfo| {
+                let mut one = Self::default();
+                let result = one.read_one(repository, &object.key);
+                (one, result)
+            };
+            let read = parallel::each(repository.store(), objects, read);
+            for (object, (one, result)) in objects.iter().zip(read) {
+                records.join(one);
+                match result {
+                    Ok(()) => {}
+                    // it went while we looked: a session ended, a snapshot was freed
+                    Err(Error::Storage(error)) if error.is_not_found() => {}
+                    Err(error) if error.keeps_from_looking() => return Err(error),
+                    Err(error) => records.damaged.push((object.key.clone(), error)),
+                }
+                records.listed.push(object.key.clone());
+                monitor.advance(Progress { entries: 1, bytes: object.size_bytes });
             }
-            records.listed.push(object.key);
-            monitor.advance(Progress { entries: 1, bytes: object.size_bytes });
         }
         records.compare_catalogues();
         for id in &records.foreign_slots {
@@ -92,6 +104,21 @@ impl Records {
             ));
         }
         Ok(records)
+    }
+
+    /// Adds what another object says.
+    fn join(&mut self, one: Self) {
+        let Self { foreign_slots, listed, damaged, snapshots, described, sessions, ledger, .. } = one;
+        self.foreign_slots.extend(foreign_slots);
+        self.listed.extend(listed);
+        self.damaged.extend(damaged);
+        self.snapshots.extend(snapshots);
+        self.described.extend(described);
+        self.sessions.extend(sessions);
+        self.ledger.join(&ledger);
+        self.ledger_objects.extend(one.ledger_objects);
+        self.outcomes.extend(one.outcomes);
+        self.catalogues.extend(one.catalogues);
     }
 
     /// Tells whether one object can be read. Packs, and what else is none of ours, are passed over.

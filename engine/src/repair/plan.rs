@@ -19,7 +19,8 @@ use crate::repository::{Repository, TombstoneState};
 /// the run was interrupted.
 pub fn plan(repository: &Repository, options: &RepairOptions, monitor: &dyn Monitor) -> Result<RepairPlan> {
     monitor.phase(Phase::Plan, None);
-    let mut records = Records::read(repository, monitor)?;
+    let objects = repository.store().storage().list("")?;
+    let mut records = Records::read(repository, &objects, monitor)?;
     let RecordPlan { actions, held_back, segments, tombstones, condemned_unknown } =
         records::plan(repository, &mut records, options.force)?;
     let mut plan = RepairPlan { actions, held_back, losses: Vec::new() };

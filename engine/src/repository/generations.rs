@@ -1,6 +1,7 @@
 //! Generations: what prunes have claimed, condemned and not finished yet.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::PoisonError;
 
 use lakebed_core::id::PackId;
 use lakebed_core::layout::{self, GcObject};
@@ -10,6 +11,7 @@ use lakebed_core::storage::{ObjectInfo, ObjectKey};
 
 use super::Repository;
 use crate::error::{Error, Result};
+use crate::storage::Survey;
 
 /// So many listings are compared until two in a row are equal.
 const LISTINGS: usize = 8;
@@ -29,6 +31,11 @@ impl Generation {
     pub(crate) fn is_unfinished(&self) -> bool {
         !self.condemned.is_empty()
     }
+}
+
+/// Returns the newest generation in a listing; 0 where there is none.
+pub(super) fn newest(listed: &[ObjectInfo]) -> u64 {
+    listed.iter().filter_map(|object| layout::parse_gc(&object.key)).map(|(number, _)| number).max().unwrap_or_default()
 }
 
 impl Repository {
@@ -68,8 +75,14 @@ impl Repository {
 
     /// Returns the newest generation that a prune has claimed; 0 where none has.
     pub(crate) fn generation(&self) -> Result<u64> {
-        let listed = self.store.storage().list(layout::GC)?;
-        Ok(Self::parse_generations(listed).keys().next_back().copied().unwrap_or_default())
+        Ok(newest(&self.store.storage().list(layout::GC)?))
+    }
+
+    /// Returns the newest generation that this process knows: for the first who asks the one that was seen when the
+    /// repository was opened, where that was looked up with something else.
+    pub(crate) fn known_generation(&self) -> Result<u64> {
+        let seen = self.generation.lock().unwrap_or_else(PoisonError::into_inner).take();
+        seen.map_or_else(|| self.generation(), Ok)
     }
 
     /// Tells whether a generation that was just claimed is the newest and was not used before. What shows that one was
@@ -84,11 +97,29 @@ impl Repository {
 
     /// Returns every pack that is condemned and may still be there. It never becomes good again.
     pub(crate) fn condemned_packs(&self) -> Result<HashSet<PackId>> {
+        self.condemned_of(self.generations()?)
+    }
+
+    fn condemned_of(&self, generations: BTreeMap<u64, Generation>) -> Result<HashSet<PackId>> {
         let mut packs = HashSet::new();
-        for (number, generation) in self.generations()? {
+        for (number, generation) in generations {
             packs.extend(self.condemned_in(number, &generation.condemned)?);
         }
         Ok(packs)
+    }
+
+    /// Returns every condemned pack, and a look at the listings of prefixes that was taken after their lists were listed.
+    /// That listing is confirmed by the same look, or else they are listed until two are equal, and the look is taken again.
+    pub(crate) fn condemned_packs_then(&self, prefixes: &[&str]) -> Result<(HashSet<PackId>, Survey)> {
+        let all: Vec<&str> = prefixes.iter().copied().chain([layout::GC]).collect();
+        let first = self.store.storage().list(layout::GC)?;
+        let survey = self.store.look_ahead(&all)?;
+        if self.store.storage().list(layout::GC)? == first {
+            return Ok((self.condemned_of(Self::parse_generations(first))?, survey));
+        }
+        drop(survey);
+        let condemned = self.condemned_packs()?;
+        Ok((condemned, self.store.look_ahead(prefixes)?))
     }
 
     /// Returns the packs in the given lists of a generation.

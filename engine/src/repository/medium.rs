@@ -86,7 +86,7 @@ impl Repository {
     fn with_medium(mut self, medium: Medium) -> Self {
         self.medium = medium;
         if !medium.put_if_absent {
-            self.store = self.store.over(Arc::new(CarefulStorage::new(self.bare.clone())));
+            self.store = self.store.with_care(Arc::new(CarefulStorage::new(self.bare.clone())));
         }
         self
     }

@@ -29,7 +29,7 @@ pub(crate) use chunk_store::ChunkStore;
 pub use keys::KeyInfo;
 pub(crate) use limit::RateLimit;
 pub(crate) use object_cache::ObjectCache;
-pub use open::{InitOptions, OpenOptions, RepositoryInfo};
+pub use open::{InitOptions, LookAhead, OpenOptions, RepositoryInfo};
 pub(crate) use outcomes::{Joined, Outcome, read_catalogue};
 pub(crate) use read_ahead::{Part, ReadAhead};
 pub(crate) use reader::Need;
@@ -41,7 +41,7 @@ pub use sessions::{SessionHandle, SessionInfo};
 pub(crate) use snapshots::snapshot_of;
 pub use snapshots::{Catalogue, SnapshotFilter, SnapshotInfo, SnapshotSelector};
 pub use store::Store;
-pub(crate) use store::draw;
+pub(crate) use store::{draw, packs_in};
 pub(crate) use structure::{Step, is_whole};
 pub(crate) use tombstones::TombstoneState;
 pub(crate) use trial::large_content;
@@ -49,7 +49,7 @@ pub(crate) use writer::{FrameBuilder, PackWriter, measure_frame};
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use lakebed_core::id::KeySlotId;
 use lakebed_core::monitor::Monitor;
@@ -75,6 +75,8 @@ pub struct Repository {
     cache: Option<PathBuf>,
     /// Holds what was listed when it was opened, for who lists it for the first time.
     ahead: Option<Arc<Survey>>,
+    /// The newest generation that was seen when it was opened, for the first session.
+    generation: Arc<Mutex<Option<u64>>>,
     memory_bytes: u64,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,

@@ -29,9 +29,8 @@ pub struct OpenOptions {
     pub memory_bytes: u64,
     /// Copies of objects of a remote medium take so many bytes of the cache folder at most.
     pub copies_bytes: u64,
-    /// What is listed for the first time is what was there when the repository was opened, which saves requests to a
-    /// remote medium. For who opens a repository, asks one thing, and is done. Not for who writes.
-    pub one_moment: bool,
+    /// What is looked at when the repository is opened, which saves requests to a remote medium.
+    pub look_ahead: LookAhead,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
     /// Where randomness comes from.
@@ -40,13 +39,26 @@ pub struct OpenOptions {
     pub processes: Arc<dyn Processes>,
 }
 
+/// What is listed by the request that finds a repository. Who lists it for the first time gets what was there then. That is
+/// for who opens a repository, asks one thing, and is done, and not for who writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LookAhead {
+    /// Nothing but what opening needs.
+    #[default]
+    Opening,
+    /// What reading needs besides: which snapshots there are, and the index.
+    Reading,
+    /// Every object.
+    Everything,
+}
+
 impl Default for OpenOptions {
     fn default() -> Self {
         Self {
             cache_dir: None,
             memory_bytes: 128 << 20,
             copies_bytes: 1 << 30,
-            one_moment: false,
+            look_ahead: LookAhead::default(),
             clock: Arc::new(SystemClock::default()),
             random: Arc::new(SystemRandom),
             processes: Arc::new(SystemProcesses),
@@ -175,7 +187,7 @@ impl Repository {
         let found = Found::look(storage, options)?;
         let secret = ask(found.config.encryption)?;
         let mut repository = found.unlock(&secret, options)?.know_medium()?;
-        if !options.one_moment {
+        if options.look_ahead == LookAhead::Opening {
             repository.ahead = None;
         }
         Ok(repository)
@@ -204,6 +216,13 @@ impl Repository {
     }
 }
 
+/// What is listed by who reads.
+const READING: [&str; 5] =
+    [layout::FORGOTTEN, layout::ANNOTATIONS, layout::CATALOGUE, layout::SNAPSHOTS, layout::INDEX];
+
+/// The prefix of every object.
+const EVERYTHING: &str = "";
+
 /// A repository that was found and is not open yet.
 struct Found {
     bare: Arc<dyn Storage>,
@@ -213,6 +232,8 @@ struct Found {
     config_bytes: Vec<u8>,
     /// It is what this machine remembers, and was not read.
     is_remembered: bool,
+    /// The newest generation, where it was looked up ahead.
+    generation: Option<u64>,
     /// This repository's folder in the cache.
     cache: Option<PathBuf>,
     copies: Option<Arc<ObjectCache>>,
@@ -229,9 +250,11 @@ impl Found {
             Err(Error::NoRepository { location: location.clone() })
         };
         let probes = medium::probes_of(&*bare);
-        let mut ahead = vec![layout::CONFIG, layout::KEYS, probes.as_str()];
-        if options.one_moment {
-            ahead.extend([layout::FORGOTTEN, layout::ANNOTATIONS, layout::CATALOGUE, layout::SNAPSHOTS, layout::INDEX]);
+        let mut ahead = vec![layout::CONFIG, layout::KEYS, layout::GC, probes.as_str()];
+        match options.look_ahead {
+            LookAhead::Opening => {}
+            LookAhead::Reading => ahead.extend(READING),
+            LookAhead::Everything => ahead.push(EVERYTHING),
         }
         let survey = match storage.look_ahead(&ahead) {
             Err(error) if error.is_not_found() => return no_repository(),
@@ -252,15 +275,19 @@ impl Found {
             },
         };
         let config = Config::decode(&config_bytes).map_err(Error::Config)?;
+        let generation = match bare.capabilities().is_remote {
+            true => Some(super::generations::newest(&storage.list(layout::GC)?)),
+            false => None,
+        };
         let cache = cache_dir.map(|cache| cache.join(config.repository_id.to_string()));
         let copies = cache.as_ref().filter(|_| bare.capabilities().is_remote);
         let copies = copies.map(|cache| Arc::new(ObjectCache::new(cache.join("objects"), options.copies_bytes)));
-        Ok(Self { bare, storage, survey, config, config_bytes, is_remembered, cache, copies })
+        Ok(Self { bare, storage, survey, config, config_bytes, is_remembered, generation, cache, copies })
     }
 
     /// Opens it. Of its medium nothing is known yet.
     fn unlock(self, secret: &Secret, options: &OpenOptions) -> Result<Repository> {
-        let Self { bare, storage, survey, config, config_bytes, is_remembered, cache, copies } = self;
+        let Self { bare, storage, survey, config, config_bytes, is_remembered, generation, cache, copies } = self;
         let (location, place) = (bare.location(), bare.identity());
         let config_hash = Config::hash(&config_bytes);
         let cache_dir = options.cache_dir.as_deref();
@@ -286,6 +313,7 @@ impl Found {
             medium: medium::Medium::default(),
             cache,
             ahead: Some(Arc::new(survey)),
+            generation: Arc::new(generation.into()),
             memory_bytes: options.memory_bytes,
             clock: options.clock.clone(),
             random: options.random.clone(),

@@ -159,7 +159,12 @@ impl BlobReader {
             let extents = entry.map(|entry| planner.extent_runs(&entry)).into_iter().flatten().flatten().flatten();
             part.into_iter().chain(extents.filter_map(move |extent| reader.part_with(extent)))
         });
-        Self { ahead: ReadAhead::start(&self.store, parts).map(Arc::new), ..self.clone() }
+        self.clone().with_ahead(ReadAhead::start(&self.store, parts))
+    }
+
+    /// Takes from what is read ahead, as long as it has it.
+    pub(crate) fn with_ahead(self, ahead: Option<ReadAhead>) -> Self {
+        Self { ahead: ahead.map(Arc::new), ..self }
     }
 
     fn part_with(&self, extent: Extent) -> Option<Part> {

@@ -101,7 +101,7 @@ impl SessionHandle {
     pub fn register(repository: &Repository, mut record: Session) -> Result<Self> {
         let id = SessionId::new(draw(repository.random())?);
         record.number = 0;
-        record.base_generation = repository.generation()?;
+        record.base_generation = repository.known_generation()?;
         record.time = repository.clock().now();
         repository.store.put_record(&layout::session(id, 0), &record, repository.random())?;
         repository.store.storage().sync()?;
@@ -165,7 +165,7 @@ impl SessionHandle {
     pub fn commit(&self, snapshot: &Snapshot) -> Result<u64> {
         let Shared { repository, id, .. } = &*self.shared;
         let store = &repository.store;
-        let size = match store.put_record(&layout::snapshot(*id), snapshot, repository.random()) {
+        let size = match store.put_kept_record(&layout::snapshot(*id), snapshot, repository.random()) {
             Err(Error::Storage(error)) if error.kind == StorageErrorKind::AlreadyExists => {
                 return Err(Error::SessionExpired { session: *id });
             }

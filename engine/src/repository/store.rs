@@ -9,7 +9,7 @@ use lakebed_core::codec::seal::{RepositoryKeys, SALT_LEN, Salt};
 use lakebed_core::id::{ID_LEN, PackId};
 use lakebed_core::layout;
 use lakebed_core::record::Record;
-use lakebed_core::storage::{ObjectKey, Storage, StorageErrorKind};
+use lakebed_core::storage::{ObjectInfo, ObjectKey, Storage, StorageErrorKind};
 use lakebed_core::time::Random;
 use lakebed_core::wire::DecodeError;
 
@@ -31,6 +31,15 @@ pub(crate) fn draw(random: &dyn Random) -> Result<[u8; ID_LEN]> {
     let mut bytes = [0; SALT_LEN];
     random.fill(&mut bytes).map_err(|source| Error::Machine { operation: "get randomness", source })?;
     Ok(bytes)
+}
+
+/// Returns the packs in a listing with their sizes in bytes.
+pub(crate) fn packs_in(objects: &[ObjectInfo]) -> HashMap<PackId, u64> {
+    let pack = |object: &ObjectInfo| {
+        let id = layout::last_part(&object.key).parse::<PackId>().ok()?;
+        (layout::pack(id) == object.key).then_some((id, object.size_bytes))
+    };
+    objects.iter().filter_map(pack).collect()
 }
 
 impl Store {
@@ -61,6 +70,11 @@ impl Store {
     /// Opens other objects with the same keys.
     pub fn over(&self, storage: Arc<dyn Storage>) -> Self {
         Self { storage: SurveyedStorage::new(storage), ..self.clone() }
+    }
+
+    /// Puts care before the storage; what was looked up ahead stays.
+    pub(crate) fn with_care(&self, careful: Arc<dyn Storage>) -> Self {
+        Self { storage: self.storage.through(careful), ..self.clone() }
     }
 
     /// Returns the keys.
@@ -102,15 +116,7 @@ impl Store {
     /// # Errors
     /// Storage.
     pub fn list_packs(&self) -> Result<HashMap<PackId, u64>> {
-        let mut packs = HashMap::new();
-        for object in self.storage.list(layout::PACKS)? {
-            if let Ok(id) = layout::last_part(&object.key).parse::<PackId>()
-                && layout::pack(id) == object.key
-            {
-                packs.insert(id, object.size_bytes);
-            }
-        }
-        Ok(packs)
+        Ok(packs_in(&self.storage.list(layout::PACKS)?))
     }
 
     /// Seals a record for a key and stores it. It is durable after [`Storage::sync`].
@@ -120,6 +126,16 @@ impl Store {
     pub fn put_record<R: Record>(&self, key: &ObjectKey, record: &R, random: &dyn Random) -> Result<u64> {
         let bytes = self.seal_checked(R::KIND, key.as_str(), &record.encode(), random)?;
         self.storage.put(key, &bytes)?;
+        Ok(bytes.len() as u64)
+    }
+
+    /// As [`Store::put_record`], for what this machine is going to read again: it keeps a copy.
+    pub(crate) fn put_kept_record<R: Record>(&self, key: &ObjectKey, record: &R, random: &dyn Random) -> Result<u64> {
+        let bytes = self.seal_checked(R::KIND, key.as_str(), &record.encode(), random)?;
+        self.storage.put(key, &bytes)?;
+        if let Some(copies) = &self.copies {
+            copies.keep(key, &bytes);
+        }
         Ok(bytes.len() as u64)
     }
 

@@ -11,7 +11,7 @@ use lakebed_core::record::RECORD_VERSION;
 use lakebed_core::record::gc::{Resolution, Tombstone, Verdict};
 use lakebed_core::storage::{ObjectKey, StorageErrorKind};
 
-use super::Repository;
+use super::{Repository, parallel};
 use crate::error::{Error, Result};
 
 /// What became of a tombstone.
@@ -98,16 +98,23 @@ impl Repository {
         Ok(hidden.map(|(id, tombstone)| (id, tombstone.state == TombstoneState::Condemned)).collect())
     }
 
-    /// Tells whether a snapshot is forgotten, without trusting a listing for there being no tombstone.
+    /// Tells whether a snapshot is there and not forgotten, without trusting a listing for either.
     ///
     /// # Errors
     /// Storage.
-    pub(crate) fn is_forgotten(&self, id: SnapshotId) -> Result<bool> {
-        match self.store.storage().size(&layout::tombstone(id, 0)) {
+    pub(crate) fn is_live(&self, id: SnapshotId) -> Result<bool> {
+        let keys = [layout::snapshot(id), layout::tombstone(id, 0)];
+        let is_there = |key: &ObjectKey| match self.store.storage().size(key) {
+            Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error.into()),
-            Ok(_) => Ok(self.tombstones()?.get(&id).is_none_or(NewestTombstone::hides)),
-        }
+            Err(error) => Err(Error::from(error)),
+        };
+        let looked = parallel::each(&self.store, &keys, is_there).into_iter().collect::<Result<Vec<bool>>>()?;
+        Ok(match looked[..] {
+            [true, true] => !self.tombstones()?.get(&id).is_none_or(NewestTombstone::hides),
+            [is_there, _] => is_there,
+            _ => false,
+        })
     }
 
     /// Reads a tombstone.

@@ -40,6 +40,11 @@ impl SurveyedStorage {
         Self { inner, ahead: Arc::default() }
     }
 
+    /// Reaches the same objects through another storage; what was looked up ahead stays.
+    pub fn through(&self, inner: Arc<dyn Storage>) -> Self {
+        Self { inner, ahead: self.ahead.clone() }
+    }
+
     /// Looks the listings of prefixes up, where that takes fewer requests than listing each. An earlier survey is over
     /// with that.
     ///

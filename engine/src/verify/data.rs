@@ -1,6 +1,8 @@
 //! The data: packs read from front to back, hashed, opened, and compared with what is said of them.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use lakebed_core::codec::frame::{FrameKind, FrameName, OpenFrame, open_frame};
 use lakebed_core::hash::object_hash;
@@ -13,31 +15,108 @@ use rayon::prelude::*;
 
 use super::structure::{Checked, problem};
 use super::{ReadData, VerifyOptions};
-use crate::check::{PacksRead, read_packs};
+use crate::check::{PacksRead, ahead_of_packs, read_packs};
 use crate::error::{Error, Result};
 use crate::query::join;
 use crate::repository::{BlobReader, Repository};
 
+/// Packs that are read.
+pub(super) struct Reading {
+    packs: Vec<(PackId, u64)>,
+    /// Has begun to read them ahead.
+    reader: BlobReader,
+    pool: rayon::ThreadPool,
+    described: HashMap<PackId, [u8; 32]>,
+    deadline_ns: u64,
+}
+
+impl Reading {
+    /// Chooses the packs to be read, and begins to read them ahead.
+    pub(super) fn begin(repository: &Repository, options: &VerifyOptions, checked: &mut Checked) -> Result<Self> {
+        let packs = choose(repository, options, checked)?;
+        let pool = crate::system::threads(options.threads, "verify-data")?;
+        // unless what was listed first is read, by now it is known what is
+        let ahead = checked
+            .packs_ahead
+            .take()
+            .or_else(|| ahead_of_packs(repository.store(), pool.current_num_threads(), &packs));
+        let reader = checked.reader.clone().with_ahead(ahead);
+        let deadline_ns = match options.read {
+            ReadData::Budget { time: Some(time), .. } => {
+                let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+                repository.clock().monotonic_ns().saturating_add(ns)
+            }
+            _ => u64::MAX,
+        };
+        Ok(Self { packs, reader, pool, described: std::mem::take(&mut checked.records.described), deadline_ns })
+    }
+
+    /// Says what is going to be read.
+    pub(super) fn announce(&self, monitor: &dyn Monitor) {
+        let bytes = self.packs.iter().map(|(_, size)| size).sum();
+        monitor.phase(Phase::VerifyData, Some(Progress { entries: self.packs.len() as u64, bytes }));
+    }
+
+    /// Reads the packs.
+    pub(super) fn read(&self, repository: &Repository, monitor: &dyn Monitor) -> Result<PacksRead> {
+        // strictly in order, the oldest first; the clock is looked at before each pack
+        let goes_on = || repository.clock().monotonic_ns() < self.deadline_ns;
+        read_packs(&self.reader, &self.pool, &self.packs, &self.described, &goes_on, monitor)
+    }
+}
+
+/// Tells a monitor of progress only from when it is told to: another phase may still be going on.
+pub(super) struct Later<'a> {
+    monitor: &'a dyn Monitor,
+    held: Mutex<Option<Progress>>,
+    is_given_up: AtomicBool,
+}
+
+impl<'a> Later<'a> {
+    pub(super) fn new(monitor: &'a dyn Monitor) -> Self {
+        Self { monitor, held: Mutex::new(Some(Progress::default())), is_given_up: AtomicBool::new(false) }
+    }
+
+    /// Tells what was held back, and from now on everything at once.
+    pub(super) fn release(&self) {
+        if let Some(held) = self.held.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.monitor.advance(held);
+        }
+    }
+
+    /// Ends what it monitors.
+    pub(super) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Monitor for Later<'_> {
+    fn advance(&self, step: Progress) {
+        match &mut *self.held.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(held) => {
+                held.entries += step.entries;
+                held.bytes += step.bytes;
+            }
+            None => self.monitor.advance(step),
+        }
+    }
+
+    fn warn(&self, message: &str) {
+        self.monitor.warn(message);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.is_given_up.load(Ordering::Relaxed) || self.monitor.is_cancelled()
+    }
+}
+
+/// Tells of what reading packs came to.
 pub(super) fn check(
     repository: &Repository,
-    options: &VerifyOptions,
+    PacksRead { good, bad, bytes }: PacksRead,
     checked: &mut Checked,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let chosen = choose(repository, options, checked)?;
-    let bytes = chosen.iter().map(|(_, size)| size).sum();
-    monitor.phase(Phase::VerifyData, Some(Progress { entries: chosen.len() as u64, bytes }));
-    let deadline_ns = match options.read {
-        ReadData::Budget { time: Some(time), .. } => {
-            let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-            repository.clock().monotonic_ns().saturating_add(ns)
-        }
-        _ => u64::MAX,
-    };
-    // strictly in order, the oldest first; the clock is looked at before each pack
-    let goes_on = || repository.clock().monotonic_ns() < deadline_ns;
-    let (reader, described) = (&checked.reader, &checked.records.described);
-    let PacksRead { good, bad, bytes } = read_packs(reader, &checked.pool, &chosen, described, &goes_on, monitor)?;
     checked.report.packs_read = good.len() as u64;
     checked.report.bytes_read = bytes;
     let mut unreadable = None;

@@ -16,11 +16,14 @@ use lakebed_core::id::SnapshotId;
 use lakebed_core::monitor::Monitor;
 use lakebed_core::time::Timestamp;
 
-use crate::error::Result;
+use crate::check::PacksRead;
+use crate::error::{Error, Result};
 use crate::repository::Repository;
 
 pub use crate::check::{AFFECTED_MAX, Affected};
+use data::{Later, Reading};
 pub use ledger::Coverage;
+use structure::Checked;
 
 /// How much data is read.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -124,10 +127,21 @@ impl Repository {
     /// Storage cannot be read at all; the run was interrupted.
     pub fn verify(&self, options: &VerifyOptions, monitor: &dyn Monitor) -> Result<VerifyReport> {
         let started = self.clock().now();
-        let mut checked = structure::check(self, options, monitor)?;
+        let mut checked = structure::begin(self, options, monitor)?;
         checked.report.started = started;
-        if options.read != ReadData::None {
-            data::check(self, options, &mut checked, monitor)?;
+        if options.read == ReadData::None {
+            structure::check_trees(self, &mut checked, monitor)?;
+        } else {
+            let read = match self.store.storage().capabilities().is_remote {
+                true => self.walk_and_read(options, &mut checked, monitor)?,
+                false => {
+                    structure::check_trees(self, &mut checked, monitor)?;
+                    let reading = Reading::begin(self, options, &mut checked)?;
+                    reading.announce(monitor);
+                    reading.read(self, monitor)?
+                }
+            };
+            data::check(self, read, &mut checked, monitor)?;
         }
         if options.whole_files {
             data::check_whole_files(&mut checked, monitor)?;
@@ -135,5 +149,33 @@ impl Repository {
         structure::locate(&mut checked, monitor)?;
         structure::find_repaired(self, &mut checked)?;
         Ok(checked.report)
+    }
+
+    /// Walks the trees, which waits for one answer after the other, while packs come in and are checked.
+    fn walk_and_read(
+        &self,
+        options: &VerifyOptions,
+        checked: &mut Checked,
+        monitor: &dyn Monitor,
+    ) -> Result<PacksRead> {
+        let reading = Reading::begin(self, options, checked)?;
+        let later = Later::new(monitor);
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("lakebed-verify".into());
+            let thread = thread.spawn_scoped(scope, || reading.read(self, &later));
+            let walked = structure::check_trees(self, checked, monitor);
+            match &walked {
+                Ok(()) => reading.announce(monitor),
+                Err(_) => later.give_up(),
+            }
+            later.release();
+            let read = match thread {
+                Ok(thread) => thread
+                    .join()
+                    .unwrap_or_else(|_| Err(Error::Poisoned { message: "a thread that reads packs panicked".into() })),
+                Err(source) => Err(Error::Machine { operation: "start a thread", source }),
+            };
+            walked.and(read)
+        })
     }
 }

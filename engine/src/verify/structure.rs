@@ -10,11 +10,12 @@ use lakebed_core::pack::BlobId;
 use lakebed_core::record::tree::{Content, Entry, Extent};
 use rayon::prelude::*;
 
-use super::{Affected, Damage, VerifyOptions, VerifyReport};
-use crate::check::{Records, compare_packs};
+use super::{Affected, Damage, ReadData, VerifyOptions, VerifyReport};
+use crate::check::{Records, ahead_of_packs, compare_packs};
 use crate::error::{Error, Result};
 use crate::query::join;
-use crate::repository::{BlobReader, Repository, Step};
+use crate::repository::{BlobReader, ReadAhead, Repository, Step, packs_in};
+use crate::storage::Survey;
 
 /// What the passes hand to each other.
 pub(super) struct Checked {
@@ -31,6 +32,10 @@ pub(super) struct Checked {
     pub(super) bad_contents: HashMap<Content, usize>,
     /// All snapshots that damage touches, also where its list of them is cut off.
     pub(super) touched: BTreeSet<SnapshotId>,
+    /// Listings that were looked up ahead, for who lists them first.
+    ahead: Option<Survey>,
+    /// Has begun to read packs ahead.
+    pub(super) packs_ahead: Option<ReadAhead>,
 }
 
 impl Checked {
@@ -48,26 +53,49 @@ pub(super) fn problem(error: Error) -> Result<String> {
     if error.keeps_from_looking() { Err(error) } else { Ok(crate::error_chain(&error)) }
 }
 
-pub(super) fn check(repository: &Repository, options: &VerifyOptions, monitor: &dyn Monitor) -> Result<Checked> {
+/// What is listed once the records are read. Where one request lists all of it, in whatever order, a pack that seems to be
+/// missing is asked for by its name.
+const LISTED: [&str; 4] = [layout::INDEX, layout::PACKS, layout::FORGOTTEN, layout::SNAPSHOTS];
+
+/// Reads everything but packs, and looks which packs there are.
+pub(super) fn begin(repository: &Repository, options: &VerifyOptions, monitor: &dyn Monitor) -> Result<Checked> {
     monitor.phase(Phase::VerifyStructure, None);
+    let pool = crate::system::threads(options.threads, "verify")?;
+    let objects = repository.store().storage().list("")?;
+    // what is going to be read comes in while all else is looked at
+    let packs_ahead = match options.read {
+        ReadData::All => {
+            let mut packs: Vec<(PackId, u64)> = packs_in(&objects).into_iter().collect();
+            packs.sort_unstable();
+            ahead_of_packs(repository.store(), pool.current_num_threads(), &packs)
+        }
+        _ => None,
+    };
+    let records = Records::read(repository, &objects, monitor)?;
+    drop(objects);
+    // in this order, beside a backup that goes on: whatever a snapshot that was seen needs was published before it, and
+    // whatever a segment describes was stored before it
+    let ahead = repository.store().look_ahead(&LISTED)?;
     let index = Arc::new(repository.index(monitor)?);
     let mut checked = Checked {
         report: VerifyReport::default(),
-        reader: BlobReader::new(repository.store().clone(), index.clone()),
-        pool: crate::system::threads(options.threads, "verify")?,
-        records: Records::read(repository, monitor)?,
+        reader: BlobReader::new(repository.store().clone(), index),
+        pool,
+        records,
         bad_blobs: HashMap::new(),
         bad_contents: HashMap::new(),
         touched: BTreeSet::new(),
         packs: HashMap::new(),
+        ahead: Some(ahead),
+        packs_ahead,
     };
     check_records(&mut checked)?;
-    // in this order, beside a backup that goes on: whatever a snapshot that was seen needs was published before it, and
-    // whatever a segment describes was stored before it
-    index.fold_new(repository.store(), monitor)?;
+    if !checked.records.listed.contains(&layout::config()) {
+        // it was there when the repository was opened: what else is not listed nobody knows
+        checked.damage(layout::CONFIG, "it is not listed, so what storage lists cannot be relied on");
+    }
     checked.packs = repository.store().list_packs()?;
     check_packs(repository, &mut checked, monitor)?;
-    check_trees(repository, &mut checked, monitor)?;
     Ok(checked)
 }
 
@@ -109,8 +137,9 @@ fn leave_out_condemned(repository: &Repository, checked: &mut Checked) -> Result
 }
 
 /// Walks every tree. Where something is missing and snapshots were freed meanwhile, it walks again without them.
-fn check_trees(repository: &Repository, checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
+pub(super) fn check_trees(repository: &Repository, checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
     leave_out_condemned(repository, checked)?;
+    checked.ahead = None;
     let damage = checked.report.damage.len();
     loop {
         walk_trees(checked, monitor)?;

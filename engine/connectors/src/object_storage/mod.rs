@@ -19,6 +19,7 @@ mod wire;
 mod writer;
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ use lakebed_core::storage::{
 };
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutMode, PutOptions};
+use object_store::{GetOptions, GetRange, ObjectStoreExt, PutMode, PutOptions};
 use tokio::runtime::Runtime;
 
 use error::{may_have_been_carried_out, storage_error};
@@ -41,8 +42,8 @@ pub use traffic::{Prices, Traffic};
 use wire::{SENT, Sent};
 use writer::SpooledWriter;
 
-/// Size of a pack that suits a store on which each request costs money and time.
-const PACK_TARGET_BYTES: u64 = 64 << 20;
+/// Size of a pack that suits a store on which each request costs money and time, and that is still sent by one.
+const PACK_TARGET_BYTES: u64 = 32 << 20;
 
 /// So often an object is put again whose answer did not come. Before each the store's client has done what it can.
 const PUTS_AGAIN: u32 = 3;
@@ -62,6 +63,8 @@ struct Inner {
     runtime: Runtime,
     /// Folder for long objects that are not finished; `None`: the system's.
     spool: Option<PathBuf>,
+    /// What is sent is limited.
+    is_slowed_down: bool,
 }
 
 impl fmt::Debug for ObjectStorage {
@@ -104,8 +107,9 @@ impl ObjectStorage {
             .enable_all()
             .build()
             .map_err(|source| ConnectError::Runtime { source })?;
-        let spool = options.spool.clone();
-        Ok(Self { inner: Arc::new(Inner { store, prefix, location, identity, meter, runtime, spool }) })
+        let (spool, is_slowed_down) = (options.spool.clone(), options.upload_limit.is_some());
+        let inner = Inner { store, prefix, location, identity, meter, runtime, spool, is_slowed_down };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Returns what was asked of the store until now.
@@ -172,6 +176,16 @@ impl Inner {
         let path = self.path(key);
         let bytes = self.run("read", key, async { self.store.objects.get(&path).await?.bytes().await })?;
         Ok(bytes)
+    }
+
+    /// Appends a range of an object, as it comes in.
+    async fn append_range(&self, key: &ObjectKey, range: Range<u64>, buffer: &mut Vec<u8>) -> object_store::Result<()> {
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        let mut pieces = self.store.objects.get_opts(&self.path(key), options).await?.into_stream();
+        while let Some(piece) = pieces.try_next().await? {
+            buffer.extend_from_slice(&piece);
+        }
+        Ok(())
     }
 
     /// Puts a whole object under a name that nothing has.
@@ -254,13 +268,15 @@ impl Storage for ObjectStorage {
         if length == 0 {
             return if offset <= self.inner.size("read", key)? { Ok(()) } else { Err(too_short(key)) };
         }
-        let path = self.inner.path(key);
-        match self.inner.run("read", key, self.inner.store.objects.get_range(&path, offset..end)) {
-            Ok(bytes) if bytes.len() == length => {
-                buffer.extend_from_slice(&bytes);
-                Ok(())
-            }
-            Ok(_) => Err(too_short(key)),
+        let before = buffer.len();
+        buffer.reserve_exact(length);
+        let read = self.inner.run("read", key, self.inner.append_range(key, offset..end, buffer));
+        if read.is_ok() && buffer.len() - before == length {
+            return Ok(());
+        }
+        buffer.truncate(before);
+        match read {
+            Ok(()) => Err(too_short(key)),
             // whether the range reaches too far is said in as many ways as there are stores
             Err(error) if error.kind == StorageErrorKind::Other && self.inner.size("read", key)? < end => {
                 Err(too_short(key))
@@ -297,17 +313,18 @@ impl Storage for ObjectStorage {
         }
         let seen = inner.infos(page.result.objects);
         let last = seen.last().map(|info| info.key.as_str().to_owned());
-        let matches = |prefix: &str, key: &ObjectKey| match prefix.ends_with('/') {
-            true => key.as_str().starts_with(prefix),
-            false => key.as_str() == prefix,
+        let is_object = |prefix: &str| !prefix.is_empty() && !prefix.ends_with('/');
+        let matches = |prefix: &str, key: &ObjectKey| match is_object(prefix) {
+            true => key.as_str() == prefix,
+            false => key.as_str().starts_with(prefix),
         };
         // a page is sorted by name: what comes after its last name is on another one
         let is_whole =
             |prefix: &str| is_all || last.as_deref().is_some_and(|last| last > prefix && !last.starts_with(prefix));
         let listing = async |prefix: &&str| match is_whole(prefix) {
             true => Ok(seen.iter().filter(|info| matches(prefix, &info.key)).cloned().collect()),
-            false if prefix.ends_with('/') => inner.list(prefix).await,
-            false => inner.look_at(prefix).await,
+            false if is_object(prefix) => inner.look_at(prefix).await,
+            false => inner.list(prefix).await,
         };
         inner.runtime.block_on(try_join_all(prefixes.iter().map(listing))).map(Some)
     }

@@ -13,8 +13,10 @@ use object_store::path::Path;
 
 use super::Inner;
 
-/// Objects up to this size are sent by one request.
-const ONE_REQUEST_BYTES: u64 = 16 << 20;
+/// Objects up to this size are sent by one request: packs are.
+const ONE_REQUEST_BYTES: u64 = 40 << 20;
+/// Where what is sent is slowed down, up to this size: what one request sends goes at once.
+const ONE_SLOW_REQUEST_BYTES: u64 = 8 << 20;
 /// Longer ones in parts of this size.
 const PART_BYTES: u64 = 8 << 20;
 
@@ -112,9 +114,12 @@ impl ObjectWriter for SpooledWriter {
     }
 
     fn finish(&mut self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.step(|writer| match writer.length {
-            0..=ONE_REQUEST_BYTES => writer.inner.put(key, &writer.read(0, writer.length)?),
-            _ => writer.send_parts(key),
+        self.step(|writer| {
+            let most = if writer.inner.is_slowed_down { ONE_SLOW_REQUEST_BYTES } else { ONE_REQUEST_BYTES };
+            match writer.length <= most {
+                true => writer.inner.put(key, &writer.read(0, writer.length)?),
+                false => writer.send_parts(key),
+            }
         })?;
         self.is_over = true;
         Ok(())
