@@ -13,12 +13,15 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use lakebed_core::codec::compress::Compression;
-use lakebed_core::id::{SnapshotId, TreeId};
+use lakebed_core::id::{SessionId, SnapshotId, TreeId};
+use lakebed_core::layout;
 use lakebed_core::monitor::Monitor;
+use lakebed_core::process::Fate;
 use lakebed_core::protocol::WriterStep;
 use lakebed_core::record::session::Outcome;
 use lakebed_core::record::snapshot::{Failure, Joined, Shard, Snapshot, SourceRecord, Summary};
 use lakebed_core::record::tree::{DirectoryWriter, Entry, EntryKind};
+use lakebed_core::time::Timestamp;
 
 use crate::derive::{Author, Ended, in_session};
 use crate::error::{Error, Result};
@@ -115,13 +118,13 @@ impl Repository {
     /// `RunJoined`; storage.
     pub(crate) fn refuse_joined_run(&self, run: &str, host: &str, sources: &[SourceRecord]) -> Result<()> {
         let whole = Whole { host: host.into(), sources: sources.to_vec() };
-        match self.run_of(run, Some(&whole))?.whole_one() {
+        match self.look_at_run(run, Some(&whole))?.whole_one() {
             Some((info, _)) => Err(Error::RunJoined { run: run.into(), snapshot: info.id }),
             None => Ok(()),
         }
     }
 
-    /// Joins the run that a part is of, if every part is there: for whoever has taken it.
+    /// Joins the run that a part is of, if every part is there and nobody else is joining it: for whoever has taken it.
     ///
     /// # Errors
     /// As [`Repository::join`].
@@ -133,12 +136,28 @@ impl Repository {
     ) -> Result<Option<JoinReport>> {
         let Some(shard) = &part.shard else { return Ok(None) };
         let whole = Whole::of(part);
-        let found = self.run_of(&shard.run, Some(&whole))?;
+        let found = self.look_at_run(&shard.run, Some(&whole))?;
         // what was joined without waiting for this one, which was run twice at the same time, has it from the other
-        match found.is_complete() || found.whole_one().is_some() {
-            true => self.join_whole(&shard.run, Some(&whole), options, monitor).map(Some),
-            false => Ok(None),
+        let is_complete = found.is_complete() || found.whole_one().is_some();
+        if !is_complete || self.is_joined_by_another(&shard.run, None)? {
+            return Ok(None);
         }
+        self.join_whole(&shard.run, Some(&whole), Some(shard), options, monitor)
+    }
+
+    /// Tells whether somebody else is joining a run, of whom nobody knows that he is dead; where `own` is given, one who
+    /// says that he began before. Of several one is enough, and whoever looks comes to the same.
+    fn is_joined_by_another(&self, run: &str, own: Option<(Timestamp, SessionId)>) -> Result<bool> {
+        let sessions = self.sessions()?;
+        Ok(sessions.iter().any(|session| {
+            let joins = session.newest.shard.as_ref().is_some_and(|shard| shard.run == run);
+            let is_other = own.is_none_or(|own| (session.started, session.id) < own);
+            // whoever takes a part has sources
+            joins
+                && session.newest.sources.is_empty()
+                && is_other
+                && self.processes().fate(&session.newest.process) != Fate::Dead
+        }))
     }
 
     /// Joins the parts of a run to one snapshot, and forgets them. When it returns, the snapshot is durable.
@@ -147,18 +166,23 @@ impl Repository {
     /// `NoShards` where there is no part of the run; `ShardsMissing`; `ShardsDiffer` where parts are not of one whole;
     /// storage.
     pub fn join(&self, run: &str, options: &JoinOptions, monitor: &dyn Monitor) -> Result<JoinReport> {
-        self.join_whole(run, None, options, monitor)
+        let joined = self.join_whole(run, None, None, options, monitor)?;
+        joined.ok_or_else(|| Error::NoShards { run: run.into() })
     }
 
     fn join_whole(
         &self,
         run: &str,
         whole: Option<&Whole>,
+        part: Option<&Shard>,
         options: &JoinOptions,
         monitor: &dyn Monitor,
-    ) -> Result<JoinReport> {
-        let author = Author { command: "join", host: &options.host, tool: &options.tool };
-        in_session(self, author, monitor, |session| {
+    ) -> Result<Option<JoinReport>> {
+        let author = Author { command: "join", host: &options.host, tool: &options.tool, shard: part };
+        let (report, may_delete) = in_session(self, author, monitor, |session| {
+            if part.is_some() && self.is_joined_by_another(run, Some((session.registered(), session.id())))? {
+                return Ok((None, Ended { outcome: Outcome::Unchanged, summary: Summary::default() }));
+            }
             let report = self.join_in(session, run, whole, options, monitor)?;
             let outcome = match &report {
                 JoinReport { was_there: true, .. } => Outcome::Unchanged,
@@ -166,8 +190,29 @@ impl Repository {
                 _ => Outcome::Partial,
             };
             let summary = if report.was_there { Summary::default() } else { report.snapshot.snapshot.summary };
-            Ok((report, Ended { outcome, summary }))
-        })
+            Ok((Some(report), Ended { outcome, summary }))
+        })?;
+        // what all machines have put is joined by this one
+        if let Some(JoinReport { snapshot, was_there: false, .. }) = &report
+            && may_delete
+            && let Err(error) = self.join_small(snapshot, monitor)
+        {
+            monitor.warn(&format!("small objects were not joined: {}", crate::error_chain(&error)));
+        }
+        Ok(report)
+    }
+
+    fn join_small(&self, joined: &SnapshotInfo, monitor: &dyn Monitor) -> Result<()> {
+        let _ahead = self.store.look_ahead(&[
+            layout::INDEX,
+            layout::FORGOTTEN,
+            layout::ANNOTATIONS,
+            layout::CATALOGUE,
+            layout::SNAPSHOTS,
+        ])?;
+        let index = self.index(monitor)?;
+        self.join_outcomes(self.catalogue()?.joined, joined.id, &joined.snapshot)?;
+        self.join_segments(&index)
     }
 
     fn join_in(
@@ -229,6 +274,13 @@ impl Repository {
         Ok(JoinReport { snapshot: stays, was_there: false, missing })
     }
 
+    /// As [`Repository::run_of`], in one look where the medium allows that. Nothing may be built upon what is found.
+    fn look_at_run(&self, run: &str, whole: Option<&Whole>) -> Result<Run> {
+        let listed = [layout::FORGOTTEN, layout::ANNOTATIONS, layout::CATALOGUE, layout::SNAPSHOTS];
+        let _ahead = self.store.look_ahead(&listed)?;
+        self.run_of(run, whole)
+    }
+
     /// Looks for the parts of a run and for what was joined from it. Without `whole` there may be one of that name only.
     fn run_of(&self, run: &str, whole: Option<&Whole>) -> Result<Run> {
         let mut found = Run { whole: whole.cloned(), ..Run::default() };
@@ -268,10 +320,8 @@ impl Repository {
         if joined.is_whole() {
             go.extend(found.parts.values().chain(&found.superseded).map(|info| info.id));
         }
-        for id in go {
-            if let Err(error) = self.forget_one(id, &format!("joined: {}", joined.run)) {
-                monitor.warn(&format!("a part of the snapshot was not forgotten: {}", crate::error_chain(&error)));
-            }
+        if let Err(error) = self.forget_all(&go, &format!("joined: {}", joined.run)) {
+            monitor.warn(&format!("parts of the snapshot were not forgotten: {}", crate::error_chain(&error)));
         }
     }
 }

@@ -128,7 +128,7 @@ impl Repository {
         options: &RewriteOptions,
         monitor: &dyn Monitor,
     ) -> Result<RewriteReport> {
-        let author = Author { command: "rewrite", host: &options.host, tool: &options.tool };
+        let author = Author { command: "rewrite", host: &options.host, tool: &options.tool, shard: None };
         let deriver = Deriver::new(self, author, monitor)?;
         monitor.phase(Phase::Plan, None);
         let mut report = RewriteReport::default();
@@ -166,7 +166,7 @@ impl Repository {
             };
             if !options.keep_original {
                 // the new one is durable by now
-                self.forget_one(id, &format!("rewritten as {}", info.id.short()))?;
+                self.forget_all(&[id], &format!("rewritten as {}", info.id.short()))?;
                 rewritten.forgotten = true;
             }
             rewritten.snapshot = Some(info);

@@ -9,7 +9,7 @@ use lakebed_core::time::Timestamp;
 
 use super::{BackupOptions, ParentChoice};
 use crate::error::{Error, Result};
-use crate::repository::{Catalogue, Joined, Repository, SnapshotInfo};
+use crate::repository::{Catalogue, Joined, Repository, SessionInfo, SnapshotInfo, parallel};
 
 /// A tree to compare with.
 #[derive(Debug, Clone)]
@@ -78,14 +78,20 @@ pub(super) fn choose(
     }
     let parent = parent.as_ref();
     let mut base = Base { parent: parent.map(|info| info.id), joined, ..Base::default() };
-    let (running, ended) = repository.sessions_and_leftovers(Some(session))?;
+    let (running, ended) = repository.sessions_and_leftovers(Some(session), Some(base.joined.listed()))?;
     base.ended = ended;
-    let ours = running.iter().filter(|other| other.newest.process.host == options.host);
+    let ours: Vec<&SessionInfo> = running.iter().filter(|other| other.newest.process.host == options.host).collect();
+    let is_same = |other: &SessionInfo| uris(&other.newest.sources) == wanted && other.newest.shard == options.shard;
+    // whether the run of somebody is over who is not certainly dead is asked where something can be gone on from
+    let are_over = parallel::each(repository.store(), &ours, |other| match is_same(other) {
+        true => repository.is_over(other.id, &other.newest.process),
+        false => Ok(repository.processes().fate(&other.newest.process) == Fate::Dead),
+    });
     let mut checkpoints = Vec::new();
-    for other in ours {
-        let is_same = uris(&other.newest.sources) == wanted && other.newest.shard == options.shard;
+    for (other, is_over) in ours.into_iter().zip(are_over) {
+        let is_same = is_same(other);
         // of another boot of a host of this name: not certainly dead, but nobody here is at it
-        if repository.is_over(other.id, &other.newest.process)? {
+        if is_over? {
             // a checkpoint of other sources is for the next run over those
             if is_same || other.checkpoint.is_none() {
                 base.dead.push(other.id);

@@ -330,8 +330,13 @@ pub(super) fn run(
         if let Err(error) = cleaned {
             monitor.warn(&format!("sessions that ended were not cleaned up: {}", crate::error_chain(&error)));
         }
-        // what is joined takes the place of others: who may not delete leaves it to others, or there would be more and more
-        if may_delete && let Err(error) = join_small(repository, joined, snapshot, &index) {
+        // what is joined takes the place of others: who may not delete leaves it to others, or there would be more and
+        // more. Of several machines the one that joins their parts does it
+        let is_part = request.options.shard.is_some();
+        if may_delete
+            && !is_part
+            && let Err(error) = join_small(repository, joined, snapshot, &index)
+        {
             monitor.warn(&format!("small objects were not joined: {}", crate::error_chain(&error)));
         }
     }

@@ -67,7 +67,7 @@ impl<'a> Deriver<'a> {
     /// `NoSnapshot` where the original is forgotten or gone; storage; a node that the edit does not do without.
     pub(crate) fn derive(&self, original: SnapshotId, change: &mut dyn Edit) -> Result<Derived> {
         let work = |session: &SessionHandle| self.commit(session, original, change);
-        in_session(self.repository, self.author, self.monitor, work)
+        in_session(self.repository, self.author, self.monitor, work).map(|(derived, _)| derived)
     }
 
     fn commit(&self, session: &SessionHandle, original: SnapshotId, change: &mut dyn Edit) -> Result<(Derived, Ended)> {

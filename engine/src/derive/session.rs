@@ -4,7 +4,7 @@ use lakebed_core::monitor::Monitor;
 use lakebed_core::protocol::WriterStep;
 use lakebed_core::record::RECORD_VERSION;
 use lakebed_core::record::session::{Outcome, Run, Session};
-use lakebed_core::record::snapshot::Summary;
+use lakebed_core::record::snapshot::{Shard, Summary};
 use lakebed_core::time::Timestamp;
 
 use crate::error::{Error, Result};
@@ -19,6 +19,8 @@ pub(crate) struct Author<'a> {
     pub(crate) host: &'a str,
     /// Name and version of the tool.
     pub(crate) tool: &'a str,
+    /// Of the run whose parts it joins.
+    pub(crate) shard: Option<&'a Shard>,
 }
 
 /// How a session's work ended.
@@ -28,12 +30,13 @@ pub(crate) struct Ended {
 }
 
 /// Registers a session, lets `work` do its work in it, and records how it ended. A session whose work failed is expired.
+/// Returns with what came of it whether its records could be deleted: not everybody may.
 pub(crate) fn in_session<T>(
     repository: &Repository,
     author: Author<'_>,
     monitor: &dyn Monitor,
     work: impl FnOnce(&SessionHandle) -> Result<(T, Ended)>,
-) -> Result<T> {
+) -> Result<(T, bool)> {
     repository.config().check_writable().map_err(Error::Config)?;
     monitor.step(WriterStep::Register.into());
     let record = Session {
@@ -45,7 +48,7 @@ pub(crate) fn in_session<T>(
         sources: Vec::new(),
         parent: None,
         checkpoint: None,
-        shard: None,
+        shard: author.shard.cloned(),
         unknown: Default::default(),
     };
     let session = SessionHandle::register(repository, record)?;
@@ -65,8 +68,9 @@ pub(crate) fn in_session<T>(
         tool: author.tool.into(),
         unknown: Default::default(),
     };
-    if let Err(error) = session.end(&run, result.is_ok()) {
+    let may_delete = session.end(&run, result.is_ok()).unwrap_or_else(|error| {
         monitor.warn(&format!("the session's end was not recorded: {}", crate::error_chain(&error)));
-    }
-    result.map(|(value, _)| value)
+        false
+    });
+    result.map(|(value, _)| (value, may_delete))
 }

@@ -106,7 +106,7 @@ pub(super) fn plan(
 /// Returns the sessions whose packs are left alone, and the roots of their checkpoints.
 fn at_work(repository: &Repository) -> Result<(HashSet<SessionId>, Vec<TreeId>)> {
     let mut working: HashSet<SessionId> = repository.registered_sessions()?.into_iter().collect();
-    let (sessions, ended) = repository.sessions_and_leftovers(None)?;
+    let (sessions, ended) = repository.sessions_and_leftovers(None, None)?;
     // what is left of a session that has ended says nothing: its snapshot, if it has one, was there before snapshots are
     // listed
     working.retain(|id| !ended.contains(id));

@@ -23,7 +23,7 @@ pub fn apply(
     options: &RepairOptions,
     monitor: &dyn Monitor,
 ) -> Result<RepairReport> {
-    let author = Author { command: "repair", host: &options.host, tool: &options.tool };
+    let author = Author { command: "repair", host: &options.host, tool: &options.tool, shard: None };
     let salvaged = match plan.actions.iter().all(|action| matches!(action.remedy, Remedy::Derive { .. })) {
         true => Salvaged::default(),
         false => repair_objects(repository, plan, author, monitor)?,
@@ -43,14 +43,15 @@ fn repair_objects(
     author: Author<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Salvaged> {
-    in_session(repository, author, monitor, |session| {
+    let (salvaged, _) = in_session(repository, author, monitor, |session| {
         for action in &plan.actions {
             records::apply(repository, session, &action.remedy)?;
         }
         repository.store().storage().sync()?;
         let salvaged = salvage::apply(repository, session, &plan.actions, monitor)?;
         Ok((salvaged, Ended { outcome: Outcome::Done, summary: Summary::default() }))
-    })
+    })?;
+    Ok(salvaged)
 }
 
 /// Makes a snapshot of each one that lacks something.

@@ -231,7 +231,7 @@ impl Repository {
         }
         let own = own.encode();
         joined.listed.insert(id);
-        if own.len() as u64 <= RECORD_MAX {
+        if own.len() as u64 <= RECORD_MAX && !joined.loose.contains(&id) {
             joined.loose.push(id);
         }
         if joined.loose.len() < LOOSE_MIN {

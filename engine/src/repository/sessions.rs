@@ -7,6 +7,7 @@
 //! A heartbeat is one more record with a higher number. Numbers that do not move tell others, by their own clock, that
 //! the session's process may be gone; being wrong about it costs the session its commit and nobody any data.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,8 +24,8 @@ use lakebed_core::record::snapshot::Snapshot;
 use lakebed_core::storage::{ObjectKey, StorageErrorKind};
 use lakebed_core::time::Timestamp;
 
-use super::Repository;
 use super::store::draw;
+use super::{Repository, parallel};
 use crate::error::{Error, Result};
 
 /// So much time lies between two heartbeats. Whoever waits for a session gives it many times as long.
@@ -42,6 +43,7 @@ pub struct SessionHandle {
 struct Shared {
     repository: Repository,
     id: SessionId,
+    registered: Timestamp,
     record: Mutex<Session>,
     /// Somebody has expired the session: it cannot commit any more.
     expired: Arc<AtomicBool>,
@@ -105,7 +107,9 @@ impl SessionHandle {
         record.time = repository.clock().now();
         repository.store.put_record(&layout::session(id, 0), &record, repository.random())?;
         repository.store.storage().sync()?;
-        let shared = Shared { repository: repository.clone(), id, record: record.into(), expired: Arc::default() };
+        let registered = record.time;
+        let repository = repository.clone();
+        let shared = Shared { repository, id, registered, record: record.into(), expired: Arc::default() };
         let shared = Arc::new(shared);
         let (stop, stopped) = channel::<()>();
         let beating = shared.clone();
@@ -123,6 +127,11 @@ impl SessionHandle {
     /// Returns the session's id, which its snapshot will have.
     pub fn id(&self) -> SessionId {
         self.shared.id
+    }
+
+    /// Returns when it was registered, by its own clock.
+    pub(crate) fn registered(&self) -> Timestamp {
+        self.shared.registered
     }
 
     /// Returns the newest generation that was known when the session began.
@@ -215,22 +224,25 @@ impl Repository {
     /// # Errors
     /// Storage. A record that is damaged is passed over: it belongs to a session that cannot be continued.
     pub fn sessions(&self) -> Result<Vec<SessionInfo>> {
-        Ok(self.sessions_and_leftovers(None)?.0)
+        Ok(self.sessions_and_leftovers(None, None)?.0)
     }
 
     /// Returns the running sessions, and those that have ended and left their records behind: a process killed right
-    /// after its commit does. One of them, the caller's own, is passed over.
+    /// after its commit does. One of them, the caller's own, is passed over. Where it was listed just before which sessions
+    /// have an outcome, that will do.
     pub(crate) fn sessions_and_leftovers(
         &self,
         except: Option<SessionId>,
+        with_outcome: Option<&HashSet<SessionId>>,
     ) -> Result<(Vec<SessionInfo>, Vec<SessionId>)> {
         let mut sessions: Vec<SessionInfo> = Vec::new();
-        for object in self.store.storage().list(layout::SESSIONS)? {
-            let Some(id) = object.key.as_str().split('/').nth(1).and_then(|id| id.parse().ok()) else { continue };
-            if except == Some(id) {
-                continue;
-            }
-            let record = match self.store.read_record::<Session>(&object.key) {
+        let id_of = |key: &ObjectKey| key.as_str().split('/').nth(1).and_then(|id| id.parse::<SessionId>().ok());
+        let mut objects = self.store.storage().list(layout::SESSIONS)?;
+        objects.retain(|object| id_of(&object.key).is_some_and(|id| except != Some(id)));
+        let records = parallel::each(&self.store, &objects, |object| self.store.read_record::<Session>(&object.key));
+        for (object, record) in objects.iter().zip(records) {
+            let Some(id) = id_of(&object.key) else { continue };
+            let record = match record {
                 Ok(record) => record,
                 Err(Error::Storage(error)) if !error.is_not_found() => return Err(error.into()),
                 Err(_) => continue,
@@ -246,8 +258,12 @@ impl Repository {
             }
         }
         let (mut running, mut ended) = (Vec::new(), Vec::new());
-        for session in sessions {
-            match self.has_outcome(session.id)? {
+        let outcomes = parallel::each(&self.store, &sessions, |session| match with_outcome {
+            Some(known) => Ok(known.contains(&session.id)),
+            None => self.has_outcome(session.id),
+        });
+        for (session, has_outcome) in sessions.into_iter().zip(outcomes) {
+            match has_outcome? {
                 true => ended.push(session.id),
                 false => running.push(session),
             }

@@ -143,18 +143,25 @@ impl Repository {
         }
     }
 
-    /// Forgets a snapshot, unless it is forgotten already. Its data stay until a prune has freed them.
+    /// Forgets snapshots, unless they are forgotten already. Their data stay until a prune has freed them.
     ///
     /// # Errors
     /// Storage.
-    pub(crate) fn forget_one(&self, id: SnapshotId, reason: &str) -> Result<()> {
-        let number = match self.tombstones()?.get(&id) {
-            Some(newest) if newest.hides() => return Ok(()),
-            Some(newest) => newest.next(id)?,
-            None => 0,
+    pub(crate) fn forget_all(&self, ids: &[SnapshotId], reason: &str) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let tombstones = self.tombstones()?;
+        let forget = |&id: &SnapshotId| {
+            let number = match tombstones.get(&id) {
+                Some(newest) if newest.hides() => return Ok(()),
+                Some(newest) => newest.next(id)?,
+                None => 0,
+            };
+            // whoever has forgotten it at the same time has done so too
+            self.put_tombstone(id, number, reason).map(drop)
         };
-        // whoever has forgotten it at the same time has done so too
-        self.put_tombstone(id, number, reason)?;
+        parallel::each(&self.store, ids, forget).into_iter().collect::<Result<()>>()?;
         Ok(self.store.storage().sync()?)
     }
 
