@@ -6,10 +6,13 @@ use std::sync::Arc;
 use lakebed_engine::backup::{BackupOptions, BackupReport};
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::protocol::WriterStep;
+use lakebed_engine::core::record::RECORD_VERSION;
+use lakebed_engine::core::record::session::Session;
 use lakebed_engine::core::record::snapshot::Shard;
+use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::forget::{Choice, ForgetOptions};
 use lakebed_engine::join::JoinOptions;
-use lakebed_engine::repository::{SnapshotFilter, SnapshotSelector};
+use lakebed_engine::repository::{SessionHandle, SnapshotFilter, SnapshotSelector};
 use lakebed_engine::source::FilterOptions;
 use lakebed_engine::{Error, Repository, Silent};
 use lakebed_testkit::compare::{CompareOptions, assert_tree_is, snapshot_of};
@@ -292,4 +295,52 @@ fn what_lacks_parts_gives_way_to_what_has_them() {
     assert_eq!(left, std::slice::from_ref(&report.snapshot));
     assert!(place.reopen().join("night", &partial, &Silent).unwrap().was_there);
     assert_eq!(live(&place.reopen()).len(), 1);
+}
+
+#[test]
+fn whoever_finds_somebody_else_at_joining_leaves_it_to_him() {
+    let (place, _, source) = world();
+    let parts: Vec<_> = (0..COUNT).map(|index| take(&place, &source, "night", index).snapshot.unwrap()).collect();
+    let other = place.reopen();
+    let record = Session {
+        version: RECORD_VERSION,
+        number: 0,
+        time: Timestamp::default(),
+        base_generation: 0,
+        process: other.processes().this("another"),
+        sources: Vec::new(),
+        parent: None,
+        checkpoint: None,
+        shard: shard("night", 1),
+        unknown: Default::default(),
+    };
+    let joining = SessionHandle::register(&other, record).unwrap();
+    let join = || place.reopen().join_if_complete(&parts[2].snapshot, &JoinOptions::default(), &Silent).unwrap();
+    assert_eq!(join(), None);
+    assert!(live(&place.reopen()).is_empty());
+    // who is asked by name does it all the same, and so does whoever comes after the other has ended without it
+    let id = joining.id();
+    drop(joining);
+    place.reopen().expire_session(id, id, "cut off").unwrap();
+    assert!(join().is_some());
+    assert_eq!(live(&place.reopen()).len(), 1);
+}
+
+#[test]
+fn parts_that_were_joined_are_no_loss_when_they_go() {
+    let (place, _, source) = world();
+    for night in ["1", "2", "3", "4"] {
+        std::fs::write(source.join("large"), format!("night {night}")).unwrap();
+        let parts: Vec<_> = (0..COUNT).map(|index| take(&place, &source, night, index).snapshot.unwrap()).collect();
+        place.reopen().join_if_complete(&parts[0].snapshot, &JoinOptions::default(), &Silent).unwrap().unwrap();
+    }
+    let repository = place.reopen();
+    let all = live(&repository);
+    forget(&repository, all[..3].iter().map(|info| info.id).collect());
+    // 15 of 16 go, but only three of them are snapshots to anybody
+    let mut options = prune_all();
+    options.max_delete = 0.9;
+    let report = repository.prune(&options, &Silent).unwrap();
+    assert_eq!((report.snapshots_deleted, report.plan.parts), (15, (0, 12)));
+    assert_good(&place.reopen());
 }

@@ -88,11 +88,13 @@ fn has_committed(run: &Run) -> bool {
     is_done && run.command != "prune" && run.summary.finished != Timestamp::default()
 }
 
-/// Tells whether more would go at once than is allowed.
+/// Tells whether more would go at once than is allowed. Parts of snapshots do not count.
 pub(super) fn mass_deletion(summary: &PruneSummary, options: &PruneOptions) -> Option<TooMuch> {
-    let going = summary.snapshots_forgotten.len() as u64;
+    let (parts_kept, parts_going) = summary.parts;
+    let going = (summary.snapshots_forgotten.len() as u64).saturating_sub(parts_going);
+    let kept = summary.snapshots_kept.saturating_sub(parts_kept);
     let freed = (summary.deleted.bytes + summary.repacked.bytes).saturating_sub(summary.copied_bytes);
-    check("snapshots", going, going + summary.snapshots_kept, options)
+    check("snapshots", going, going + kept, options)
         .or_else(|| check("bytes in packs", freed, summary.all.bytes, options))
 }
 

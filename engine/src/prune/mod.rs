@@ -120,6 +120,9 @@ pub struct PruneSummary {
     pub snapshots_kept: u64,
     /// Forgotten snapshots that go for ever.
     pub snapshots_forgotten: Vec<SnapshotId>,
+    /// How many of those that stay, and of those that go, are parts of snapshots that several machines took together: no
+    /// loss, once they are joined.
+    pub parts: (u64, u64),
     /// All packs.
     pub all: Tally,
     /// Packs that stay as they are.

@@ -4,17 +4,17 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 
 use lakebed_core::id::{PackId, SessionId, SnapshotId, TreeId};
-use lakebed_core::layout;
 use lakebed_core::monitor::Monitor;
 use lakebed_core::pack::{PackInfo, PackKind};
 use lakebed_core::protocol::PruneStep;
+use lakebed_core::record::snapshot::Snapshot;
 
 use super::inventory::{LISTINGS, Listed, Living, Segments, Visitor};
 use super::mark::{Home, Marks};
 use super::{PruneOptions, PruneSummary, Tally, Unused, brakes};
 use crate::error::{Error, Result};
 use crate::index_rebuild::read_trailer;
-use crate::repository::{BlobReader, Repository};
+use crate::repository::{BlobReader, Outcome, Repository, snapshot_of};
 
 /// A pack is small if it has less than this part of what packs aim at.
 const SMALL_PART: u64 = 4;
@@ -80,9 +80,17 @@ pub(super) fn plan(
         return Err(Error::NeededMissing { count: missing });
     }
     let store = repository.store();
-    let recorded = store.list_ids::<SnapshotId>(layout::SNAPSHOTS)?.into_iter();
+    let (forgotten, _) = store.outcomes(|id| scope.gone.contains(&id))?;
+    let is_part = |snapshot: &Snapshot| snapshot.shard.is_some();
+    let goes_as_part = |(id, outcome): &(SnapshotId, Result<Outcome>)| {
+        let snapshot = outcome.as_ref().ok().and_then(|outcome| snapshot_of(*id, outcome).ok()?);
+        snapshot.as_ref().is_some_and(is_part)
+    };
+    let parts_kept = living.snapshots.values().filter(|snapshot| is_part(snapshot)).count() as u64;
+    let parts_going = forgotten.iter().filter(|read| goes_as_part(read)).count() as u64;
     let mut summary = PruneSummary {
-        snapshots_forgotten: recorded.filter(|id| scope.gone.contains(id)).collect(),
+        snapshots_forgotten: forgotten.into_iter().map(|(id, _)| id).collect(),
+        parts: (parts_kept, parts_going),
         snapshots_kept: living.snapshots.len() as u64,
         all: listed.values().fold(Tally::default(), |mut all, size| {
             all.add(*size);
