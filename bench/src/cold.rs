@@ -90,7 +90,7 @@ fn many_snapshots(arguments: &ColdArgs) -> Result<(), Failure> {
 fn nights(bench: &Bench, home: &Path, count: u64) -> Result<(), Failure> {
     let (folder, lakebed, repo) = (bench.folder.display(), &bench.lakebed, bench.place.told("lakebed", home)?);
     shell(&format!(
-        "cd {folder} && export HOME='{}' LAKEBED_PASSWORD=benchmark && for i in $(seq {count}); do \
+        "cd {folder} && unset XDG_CACHE_HOME LAKEBED_CACHE_DIR && export HOME='{}' LAKEBED_PASSWORD=benchmark && for i in $(seq {count}); do \
          echo $i > source/file; {lakebed} backup --repo {repo} source > /dev/null || exit 1; done",
         home.display()
     ))

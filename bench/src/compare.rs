@@ -26,7 +26,7 @@ pub struct CompareArgs {
     #[arg(long, value_enum, default_value = "notebooks")]
     workload: Kind,
     /// Take this folder instead; it is only read, and changes only by `--change`
-    #[arg(long)]
+    #[arg(long, conflicts_with = "endpoint")]
     source: Option<PathBuf>,
     /// What moves `--source` forward by a day, for the shell
     #[arg(long, requires = "source")]

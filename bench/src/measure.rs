@@ -32,6 +32,8 @@ pub fn measure(line: &str, env: &[(String, String)], work: &Path) -> Result<Figu
     let figures = work.join("figures.json");
     let _ = std::fs::remove_file(&figures);
     let mut command = Command::new(std::env::current_exe()?);
+    // each has a cache of its own, below its home
+    command.env_remove("XDG_CACHE_HOME").env_remove("LAKEBED_CACHE_DIR");
     command.arg("run").arg(&figures).arg(line).envs(env.iter().cloned());
     let output = command.stdin(Stdio::null()).output()?;
     match std::fs::read(&figures) {

@@ -14,7 +14,7 @@ use crate::measure::{bytes_below, shell};
 #[derive(Debug, Clone, Args)]
 pub struct BucketArgs {
     /// Compare on an S3 server at this address, such as 127.0.0.1:9000, and beside it in a folder
-    #[arg(long, requires = "bucket", conflicts_with_all = ["source", "change"])]
+    #[arg(long, requires = "bucket")]
     endpoint: Option<SocketAddr>,
     /// Bucket to work in; nothing in it is touched but what this makes
     #[arg(long)]

@@ -90,7 +90,7 @@ pub const TOOLS: [Tool; 5] = [
 /// A backup by lakebed, taken by eight machines: processes with a home each.
 pub const EIGHT_SHARDS: &str = "cd {above} && pids= && for i in 0 1 2 3 4 5 6 7; do mkdir -p {home}/$i && \
     HOME={home}/$i {tool} backup --shard $i/8 --shard-run {step} --host shards --repo {repo} {name} & \
-    pids=\"$pids $!\"; done; for pid in $pids; do wait $pid || exit 1; done";
+    pids=\"$pids $!\"; done; all=0; for pid in $pids; do wait $pid || all=1; done; exit $all";
 
 /// What the least is that a phase could do: name, command line. They run in this order, in an empty folder `{to}`.
 pub const FLOORS: [(&str, &str); 4] = [

@@ -17,9 +17,17 @@ use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
 use serde::Deserialize;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 /// Credentials are asked for again so long before they expire: a request may take long.
 const REFRESH_BEFORE: Duration = Duration::from_secs(300);
+
+/// They are asked for again no sooner than after so long, as long as those that are known have not ended: a process may hand
+/// the same out until they do.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
+
+/// A process that takes longer is given up.
+const PROCESS_MAX: Duration = Duration::from_secs(60);
 
 /// A profile that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -98,30 +106,32 @@ const FOR_THE_CLI: [&str; 6] =
 
 impl Profile {
     /// Reads the profile that the environment names, or else the default one; `None` where nobody has asked for one and
-    /// credentials come from the environment anyway, or there is no default one.
+    /// there is none, or it cannot be read.
     ///
     /// # Errors
     /// It is asked for and is not there; a file cannot be read.
     pub(super) fn load(env: impl Fn(&str) -> Option<OsString>) -> Result<Option<Self>, ProfileError> {
         let set = |name: &str| env(name).filter(|value| !value.is_empty());
         let asked = set("AWS_PROFILE").or_else(|| set("AWS_DEFAULT_PROFILE"));
-        let others = [
-            "AWS_ACCESS_KEY_ID",
-            "AWS_WEB_IDENTITY_TOKEN_FILE",
-            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        ];
-        if asked.is_none() && others.into_iter().any(|name| set(name).is_some()) {
-            return Ok(None);
-        }
-        let home = set("HOME").map(PathBuf::from).unwrap_or_default();
-        let path =
-            |variable: &str, name: &str| set(variable).map_or_else(|| home.join(".aws").join(name), PathBuf::from);
-        let credentials = path("AWS_SHARED_CREDENTIALS_FILE", "credentials");
-        let config = path("AWS_CONFIG_FILE", "config");
+        // a home that is not absolute would be that of whoever owns the current folder
+        let home = set("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+        let path = |variable: &str, name: &str| match (set(variable), &home) {
+            (Some(path), _) => Some(PathBuf::from(path)),
+            (None, home) => home.as_ref().map(|home| home.join(".aws").join(name)),
+        };
+        let credentials = path("AWS_SHARED_CREDENTIALS_FILE", "credentials").unwrap_or_default();
+        let config = path("AWS_CONFIG_FILE", "config").unwrap_or_default();
         let name = asked.as_ref().map_or("default".into(), |name| name.to_string_lossy().into_owned());
         let in_config = if name == "default" { name.clone() } else { format!("profile {name}") };
-        let (keys, settings) = (read(&credentials)?, read(&config)?);
+        let (keys, settings) = match (read(&credentials), read(&config)) {
+            // the home of another user, say: nobody has asked for what lies there
+            (Err(ProfileError::Unreadable { .. }), _) | (_, Err(ProfileError::Unreadable { .. }))
+                if asked.is_none() =>
+            {
+                return Ok(None);
+            }
+            (keys, settings) => (keys?, settings?),
+        };
         let section = |file: &'_ Option<Ini>, name: &str| file.as_ref()?.get_map_ref().get(name).cloned();
         // what the file of credentials says comes first
         let mut sections = vec![section(&keys, &name), section(&settings, &in_config)];
@@ -132,9 +142,23 @@ impl Profile {
             return if asked.is_some() { Err(ProfileError::Missing { name, credentials, config }) } else { Ok(None) };
         }
         let get = |key: &str| {
-            let found = sections.iter().flatten().find_map(|section| section.get(key)?.clone());
+            let of =
+                |(name, value): (&String, &Option<String>)| value.clone().filter(|_| name.eq_ignore_ascii_case(key));
+            let found = sections.iter().flatten().find_map(|section| section.iter().find_map(of));
             found.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
         };
+        // what else says who we are beats a profile that nobody has asked for, and keys in the environment beat every one
+        let others = [
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        ];
+        let is_of_use = set("AWS_ACCESS_KEY_ID").is_none()
+            && (asked.is_some() || others.into_iter().all(|name| set(name).is_none()));
+        let (region, endpoint) = (get("region"), get("endpoint_url"));
+        if !is_of_use {
+            return Ok(Some(Self { region, endpoint, credentials: None }));
+        }
         let credentials = match (get("aws_access_key_id"), get("aws_secret_access_key")) {
             // a role is taken on with the key that stands beside it
             _ if FOR_THE_CLI.into_iter().any(|key| get(key).is_some()) => {
@@ -148,9 +172,7 @@ impl Profile {
                 return Err(ProfileError::HalfAKey { name, has, lacks });
             }
         };
-        // keys in the environment beat those of a profile, which may still say where the store is
-        let credentials = credentials.filter(|_| set("AWS_ACCESS_KEY_ID").is_none());
-        Ok(Some(Self { region: get("region"), endpoint: get("endpoint_url"), credentials }))
+        Ok(Some(Self { region, endpoint, credentials }))
     }
 }
 
@@ -170,7 +192,6 @@ fn read(path: &Path) -> Result<Option<Ini>, ProfileError> {
     let mut defaults = IniDefault::default();
     // what stands before the first section belongs to none
     defaults.default_section = String::new();
-    defaults.delimiters = vec!['='];
     defaults.case_sensitive = true;
     let mut file = Ini::new_from_defaults(defaults);
     // what is indented belongs to the setting above it, and a value may have any character
@@ -191,6 +212,10 @@ enum ProcessError {
     Failed { status: std::process::ExitStatus, said: String },
     #[error("what it printed is no JSON with `Version` 1, `AccessKeyId` and `SecretAccessKey`")]
     Output,
+    #[error("it has not ended after a minute")]
+    TooLong,
+    #[error("the credentials that it printed have ended at {end}")]
+    Ended { end: Timestamp },
 }
 
 /// What such a process prints.
@@ -204,8 +229,12 @@ struct Printed {
     expiration: Option<Timestamp>,
 }
 
-/// Credentials, and when they end.
-type Known = (Arc<AwsCredential>, Option<Timestamp>);
+/// Credentials that a process has handed over.
+struct Known {
+    credential: Arc<AwsCredential>,
+    end: Option<Timestamp>,
+    asked: Instant,
+}
 
 /// Credentials that a process hands over, and again before they expire.
 pub(super) struct ProcessCredentials {
@@ -227,7 +256,8 @@ impl ProcessCredentials {
     async fn run(&self) -> Result<Known, ProcessError> {
         let mut command = tokio::process::Command::new("sh");
         command.args(["-c", &self.line]).stdin(Stdio::null()).kill_on_drop(true);
-        let output = command.output().await.map_err(ProcessError::Run)?;
+        let output = tokio::time::timeout(PROCESS_MAX, command.output()).await;
+        let output = output.map_err(|_| ProcessError::TooLong)?.map_err(ProcessError::Run)?;
         if !output.status.success() {
             // as the shell says that there is no such program
             if output.status.code() == Some(127) && self.line.starts_with("aws ") {
@@ -245,7 +275,10 @@ impl ProcessCredentials {
             secret_key: printed.secret_access_key,
             token: printed.session_token,
         };
-        Ok((Arc::new(credential), printed.expiration))
+        if let Some(end) = printed.expiration.filter(|end| !is_later(*end, Duration::ZERO)) {
+            return Err(ProcessError::Ended { end });
+        }
+        Ok(Known { credential: Arc::new(credential), end: printed.expiration, asked: Instant::now() })
     }
 }
 
@@ -255,27 +288,36 @@ impl CredentialProvider for ProcessCredentials {
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
         let mut known = self.known.lock().await;
-        if let Some((credential, end)) = &*known
-            && end.is_none_or(|end| is_later(end, REFRESH_BEFORE))
+        let serves = |known: &Known, before: Duration| known.end.is_none_or(|end| is_later(end, before));
+        if let Some(known) = &*known
+            && (serves(known, REFRESH_BEFORE)
+                || (serves(known, Duration::ZERO) && known.asked.elapsed() < ASK_AGAIN_AFTER))
         {
-            return Ok(credential.clone());
+            return Ok(known.credential.clone());
         }
         match self.run().await {
-            Ok(fresh) => Ok(known.insert(fresh).0.clone()),
+            Ok(fresh) => Ok(known.insert(fresh).credential.clone()),
             // the old ones serve until they end
-            Err(source) => match &*known {
-                Some((credential, Some(end))) if is_later(*end, Duration::ZERO) => Ok(credential.clone()),
-                _ => Err(object_store::Error::Generic { store: "credential_process", source: source.into() }),
+            Err(source) => match known.as_mut().filter(|known| serves(known, Duration::ZERO)) {
+                Some(known) => {
+                    known.asked = Instant::now();
+                    Ok(known.credential.clone())
+                }
+                None => Err(object_store::Error::Generic { store: "credential_process", source: source.into() }),
             },
         }
     }
 }
 
-/// Tells whether a time is so far ahead. Credentials end by the store's clock, whatever a test makes of time.
+/// Returns the time since 1970. Credentials end by the store's clock, whatever a test makes of time.
 #[expect(clippy::disallowed_methods, reason = "the crate does the same for all credentials that it asks for itself")]
+fn now() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Tells whether a time is so far ahead.
 fn is_later(time: Timestamp, by: Duration) -> bool {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default() + by;
-    i128::from(time.secs) > i128::from(now.as_secs())
+    i128::from(time.secs) > i128::from((now() + by).as_secs())
 }
 
 #[cfg(test)]
@@ -357,9 +399,11 @@ aws_session_token=t==
     #[test]
     fn what_the_environment_says_comes_first_and_what_is_asked_for_must_be_there() {
         let home = Home::new(CONFIG, CREDENTIALS);
-        // nobody has asked for a profile, and there are credentials
-        assert_eq!(home.load(&[("AWS_ACCESS_KEY_ID", "x")]).unwrap(), None);
-        assert_eq!(home.load(&[("AWS_WEB_IDENTITY_TOKEN_FILE", "/x")]).unwrap(), None);
+        // nobody has asked for a profile, and there are credentials: it may still say where the bucket is
+        for variable in ["AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE"] {
+            let default = home.load(&[(variable, "x")]).unwrap().unwrap();
+            assert_eq!((default.region.as_deref(), default.credentials), (Some("eu-central-1"), None));
+        }
         let beside = home.load(&[("AWS_ACCESS_KEY_ID", "x"), ("AWS_PROFILE", "nightly")]).unwrap().unwrap();
         assert_eq!((beside.region.as_deref(), beside.credentials), (Some("eu-west-1"), None));
         assert!(matches!(home.load(&[("AWS_PROFILE", "other")]), Err(ProfileError::Missing { .. })));
@@ -367,6 +411,21 @@ aws_session_token=t==
         assert_eq!(Home::new("", "").load(&[]).unwrap(), None);
         let empty = tempfile::TempDir::new().unwrap();
         assert_eq!(Profile::load(|name| (name == "HOME").then(|| empty.path().into())).unwrap(), None);
+        // a home that is none, or another's, is asked for nothing unless somebody means it
+        for home in ["", "relative", "/dev/null"] {
+            let load = |profile: &str| {
+                Profile::load(|name| match name {
+                    "HOME" => Some(home.into()),
+                    "AWS_PROFILE" => Some(profile.into()),
+                    _ => None,
+                })
+            };
+            assert_eq!(load("").unwrap(), None, "{home}");
+            assert!(load("nightly").is_err(), "{home}");
+        }
+        let spelled = Home::new("[default]\nRegion: eu-west-3\nAWS_ACCESS_KEY_ID = a\naws_secret_access_key = b", "");
+        let spelled = spelled.load(&[]).unwrap().unwrap();
+        assert_eq!((spelled.region.as_deref(), spelled.credentials), (Some("eu-west-3"), key("a", "b", None)));
         let broken = Home::new("[default\nregion", "").load(&[]).unwrap_err();
         assert!(matches!(broken, ProfileError::Malformed { .. }), "{broken}");
     }
@@ -387,15 +446,29 @@ aws_session_token=t==
 
     #[test]
     fn a_process_is_asked_again_only_when_what_it_said_is_about_to_end() {
-        for (expiration, times) in [("2099-01-01T00:00:00Z", 1), ("2020-01-01T00:00:00Z", 3)] {
-            let folder = tempfile::TempDir::new().unwrap();
-            let provider = counting(folder.path(), expiration);
-            for _ in 0..3 {
-                let credential = ask(&provider).unwrap();
-                assert_eq!((credential.key_id.as_str(), credential.secret_key.as_str()), ("id", "secret"));
-            }
-            assert_eq!(std::fs::read_to_string(folder.path().join("count")).unwrap().lines().count(), times);
+        let folder = tempfile::TempDir::new().unwrap();
+        let asked = || std::fs::read_to_string(folder.path().join("count")).unwrap().lines().count();
+        let provider = counting(folder.path(), "2099-01-01T00:00:00Z");
+        for _ in 0..3 {
+            let credential = ask(&provider).unwrap();
+            assert_eq!((credential.key_id.as_str(), credential.secret_key.as_str()), ("id", "secret"));
         }
+        assert_eq!(asked(), 1);
+        // about to end: once more where it was not asked just now
+        let about_to_end = |since: Duration| {
+            let mut known = provider.known.blocking_lock();
+            let known = known.as_mut().unwrap();
+            known.end = Some(Timestamp { secs: now().as_secs() as i64 + 100, nanos: 0 });
+            known.asked = Instant::now().checked_sub(since).unwrap();
+        };
+        about_to_end(Duration::ZERO);
+        ask(&provider).unwrap();
+        assert_eq!(asked(), 1);
+        about_to_end(ASK_AGAIN_AFTER);
+        ask(&provider).unwrap();
+        assert_eq!(asked(), 2);
+        let ended = counting(folder.path(), "2020-01-01T00:00:00Z");
+        assert!(crate_chain(&ask(&ended).unwrap_err()).contains("have ended"));
     }
 
     #[test]
@@ -403,7 +476,7 @@ aws_session_token=t==
         let said = |line: &str| crate_chain(&ask(&ProcessCredentials::new(line.into())).unwrap_err());
         assert!(said("echo no such user >&2; exit 3").contains("no such user"));
         assert!(said("echo '{}'").contains("Version"));
-        assert!(said("PATH=; aws configure").contains("not found"));
+        assert!(said("echo nothing of it >&2; exit 127").contains("nothing of it"));
         assert!(said("aws configure --in-a-place-without-it 2>/dev/null; exit 127").contains("AWS command line"));
     }
 

@@ -26,6 +26,10 @@ pub(super) fn taken_out(request: &HttpRequest) -> Option<HttpRequest> {
     }
     let mut lines = inner.split("\r\n");
     let target = lines.next()?.strip_suffix(" HTTP/1.1")?;
+    // below the container, whose root the batch is sent to: else it is left to the batch
+    if !target.starts_with(request.uri().path()) {
+        return None;
+    }
     let mut uri = request.uri().clone().into_parts();
     uri.path_and_query = Some(target.parse().ok()?);
     let mut deletion = Request::new(HttpRequestBody::empty());
@@ -96,11 +100,13 @@ mod tests {
 
     #[test]
     fn every_other_request_is_sent_as_it_is() {
-        assert!(taken_out(&batch(&[])).is_none() && taken_out(&batch(&["/c/a", "/c/b"])).is_none());
-        let mut other = batch(&["/c/a"]);
+        let (one, other_place) = ("/container/a", "/elsewhere/a");
+        assert!(taken_out(&batch(&[])).is_none() && taken_out(&batch(&[one, "/container/b"])).is_none());
+        assert!(taken_out(&batch(&[one])).is_some() && taken_out(&batch(&[other_place])).is_none());
+        let mut other = batch(&[one]);
         *other.uri_mut() = "https://account.blob.core.windows.net/container/a?comp=block".parse().unwrap();
         assert!(taken_out(&other).is_none());
-        let mut other = batch(&["/c/a"]);
+        let mut other = batch(&[one]);
         *other.method_mut() = Method::PUT;
         assert!(taken_out(&other).is_none());
     }

@@ -48,7 +48,11 @@ fn explain(error: &Error) -> String {
         cause = error.source();
     }
     let innermost = innermost(error);
-    let request = request.unwrap_or_else(|| error.to_string());
+    let Some(request) = request else {
+        // nothing was asked of the store, or not by the crate: what is above the innermost only repeats it
+        let whole = error.to_string();
+        return if whole.ends_with(&innermost) { whole } else { format!("{whole}: {innermost}") };
+    };
     let (asked, answered) = request.split_once(" - ").unwrap_or((&request, ""));
     let answered = match (inner_text(answered, "Code"), inner_text(answered, "Message")) {
         (Some(code), Some(message)) => format!("{code}: {message}"),

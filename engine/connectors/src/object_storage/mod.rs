@@ -180,9 +180,15 @@ impl Inner {
 
     /// Appends a range of an object, as it comes in.
     async fn append_range(&self, key: &ObjectKey, range: Range<u64>, buffer: &mut Vec<u8>) -> object_store::Result<()> {
+        let asked = range.end - range.start;
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
         let mut pieces = self.store.objects.get_opts(&self.path(key), options).await?.into_stream();
+        let most = buffer.len().saturating_add(usize::try_from(asked).unwrap_or(usize::MAX));
         while let Some(piece) = pieces.try_next().await? {
+            if buffer.len() + piece.len() > most {
+                let source = "the store sends more than it was asked for".into();
+                return Err(object_store::Error::Generic { store: "range", source });
+            }
             buffer.extend_from_slice(&piece);
         }
         Ok(())

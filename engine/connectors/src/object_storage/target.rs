@@ -1,16 +1,17 @@
 //! From a URL to a store.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider, Checksum};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, AwsCredentialProvider, Checksum};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::{ClientConfigKey, HttpConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path;
-use object_store::{ClientOptions, ObjectStoreScheme, RetryConfig};
+use object_store::{ClientOptions, ObjectStoreScheme, RetryConfig, StaticCredentialProvider};
 use url::Url;
 
 use super::aws_profile::{Credentials, ProcessCredentials, Profile, ProfileError};
@@ -224,7 +225,8 @@ impl Target {
             Cloud::S3 => {
                 let profile = Profile::load(|name| std::env::var_os(name))
                     .map_err(|source| ConnectError::Profile { target: self.to_string(), source })?;
-                let credentials = profile.and_then(|profile| configure(profile, &mut set));
+                let credentials =
+                    profile.and_then(|profile| configure(profile, &mut set, |name| std::env::var_os(name)));
                 // the store compares what it got; and a single deletion needs no other permission than that
                 let mut builder = configured!(AmazonS3Builder, AmazonS3ConfigKey)
                     .with_checksum_algorithm(Checksum::SHA256)
@@ -271,9 +273,13 @@ impl Target {
 
 /// Adds what a profile says and nobody else does to the settings, and returns where its credentials come from, where that is
 /// more than a setting.
-fn configure(profile: Profile, set: &mut Vec<(String, String)>) -> Option<AwsCredentialProvider> {
+fn configure(
+    profile: Profile,
+    set: &mut Vec<(String, String)>,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Option<AwsCredentialProvider> {
     let is_set = |variables: &[&str], keys: &[&str], set: &[(String, String)]| {
-        variables.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+        variables.iter().any(|name| env(name).is_some_and(|value| !value.is_empty()))
             || set.iter().any(|(key, _)| keys.contains(&key.trim_start_matches("aws_")))
     };
     if let Some(region) = profile.region
@@ -291,10 +297,10 @@ fn configure(profile: Profile, set: &mut Vec<(String, String)>) -> Option<AwsCre
         return None;
     }
     match profile.credentials? {
+        // not as settings: a session token of the environment would be taken for theirs
         Credentials::Key { id, secret, token } => {
-            set.extend([("aws_access_key_id".into(), id), ("aws_secret_access_key".into(), secret)]);
-            set.extend(token.map(|token| ("aws_session_token".to_owned(), token)));
-            None
+            let credential = AwsCredential { key_id: id, secret_key: secret, token };
+            Some(Arc::new(StaticCredentialProvider::new(credential)))
         }
         Credentials::Process(line) => Some(Arc::new(ProcessCredentials::new(line))),
     }
@@ -378,5 +384,25 @@ mod tests {
         assert!(matches!(connect(false), Err(ConnectError::PlainHttp { .. })));
         let (_, identity) = connect(true).unwrap();
         assert_eq!(identity, "s3://bucket/lake at http://127.0.0.1:9000");
+    }
+
+    #[test]
+    fn a_profile_says_what_nobody_else_does() {
+        let profile = || Profile {
+            region: Some("eu-west-1".into()),
+            endpoint: Some("https://ceph.example.org".into()),
+            credentials: Some(Credentials::Key { id: "id".into(), secret: "secret".into(), token: None }),
+        };
+        let given = |set: &[&str], variables: &[&str]| {
+            let mut set: Vec<(String, String)> = set.iter().map(|key| ((*key).to_owned(), "x".to_owned())).collect();
+            let env = |name: &str| variables.contains(&name).then(|| "x".into());
+            let credentials = configure(profile(), &mut set, env);
+            let keys: Vec<String> = set.into_iter().map(|(key, _)| key).collect();
+            (keys.join(" "), credentials.is_some())
+        };
+        assert_eq!(given(&[], &[]), ("aws_region aws_endpoint".into(), true));
+        assert_eq!(given(&[], &["AWS_REGION", "AWS_ENDPOINT_URL_S3"]), (String::new(), true));
+        let keys = ["endpoint", "aws_access_key_id"];
+        assert_eq!(given(&keys, &["AWS_DEFAULT_REGION"]), (keys.join(" "), false));
     }
 }

@@ -24,7 +24,9 @@ impl Kind {
     /// Tells what a request is for: the same for S3, Azure and Google Cloud.
     pub(super) fn of(method: &Method, uri: &Uri) -> Self {
         let query = uri.query().unwrap_or_default();
-        let is_listing = query.split('&').any(|part| part.starts_with("list-type=") || part == "comp=list");
+        let is_listing = query
+            .split('&')
+            .any(|part| part.starts_with("list-type=") || ["comp=list", "uploads", "uploads="].contains(&part));
         match *method {
             Method::GET if is_listing => Self::List,
             Method::GET => Self::Get,
@@ -158,6 +160,7 @@ mod tests {
         let kind = |method: Method, uri: &str| Kind::of(&method, &uri.parse().unwrap());
         assert_eq!(kind(Method::GET, "http://h/lake?list-type=2&prefix=x"), Kind::List);
         assert_eq!(kind(Method::GET, "http://h/lake?restype=container&comp=list"), Kind::List);
+        assert_eq!(kind(Method::GET, "http://h/lake/?uploads=&prefix=x"), Kind::List);
         assert_eq!(kind(Method::GET, "http://h/lake/packs/aa?comp=listing"), Kind::Get);
         assert_eq!(kind(Method::HEAD, "http://h/lake/x"), Kind::Head);
         assert_eq!(kind(Method::PUT, "http://h/lake/x?partNumber=1"), Kind::Put);

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request};
+use lakebed_core::id::PackId;
+use lakebed_core::layout;
+use lakebed_core::storage::ObjectKey;
 use lakebed_core::time::Timestamp;
 use object_store::aws::AmazonS3;
 use object_store::client::{HttpClient, HttpRequestBody};
@@ -59,7 +62,7 @@ struct Upload {
 /// What went wrong, for [`object_store::Error::Generic`].
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
-    #[error("the store answered {status}")]
+    #[error("the store answered {status} when uploads in parts were asked for (on S3: s3:ListBucketMultipartUploads)")]
     Status { status: http::StatusCode },
     #[error("what it answered is no list of uploads: {why}")]
     Answer { why: String },
@@ -106,12 +109,8 @@ impl Uploads {
             let now = head.headers.get(http::header::DATE).and_then(|date| seconds_of(date.to_str().ok()?));
             let page: Page = quick_xml::de::from_reader(&body[..])
                 .map_err(|error| failed(Trouble::Answer { why: error.to_string() }))?;
-            // who does not say what time it is there is not asked to forget anything
-            let is_old = |upload: &Upload| {
-                now.is_some_and(|now| now.saturating_sub(upload.initiated.secs) > GIVEN_UP_AFTER.as_secs() as i64)
-            };
-            let is_ours = |upload: &Upload| upload.key.starts_with(prefix);
-            let old = page.uploads.into_iter().filter(|upload| is_ours(upload) && is_old(upload));
+            let old = page.uploads.into_iter();
+            let old = old.filter(|upload| is_ours(prefix, &upload.key) && is_old(now, upload.initiated));
             abandoned.extend(old.map(|upload| Abandoned { key: upload.key, id: upload.upload_id }));
             match (page.is_truncated, page.next_key_marker) {
                 (true, Some(next)) if next >= key_marker => {
@@ -128,6 +127,20 @@ impl Uploads {
         let path = Path::parse(&upload.key).map_err(failed)?;
         self.ask(Method::DELETE, &path, &[("uploadId", &upload.id)]).await.map(drop)
     }
+}
+
+/// Tells whether what is uploaded is a pack of the repository below a prefix: nothing else of it is sent in parts, and what
+/// others send to the same bucket is their affair.
+fn is_ours(prefix: &str, key: &str) -> bool {
+    let rest = key.strip_prefix(prefix).and_then(ObjectKey::new);
+    let id = rest.as_ref().and_then(|key| layout::last_part(key).parse::<PackId>().ok());
+    rest.zip(id).is_some_and(|(key, id)| layout::pack(id) == key)
+}
+
+/// Tells whether an upload was begun so long ago that nobody can be at it. Who does not say what time it is, in seconds, is
+/// not asked to forget anything.
+fn is_old(now: Option<i64>, initiated: Timestamp) -> bool {
+    now.is_some_and(|now| now.saturating_sub(initiated.secs) > GIVEN_UP_AFTER.as_secs() as i64)
 }
 
 /// Reads the date of an answer, as seconds.
@@ -158,6 +171,19 @@ mod tests {
         assert_eq!(page.uploads[1].initiated.secs - page.uploads[0].initiated.secs, 60);
         let none: Page = quick_xml::de::from_reader(&b"<ListMultipartUploadsResult/>"[..]).unwrap();
         assert!(none.uploads.is_empty() && !none.is_truncated);
+    }
+
+    #[test]
+    fn what_is_young_or_somebody_elses_is_left_alone() {
+        let (now, hour) = (1_730_818_875, 3600);
+        let begun = |hours: i64| Timestamp { secs: now - hours * hour, nanos: 0 };
+        assert!(is_old(Some(now), begun(25)) && !is_old(Some(now), begun(23)) && !is_old(Some(now), begun(-1)));
+        assert!(!is_old(None, begun(25)));
+        let pack = layout::pack(PackId::new([0xab; 32])).to_string();
+        assert!(is_ours("", &pack) && is_ours("lake/one/", &format!("lake/one/{pack}")));
+        for key in [pack.clone(), format!("lake/one/x/{pack}"), "lake/one/video.mp4".into(), "lake/one/a//b".into()] {
+            assert!(!is_ours("lake/one/", &key), "{key}");
+        }
     }
 
     #[test]
