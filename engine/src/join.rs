@@ -16,7 +16,6 @@ use lakebed_core::codec::compress::Compression;
 use lakebed_core::id::{SessionId, SnapshotId, TreeId};
 use lakebed_core::layout;
 use lakebed_core::monitor::Monitor;
-use lakebed_core::process::Fate;
 use lakebed_core::protocol::WriterStep;
 use lakebed_core::record::session::Outcome;
 use lakebed_core::record::snapshot::{Failure, Joined, Shard, Snapshot, SourceRecord, Summary};
@@ -139,25 +138,31 @@ impl Repository {
         let found = self.look_at_run(&shard.run, Some(&whole))?;
         // what was joined without waiting for this one, which was run twice at the same time, has it from the other
         let is_complete = found.is_complete() || found.whole_one().is_some();
-        if !is_complete || self.is_joined_by_another(&shard.run, None)? {
+        if !is_complete || self.is_joined_by_another(&shard.run, &whole, None)? {
             return Ok(None);
         }
-        self.join_whole(&shard.run, Some(&whole), Some(shard), options, monitor)
+        // a number that no part has
+        let joining = Shard { index: shard.count, ..shard.clone() };
+        self.join_whole(&shard.run, Some(&whole), Some(&joining), options, monitor)
     }
 
     /// Tells whether somebody else is joining a run, of whom nobody knows that he is dead; where `own` is given, one who
     /// says that he began before. Of several one is enough, and whoever looks comes to the same.
-    fn is_joined_by_another(&self, run: &str, own: Option<(Timestamp, SessionId)>) -> Result<bool> {
-        let sessions = self.sessions()?;
-        Ok(sessions.iter().any(|session| {
-            let joins = session.newest.shard.as_ref().is_some_and(|shard| shard.run == run);
+    fn is_joined_by_another(&self, run: &str, whole: &Whole, own: Option<(Timestamp, SessionId)>) -> Result<bool> {
+        for session in self.sessions()? {
+            let newest = &session.newest;
+            let joins = newest.shard.as_ref().is_some_and(|shard| shard.run == run && shard.index >= shard.count);
             let is_other = own.is_none_or(|own| (session.started, session.id) < own);
-            // whoever takes a part has sources
-            joins
-                && session.newest.sources.is_empty()
+            if joins
                 && is_other
-                && self.processes().fate(&session.newest.process) != Fate::Dead
-        }))
+                && newest.sources == whole.sources
+                && newest.process.host == whole.host
+                && !self.is_over(session.id, &newest.process)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Joins the parts of a run to one snapshot, and forgets them. When it returns, the snapshot is durable.
@@ -178,9 +183,14 @@ impl Repository {
         options: &JoinOptions,
         monitor: &dyn Monitor,
     ) -> Result<Option<JoinReport>> {
-        let author = Author { command: "join", host: &options.host, tool: &options.tool, shard: part };
+        let host = whole.filter(|_| part.is_some()).map_or(&options.host, |whole| &whole.host);
+        let joining = part.zip(whole).map(|(shard, whole)| (shard, &whole.sources[..]));
+        let author = Author { command: "join", host, tool: &options.tool, joining };
         let (report, may_delete) = in_session(self, author, monitor, |session| {
-            if part.is_some() && self.is_joined_by_another(run, Some((session.registered(), session.id())))? {
+            let own = (session.registered(), session.id());
+            if let (Some(_), Some(whole)) = (part, whole)
+                && self.is_joined_by_another(run, whole, Some(own))?
+            {
                 return Ok((None, Ended { outcome: Outcome::Unchanged, summary: Summary::default() }));
             }
             let report = self.join_in(session, run, whole, options, monitor)?;
@@ -193,26 +203,18 @@ impl Repository {
             Ok((Some(report), Ended { outcome, summary }))
         })?;
         // what all machines have put is joined by this one
-        if let Some(JoinReport { snapshot, was_there: false, .. }) = &report
+        if let Some(JoinReport { was_there: false, .. }) = &report
             && may_delete
-            && let Err(error) = self.join_small(snapshot, monitor)
+            && let Err(error) = self.join_small(monitor)
         {
             monitor.warn(&format!("small objects were not joined: {}", crate::error_chain(&error)));
         }
         Ok(report)
     }
 
-    fn join_small(&self, joined: &SnapshotInfo, monitor: &dyn Monitor) -> Result<()> {
-        let _ahead = self.store.look_ahead(&[
-            layout::INDEX,
-            layout::FORGOTTEN,
-            layout::ANNOTATIONS,
-            layout::CATALOGUE,
-            layout::SNAPSHOTS,
-        ])?;
-        let index = self.index(monitor)?;
-        self.join_outcomes(self.catalogue()?.joined, joined.id, &joined.snapshot)?;
-        self.join_segments(&index)
+    fn join_small(&self, monitor: &dyn Monitor) -> Result<()> {
+        self.join_outcomes()?;
+        self.join_segments(&self.index(monitor)?)
     }
 
     fn join_in(

@@ -128,7 +128,7 @@ impl Repository {
         options: &RewriteOptions,
         monitor: &dyn Monitor,
     ) -> Result<RewriteReport> {
-        let author = Author { command: "rewrite", host: &options.host, tool: &options.tool, shard: None };
+        let author = Author { command: "rewrite", host: &options.host, tool: &options.tool, joining: None };
         let deriver = Deriver::new(self, author, monitor)?;
         monitor.phase(Phase::Plan, None);
         let mut report = RewriteReport::default();

@@ -4,16 +4,22 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use lakebed_engine::backup::BackupOptions;
 use lakebed_engine::core::codec::frame::{FrameKind, FrameScratch};
 use lakebed_engine::core::codec::seal::Encryption;
-use lakebed_engine::core::id::{CatalogueId, SnapshotId};
+use lakebed_engine::core::id::{CatalogueId, PackId, SnapshotId};
 use lakebed_engine::core::layout;
 use lakebed_engine::core::monitor::Monitor;
-use lakebed_engine::core::record::Record;
+use lakebed_engine::core::protocol::WriterStep;
 use lakebed_engine::core::record::catalogue::{CatalogueEntry, decode_catalogue, encode_catalogue};
-use lakebed_engine::core::storage::{Storage, StorageErrorKind};
+use lakebed_engine::core::record::gc::Condemnation;
+use lakebed_engine::core::record::{RECORD_VERSION, Record};
+use lakebed_engine::core::storage::{
+    Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError, StorageErrorKind,
+};
 use lakebed_engine::repair::{self, RepairOptions};
 use lakebed_engine::repository::{SnapshotFilter, SnapshotSelector};
+use lakebed_engine::source::{Filter, FilterOptions, LocalOptions, local_mounts};
 use lakebed_engine::storage::MemoryStorage;
 use lakebed_engine::{OpenOptions, Repository, Silent};
 use lakebed_testkit::clock::{FakeClock, SeededRandom};
@@ -251,4 +257,140 @@ fn joining_that_is_cut_off_harms_nothing_and_is_put_right() {
             }
         }
     }
+}
+
+/// A medium on which something happens right after everything was listed at once, the first time that this is armed.
+struct AfterSurvey {
+    inner: Arc<dyn Storage>,
+    act: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl std::fmt::Debug for AfterSurvey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AfterSurvey")
+    }
+}
+
+impl Storage for AfterSurvey {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
+        self.inner.put(key, bytes)
+    }
+
+    fn writer(&self) -> Result<Box<dyn ObjectWriter>, StorageError> {
+        self.inner.writer()
+    }
+
+    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
+        self.inner.get(key)
+    }
+
+    fn get_range(&self, key: &ObjectKey, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), StorageError> {
+        self.inner.get_range(key, offset, length, buffer)
+    }
+
+    fn size(&self, key: &ObjectKey) -> Result<u64, StorageError> {
+        self.inner.size(key)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.inner.list(prefix)
+    }
+
+    fn survey(&self, prefixes: &[&str]) -> Result<Option<Vec<Vec<ObjectInfo>>>, StorageError> {
+        let listed = self.inner.survey(prefixes);
+        if let Some(act) = self.act.lock().unwrap().take() {
+            act();
+        }
+        listed
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        self.inner.delete(key)
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.inner.sync()
+    }
+}
+
+/// A list that goes after a writer has listed everything, and before it looks at what it says: its packs were condemned all
+/// the same when the writer registered.
+#[test]
+fn what_was_condemned_when_everything_was_listed_is_not_built_upon_though_the_list_is_gone() {
+    let mut nights = Nights::begin();
+    let repository = nights.open(None);
+    nights.night(&repository);
+    let condemned: Vec<PackId> = repository.store().list_packs().unwrap().into_keys().collect();
+    let record =
+        Condemnation { version: RECORD_VERSION, generation: 1, packs: condemned.clone(), unknown: Default::default() };
+    let list = layout::condemnation(1, 0);
+    repository.store().put_record(&list, &record, &SeededRandom::new(1)).unwrap();
+    let storage = Arc::new(AfterSurvey { inner: nights.remote(Faults::default()), act: Mutex::default() });
+    let writer = Repository::open(storage.clone(), &secret(), &nights.options(None)).unwrap();
+    let memory = nights.memory.clone();
+    *storage.act.lock().unwrap() = Some(Box::new(move || memory.delete(&list).unwrap()));
+    // another host has no parent here, so every chunk is looked up
+    let options = BackupOptions { host: "another".into(), ..options() };
+    let report = backup_with(&writer, &[nights.source()], &options, &Default::default());
+    assert!(storage.act.lock().unwrap().is_none());
+    assert_eq!(report.summary.bytes_deduplicated, 0);
+    for pack in condemned {
+        nights.memory.delete(&layout::pack(pack)).unwrap();
+    }
+    let out = nights.folder.path().join("out");
+    restore_to(&nights.open(None), &report.snapshot.unwrap(), &out, &nights.source());
+}
+
+#[test]
+fn a_record_that_a_repair_has_closed_is_not_shown_by_a_catalogue_or_a_copy() {
+    let mut nights = Nights::begin();
+    let repository = nights.open(Some("writer"));
+    let all: Vec<SnapshotId> = (0..4).map(|_| nights.night(&repository)).collect();
+    let other = nights.open(Some("other"));
+    assert_eq!(ids(&other), all);
+    for id in [all[0], all[3]] {
+        let key = layout::snapshot(id);
+        let mut bytes = nights.memory.get(&key).unwrap();
+        bytes[70] ^= 1;
+        nights.memory.delete(&key).unwrap();
+        nights.memory.put(&key, &bytes).unwrap();
+    }
+    let options = RepairOptions::default();
+    let planned = repair::plan(&repository, &options, &Silent).unwrap();
+    repair::apply(&repository, &planned, &options, &Silent).unwrap();
+    for cache in [None, Some("writer"), Some("other")] {
+        assert_eq!(ids(&nights.open(cache)), all[1..3], "{cache:?}");
+    }
+    assert_good(&nights.open(None));
+}
+
+/// A prune frees snapshots while a backup runs that has seen them: the backup's catalogue must not bring them back.
+#[test]
+fn what_was_freed_while_a_backup_ran_is_in_no_catalogue() {
+    let mut nights = Nights::begin();
+    let repository = nights.open(Some("writer"));
+    let all: Vec<SnapshotId> = (0..5).map(|_| nights.night(&repository)).collect();
+    let (freed, kept) = all.split_at(2);
+    // as a prune that had waited for everybody before this backup registered
+    let beside = At::new(WriterStep::Commit, || {
+        freed.iter().for_each(|id| nights.memory.delete(&layout::snapshot(*id)).unwrap());
+    });
+    std::fs::write(nights.source().join("notebook.py"), "print('at last')").unwrap();
+    let filter = Arc::new(Filter::new(&FilterOptions::default()).unwrap());
+    let mounts = local_mounts(&[nights.source()], &filter, &LocalOptions::default()).unwrap();
+    let last = repository.backup(mounts, &options(), &beside).unwrap().snapshot.unwrap().id;
+    let in_catalogues: BTreeSet<SnapshotId> = nights.catalogues().into_iter().flat_map(|(_, ids)| ids).collect();
+    assert_eq!(in_catalogues, kept.iter().copied().chain([last]).collect());
 }

@@ -307,13 +307,17 @@ fn whoever_finds_somebody_else_at_joining_leaves_it_to_him() {
         number: 0,
         time: Timestamp::default(),
         base_generation: 0,
-        process: other.processes().this("another"),
-        sources: Vec::new(),
+        process: other.processes().this("host"),
+        sources: parts[0].snapshot.sources.clone(),
         parent: None,
         checkpoint: None,
-        shard: shard("night", 1),
+        shard: shard("night", COUNT),
         unknown: Default::default(),
     };
+    // a run of the same name elsewhere, or a part of this one, is nobody who joins
+    let elsewhere = Session { sources: Vec::new(), ..record.clone() };
+    let part = Session { shard: shard("night", 1), ..record.clone() };
+    let beside = [elsewhere, part].map(|record| SessionHandle::register(&other, record).unwrap());
     let joining = SessionHandle::register(&other, record).unwrap();
     let join = || place.reopen().join_if_complete(&parts[2].snapshot, &JoinOptions::default(), &Silent).unwrap();
     assert_eq!(join(), None);
@@ -323,6 +327,7 @@ fn whoever_finds_somebody_else_at_joining_leaves_it_to_him() {
     drop(joining);
     place.reopen().expire_session(id, id, "cut off").unwrap();
     assert!(join().is_some());
+    drop(beside);
     assert_eq!(live(&place.reopen()).len(), 1);
 }
 
@@ -343,4 +348,22 @@ fn parts_that_were_joined_are_no_loss_when_they_go() {
     let report = repository.prune(&options, &Silent).unwrap();
     assert_eq!((report.snapshots_deleted, report.plan.parts), (15, (0, 12)));
     assert_good(&place.reopen());
+}
+
+#[test]
+fn parts_that_nobody_has_joined_count_as_what_would_be_lost() {
+    let (place, repository, source) = world();
+    backup(&repository, std::slice::from_ref(&source));
+    let parts: Vec<_> = ["1", "2", "3", "4"]
+        .into_iter()
+        .flat_map(|night| {
+            (0..COUNT).map(|index| take(&place, &source, night, index).snapshot.unwrap().id).collect::<Vec<_>>()
+        })
+        .collect();
+    let repository = place.reopen();
+    forget(&repository, parts);
+    let mut options = prune_all();
+    options.max_delete = 0.9;
+    let error = repository.prune(&options, &Silent).unwrap_err();
+    assert!(matches!(error, Error::TooMuchToDelete { .. }), "{error}");
 }

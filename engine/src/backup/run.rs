@@ -335,7 +335,7 @@ pub(super) fn run(
         let is_part = request.options.shard.is_some();
         if may_delete
             && !is_part
-            && let Err(error) = join_small(repository, joined, snapshot, &index)
+            && let Err(error) = join_small(repository, &joined, &index)
         {
             monitor.warn(&format!("small objects were not joined: {}", crate::error_chain(&error)));
         }
@@ -344,8 +344,10 @@ pub(super) fn run(
 }
 
 /// Joins what is so small that reading it one by one would cost a new machine many requests.
-fn join_small(repository: &Repository, joined: Joined, own: &SnapshotInfo, index: &Index) -> Result<()> {
-    repository.join_outcomes(joined, own.id, &own.snapshot)?;
+fn join_small(repository: &Repository, joined: &Joined, index: &Index) -> Result<()> {
+    if joined.is_worth_joining() {
+        repository.join_outcomes()?;
+    }
     repository.join_segments(index)?;
     // where it cannot be kept, the next run folds it again
     let _ = index.flush();

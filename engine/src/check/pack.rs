@@ -20,8 +20,11 @@ use crate::repository::{BlobReader, Part, ReadAhead, Store};
 /// Bytes held of a pack, which is never held whole, unless one frame is longer.
 const READ_BYTES: usize = 2 << 20;
 
+/// So many threads read packs of a remote medium at most: each has a piece that is read ahead, and more do not fit.
+pub(crate) const REMOTE_READERS: usize = 4;
+
 /// So much of a pack is read ahead as one piece.
-const AHEAD_BYTES: u64 = 8 * READ_BYTES as u64;
+const AHEAD_BYTES: u64 = 4 * READ_BYTES as u64;
 
 /// Where frames are looked for in a damaged pack, so many bytes are tried in vain before it is given up, beside four times
 /// its length: one that was made to look like the beginning of a frame everywhere must not keep us for days.
@@ -40,6 +43,9 @@ pub(crate) struct PacksRead {
 /// Begins to read packs ahead that so many threads of [`read_packs`] are going to read in this order; `None` where that is no
 /// use.
 pub(crate) fn ahead_of_packs(store: &Store, threads: usize, packs: &[(PackId, u64)]) -> Option<ReadAhead> {
+    if !store.storage().capabilities().is_remote {
+        return None;
+    }
     ReadAhead::start(store, in_reading_order(packs, threads).into_iter())
 }
 

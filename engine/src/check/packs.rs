@@ -35,11 +35,11 @@ impl fmt::Display for PackProblem {
 }
 
 /// Compares the packs that the index knows with those that storage lists. A pack that a prune deletes meanwhile is no
-/// problem: the index is told first that it goes.
+/// problem: the index is told first that it goes. One that was put since it was listed is added to the listing.
 pub(crate) fn compare_packs(
     repository: &Repository,
     index: &Index,
-    listed: &HashMap<PackId, u64>,
+    listed: &mut HashMap<PackId, u64>,
     monitor: &dyn Monitor,
 ) -> Result<Vec<(PackId, PackProblem)>> {
     let mut problems = Vec::new();
@@ -50,7 +50,13 @@ pub(crate) fn compare_packs(
             Some(&found) => PackProblem::Size { expected, found },
             // it may have been put since it was listed
             None => match repository.store().storage().size(&layout::pack(pack.id)) {
-                Ok(_) => continue,
+                Ok(found) => {
+                    listed.insert(pack.id, found);
+                    if found == expected {
+                        continue;
+                    }
+                    PackProblem::Size { expected, found }
+                }
                 Err(error) if error.is_not_found() => PackProblem::Missing,
                 Err(error) => return Err(error.into()),
             },

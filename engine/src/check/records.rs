@@ -62,8 +62,26 @@ impl Default for Records {
     }
 }
 
-/// So many objects are read before what they say is joined.
+/// So many objects, and bytes of them, are read before what they say is joined.
 const OBJECTS_AT_ONCE: usize = 256;
+const BYTES_AT_ONCE: u64 = 16 << 20;
+
+/// Cuts a listing into what is read together. Packs are not read.
+fn batches(mut objects: &[ObjectInfo]) -> Vec<&[ObjectInfo]> {
+    let mut batches = Vec::new();
+    while !objects.is_empty() {
+        let mut bytes = 0;
+        let fits = |object: &&ObjectInfo| {
+            bytes += if object.key.as_str().starts_with(layout::PACKS) { 0 } else { object.size_bytes };
+            bytes <= BYTES_AT_ONCE
+        };
+        let length = objects.iter().take(OBJECTS_AT_ONCE).take_while(fits).count().max(1);
+        let (batch, rest) = objects.split_at(length);
+        batches.push(batch);
+        objects = rest;
+    }
+    batches
+}
 
 impl Records {
     /// Reads every object that is no pack, of all that were just listed.
@@ -72,7 +90,7 @@ impl Records {
     /// Something could not be looked at: that says nothing about what is there.
     pub(crate) fn read(repository: &Repository, objects: &[ObjectInfo], monitor: &dyn Monitor) -> Result<Self> {
         let mut records = Self::default();
-        for objects in objects.chunks(OBJECTS_AT_ONCE) {
+        for objects in batches(objects) {
             if monitor.is_cancelled() {
                 return Err(Error::Interrupted);
             }

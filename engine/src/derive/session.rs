@@ -4,7 +4,7 @@ use lakebed_core::monitor::Monitor;
 use lakebed_core::protocol::WriterStep;
 use lakebed_core::record::RECORD_VERSION;
 use lakebed_core::record::session::{Outcome, Run, Session};
-use lakebed_core::record::snapshot::{Shard, Summary};
+use lakebed_core::record::snapshot::{Shard, SourceRecord, Summary};
 use lakebed_core::time::Timestamp;
 
 use crate::error::{Error, Result};
@@ -19,8 +19,8 @@ pub(crate) struct Author<'a> {
     pub(crate) host: &'a str,
     /// Name and version of the tool.
     pub(crate) tool: &'a str,
-    /// Of the run whose parts it joins.
-    pub(crate) shard: Option<&'a Shard>,
+    /// The run whose parts it joins, and the sources of the whole.
+    pub(crate) joining: Option<(&'a Shard, &'a [SourceRecord])>,
 }
 
 /// How a session's work ended.
@@ -45,10 +45,10 @@ pub(crate) fn in_session<T>(
         time: Timestamp::default(),
         base_generation: 0,
         process: repository.processes().this(author.host),
-        sources: Vec::new(),
+        sources: author.joining.map_or_else(Vec::new, |(_, sources)| sources.to_vec()),
         parent: None,
         checkpoint: None,
-        shard: author.shard.cloned(),
+        shard: author.joining.map(|(shard, _)| shard.clone()),
         unknown: Default::default(),
     };
     let session = SessionHandle::register(repository, record)?;

@@ -75,7 +75,8 @@ impl Prune<'_> {
         let is_idle = plan.condemn.is_empty() && forgotten.is_empty() && plan.vanished.is_empty();
         if is_idle && left_behind.is_empty() {
             self.sweep();
-            return compact::if_worth_it(self.repository, 0);
+            self.clean_catalogues();
+            return compact::if_worth_it(self.repository, self.reader.index(), 0);
         }
         let claim = self.claim_generation()?;
         let gone = self.condemn_tombstones(&forgotten, claim.generation)?;
@@ -221,6 +222,13 @@ impl Prune<'_> {
     pub(super) fn sweep(&self) {
         if let Err(error) = self.repository.store().storage().sweep() {
             self.monitor.warn(&format!("what dead writers have left was not removed: {}", crate::error_chain(&error)));
+        }
+    }
+
+    /// Takes what was freed out of catalogues. They say nothing of their own, so that is no reason to fail.
+    pub(super) fn clean_catalogues(&self) {
+        if let Err(error) = self.repository.clean_catalogues() {
+            self.monitor.warn(&format!("catalogues were not cleaned: {}", crate::error_chain(&error)));
         }
     }
 

@@ -88,7 +88,7 @@ fn has_committed(run: &Run) -> bool {
     is_done && run.command != "prune" && run.summary.finished != Timestamp::default()
 }
 
-/// Tells whether more would go at once than is allowed. Parts of snapshots do not count.
+/// Tells whether more would go at once than is allowed. Parts that were joined do not count.
 pub(super) fn mass_deletion(summary: &PruneSummary, options: &PruneOptions) -> Option<TooMuch> {
     let (parts_kept, parts_going) = summary.parts;
     let going = (summary.snapshots_forgotten.len() as u64).saturating_sub(parts_going);

@@ -12,15 +12,11 @@ use lakebed_core::pack::{PackInfo, Removal};
 
 use super::inventory::{Segments, Visitor};
 use crate::error::Result;
+use crate::index::Index;
 use crate::repository::{FULL_BYTES, REPLACED_MAX, Repository, fill_a_segment};
 
 /// So many segments that say little each are borne before they are joined.
 const SMALL_SEGMENTS: usize = 32;
-
-/// Tells whether there are many segments that say little, or whether much of what they describe is gone.
-fn is_worth_it(small: usize, packs: usize, packs_deleted: usize) -> bool {
-    small > SMALL_SEGMENTS || packs_deleted > packs / 2
-}
 
 /// Writes descriptions anew while they come. One that begins again leaves segments that repeat others, which is harmless.
 struct Writer<'a> {
@@ -46,15 +42,16 @@ impl Visitor for Writer<'_> {
     }
 }
 
-/// Compacts the segments where that is worth it after so many packs were deleted.
-pub(super) fn if_worth_it(repository: &Repository, packs_deleted: u64) -> Result<()> {
+/// Compacts the segments where that is worth it after so many packs were deleted: all of them where most of what they
+/// describe is gone, else those that say little, where there are many.
+pub(super) fn if_worth_it(repository: &Repository, index: &Index, packs_deleted: u64) -> Result<()> {
+    let packs = repository.store().list_packs()?.len() as u64;
+    if packs_deleted > packs / 2 {
+        return compact(repository);
+    }
     let segments = repository.store().storage().list(layout::INDEX)?;
     let small = segments.iter().filter(|object| object.size_bytes < FULL_BYTES).count();
-    let packs = repository.store().list_packs()?.len();
-    if is_worth_it(small, packs, usize::try_from(packs_deleted).unwrap_or(usize::MAX)) {
-        compact(repository)?;
-    }
-    Ok(())
+    if small > SMALL_SEGMENTS { repository.join_listed_segments(index) } else { Ok(()) }
 }
 
 /// Writes all segments anew, without what they say of removed packs, and deletes the old ones.
@@ -73,17 +70,4 @@ fn compact(repository: &Repository) -> Result<()> {
         repository.delete_if_there(&layout::segment(id))?;
     }
     Ok(repository.store().storage().sync()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn segments_are_written_anew_where_they_are_many_or_speak_of_what_is_gone() {
-        assert!(!is_worth_it(0, 0, 0) && !is_worth_it(3, 1, 0));
-        assert!(!is_worth_it(32, 130, 65));
-        assert!(is_worth_it(33, 130, 0));
-        assert!(is_worth_it(1, 130, 66));
-    }
 }

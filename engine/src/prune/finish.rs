@@ -501,8 +501,8 @@ impl<'p, 'a> Finisher<'p, 'a> {
     ) -> Result<()> {
         let repository = self.repository();
         let deleted = self.prune.report.deleted;
-        compact::if_worth_it(repository, deleted.packs)?;
-        repository.clean_catalogues()?;
+        compact::if_worth_it(repository, self.prune.reader.index(), deleted.packs)?;
+        self.prune.clean_catalogues();
         self.monitor().step(PruneStep::MarkDone.into());
         let done = Done {
             version: RECORD_VERSION,

@@ -120,8 +120,7 @@ pub struct PruneSummary {
     pub snapshots_kept: u64,
     /// Forgotten snapshots that go for ever.
     pub snapshots_forgotten: Vec<SnapshotId>,
-    /// How many of those that stay, and of those that go, are parts of snapshots that several machines took together: no
-    /// loss, once they are joined.
+    /// How many of those that stay, and of those that go, are parts that were joined to a snapshot: no loss when they go.
     pub parts: (u64, u64),
     /// All packs.
     pub all: Tally,

@@ -14,7 +14,7 @@ use super::mark::{Home, Marks};
 use super::{PruneOptions, PruneSummary, Tally, Unused, brakes};
 use crate::error::{Error, Result};
 use crate::index_rebuild::read_trailer;
-use crate::repository::{BlobReader, Outcome, Repository, snapshot_of};
+use crate::repository::{BlobReader, Repository, snapshot_of};
 
 /// A pack is small if it has less than this part of what packs aim at.
 const SMALL_PART: u64 = 4;
@@ -81,13 +81,15 @@ pub(super) fn plan(
     }
     let store = repository.store();
     let (forgotten, _) = store.outcomes(|id| scope.gone.contains(&id))?;
-    let is_part = |snapshot: &Snapshot| snapshot.shard.is_some();
-    let goes_as_part = |(id, outcome): &(SnapshotId, Result<Outcome>)| {
-        let snapshot = outcome.as_ref().ok().and_then(|outcome| snapshot_of(*id, outcome).ok()?);
-        snapshot.as_ref().is_some_and(is_part)
-    };
-    let parts_kept = living.snapshots.values().filter(|snapshot| is_part(snapshot)).count() as u64;
-    let parts_going = forgotten.iter().filter(|read| goes_as_part(read)).count() as u64;
+    let going: Vec<(SnapshotId, Snapshot)> = forgotten
+        .iter()
+        .filter_map(|(id, outcome)| Some((*id, snapshot_of(*id, outcome.as_ref().ok()?).ok()??)))
+        .collect();
+    let all = living.snapshots.values().chain(going.iter().map(|(_, snapshot)| snapshot));
+    let joined: HashSet<SnapshotId> =
+        all.filter_map(|snapshot| snapshot.joined.as_ref()).flat_map(|it| &it.shards).copied().collect();
+    let parts_kept = living.snapshots.keys().filter(|id| joined.contains(id)).count() as u64;
+    let parts_going = going.iter().filter(|(id, _)| joined.contains(id)).count() as u64;
     let mut summary = PruneSummary {
         snapshots_forgotten: forgotten.into_iter().map(|(id, _)| id).collect(),
         parts: (parts_kept, parts_going),

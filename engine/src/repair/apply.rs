@@ -23,7 +23,7 @@ pub fn apply(
     options: &RepairOptions,
     monitor: &dyn Monitor,
 ) -> Result<RepairReport> {
-    let author = Author { command: "repair", host: &options.host, tool: &options.tool, shard: None };
+    let author = Author { command: "repair", host: &options.host, tool: &options.tool, joining: None };
     let salvaged = match plan.actions.iter().all(|action| matches!(action.remedy, Remedy::Derive { .. })) {
         true => Salvaged::default(),
         false => repair_objects(repository, plan, author, monitor)?,

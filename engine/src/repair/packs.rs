@@ -104,7 +104,10 @@ impl Survey<'_> {
                 self.note(id, "a repair has moved it to quarantine, and it is still there, or there again", Some(size));
             }
         }
-        for (id, problem) in compare_packs(self.repository, self.reader.index(), &self.listed, self.monitor)? {
+        let mut listed = std::mem::take(&mut self.listed);
+        let problems = compare_packs(self.repository, self.reader.index(), &mut listed, self.monitor)?;
+        self.listed = listed;
+        for (id, problem) in problems {
             self.note(id, problem.to_string(), self.listed.get(&id).copied());
         }
         if self.options.read_data {

@@ -213,7 +213,10 @@ pub(super) fn apply(repository: &Repository, session: &SessionHandle, remedy: &R
         Remedy::Close(id) => {
             put_aside(&layout::snapshot(*id))?;
             match store.storage().size(&layout::snapshot(*id)) {
-                Err(error) if error.is_not_found() => expire(*id),
+                Err(error) if error.is_not_found() => {
+                    expire(*id)?;
+                    repository.drop_from_catalogues(*id)
+                }
                 result => result.map(drop).map_err(Error::from),
             }
         }

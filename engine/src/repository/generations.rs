@@ -108,14 +108,16 @@ impl Repository {
         Ok(packs)
     }
 
-    /// Returns every condemned pack, and a look at the listings of prefixes that was taken after their lists were listed.
-    /// That listing is confirmed by the same look, or else they are listed until two are equal, and the look is taken again.
+    /// Returns every condemned pack, and a look at the listings of prefixes that was taken after their lists were read: a list
+    /// that goes after that had all its packs named by removal segments only later. The listing of the lists is confirmed by
+    /// the same look, or else they are listed until two are equal, and the look is taken again.
     pub(crate) fn condemned_packs_then(&self, prefixes: &[&str]) -> Result<(HashSet<PackId>, Survey)> {
         let all: Vec<&str> = prefixes.iter().copied().chain([layout::GC]).collect();
         let first = self.store.storage().list(layout::GC)?;
+        let condemned = self.condemned_of(Self::parse_generations(first.clone()))?;
         let survey = self.store.look_ahead(&all)?;
         if self.store.storage().list(layout::GC)? == first {
-            return Ok((self.condemned_of(Self::parse_generations(first))?, survey));
+            return Ok((condemned, survey));
         }
         drop(survey);
         let condemned = self.condemned_packs()?;

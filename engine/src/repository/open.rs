@@ -275,10 +275,7 @@ impl Found {
             },
         };
         let config = Config::decode(&config_bytes).map_err(Error::Config)?;
-        let generation = match bare.capabilities().is_remote {
-            true => Some(super::generations::newest(&storage.list(layout::GC)?)),
-            false => None,
-        };
+        let generation = storage.foresaw_below(layout::GC).map(|listed| super::generations::newest(&listed));
         let cache = cache_dir.map(|cache| cache.join(config.repository_id.to_string()));
         let copies = cache.as_ref().filter(|_| bare.capabilities().is_remote);
         let copies = copies.map(|cache| Arc::new(ObjectCache::new(cache.join("objects"), options.copies_bytes)));

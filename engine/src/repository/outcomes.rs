@@ -15,9 +15,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use lakebed_core::codec::frame::FrameKind;
 use lakebed_core::id::{CatalogueId, SessionId};
 use lakebed_core::layout;
-use lakebed_core::record::Record;
 use lakebed_core::record::catalogue::{CatalogueEntry, decode_catalogue, encode_catalogue};
-use lakebed_core::record::snapshot::Snapshot;
 use lakebed_core::storage::ObjectInfo;
 use rayon::prelude::*;
 
@@ -29,6 +27,9 @@ const PARALLEL_MIN: usize = 256;
 
 /// So many records that no catalogue has are joined.
 const LOOSE_MIN: usize = 3;
+
+/// No more are joined at once.
+const LOOSE_MAX: usize = 4096;
 
 /// A catalogue is taken in by one of which what is there already is at least a part of this size.
 const GROWTH: usize = 3;
@@ -146,9 +147,23 @@ fn read_catalogues(store: &Store, ids: &[CatalogueId]) -> Vec<Option<Vec<Catalog
     })
 }
 
-/// Reads one outcome, or the copy that this machine has of it. It was just listed.
+/// Opens the copy that this machine has of an outcome, if it is as long as what is listed: a repair may have put an expiry in
+/// the place of a record that was damaged.
+fn copied_outcome(store: &Store, id: SessionId, size: u64) -> Option<Outcome> {
+    let key = layout::snapshot(id);
+    let bytes = store.copies()?.get(&key).filter(|bytes| bytes.len() as u64 == size)?;
+    store.open_bytes(&key, &KINDS, &bytes).ok()
+}
+
+/// Reads one outcome, which was just listed, and keeps a copy.
 fn read_outcome(store: &Store, id: SessionId) -> Result<Outcome> {
-    store.read_listed_kinds(&layout::snapshot(id), &KINDS)
+    let key = layout::snapshot(id);
+    let bytes = store.storage().get(&key)?;
+    let outcome = store.open_bytes(&key, &KINDS, &bytes)?;
+    if let Some(copies) = store.copies() {
+        copies.keep(&key, &bytes);
+    }
+    Ok(outcome)
 }
 
 /// The sessions with an outcome that were listed, with the sizes of their records.
@@ -187,9 +202,9 @@ impl Store {
                 None => joined.unread.push(id),
             }
         }
-        for &id in &wanted {
+        for (id, size) in sessions_of(&objects).filter(|(id, _)| is_wanted(*id)) {
             if !found.contains_key(&id)
-                && let Some(outcome) = self.copy_of(&layout::snapshot(id), &KINDS)
+                && let Some(outcome) = copied_outcome(self, id, size)
             {
                 found.insert(id, outcome);
             }
@@ -219,24 +234,26 @@ impl Store {
     }
 }
 
+impl Joined {
+    /// Tells whether there is enough to be joined, with one record more that was put since.
+    pub(crate) fn is_worth_joining(&self) -> bool {
+        self.loose.len() + 1 >= LOOSE_MIN
+    }
+}
+
 impl Repository {
-    /// Joins records that no catalogue has, the own one of a session that has just committed among them, where there are
-    /// enough of them, and catalogues that are small beside that.
+    /// Joins records that no catalogue has, where there are enough of them, and catalogues that are small beside that. What
+    /// there is is looked at now: what was freed since somebody looked before must not come back.
     ///
     /// # Errors
     /// Storage. Nothing depends on it.
-    pub(crate) fn join_outcomes(&self, mut joined: Joined, id: SessionId, own: &Snapshot) -> Result<()> {
+    pub(crate) fn join_outcomes(&self) -> Result<()> {
         if !self.store.storage().capabilities().is_remote {
             return Ok(());
         }
-        let own = own.encode();
-        joined.listed.insert(id);
-        if own.len() as u64 <= RECORD_MAX && !joined.loose.contains(&id) {
-            joined.loose.push(id);
-        }
-        if joined.loose.len() < LOOSE_MIN {
-            return Ok(());
-        }
+        let _ahead = self.store.look_ahead(&[layout::FORGOTTEN, layout::SNAPSHOTS, layout::CATALOGUE])?;
+        let forgotten = self.forgotten()?;
+        let (read, mut joined) = self.store.outcomes(|id| !forgotten.contains_key(&id))?;
         let unread = std::mem::take(&mut joined.unread);
         for (id, entries) in unread.iter().zip(read_catalogues(&self.store, &unread)) {
             let Some(entries) = entries else { continue };
@@ -247,6 +264,8 @@ impl Repository {
         if joined.loose.len() < LOOSE_MIN {
             return Ok(());
         }
+        // the rest is for the next one
+        joined.loose.truncate(LOOSE_MAX);
         let covered = joined.take_covered();
         let taken = joined.take_smallest();
         let mut entries = match self.entries_of(&taken, &joined.listed) {
@@ -254,17 +273,12 @@ impl Repository {
             Err(Error::Storage(error)) if error.is_not_found() => return Ok(()),
             result => result?,
         };
-        for &loose in &joined.loose {
-            let (kind, record) = match loose == id {
-                true => (FrameKind::Snapshot, own.clone()),
-                false => match read_outcome(&self.store, loose) {
-                    // forgotten and freed since, or damaged: no catalogue needs it
-                    Err(error) if error.keeps_from_looking() => return Err(error),
-                    Err(_) => continue,
-                    Ok(outcome) => outcome,
-                },
-            };
-            entries.insert(loose, CatalogueEntry { id: loose, kind, record });
+        let loose: HashSet<SessionId> = joined.loose.iter().copied().collect();
+        for (id, outcome) in read {
+            // freed since, or damaged: no catalogue needs it
+            if let (true, Ok((kind, record))) = (loose.contains(&id), outcome) {
+                entries.insert(id, CatalogueEntry { id, kind, record });
+            }
         }
         self.put_catalogues(entries, taken.into_iter().chain(covered))?;
         if let Some(copies) = self.store.copies() {
@@ -273,17 +287,36 @@ impl Repository {
         Ok(())
     }
 
+    /// Takes what a repair has closed out of catalogues, and out of the copies of this machine.
+    ///
+    /// # Errors
+    /// Storage.
+    pub(crate) fn drop_from_catalogues(&self, id: SessionId) -> Result<()> {
+        if let Some(copies) = self.store.copies() {
+            copies.forget(&layout::snapshot(id));
+        }
+        self.rewrite_catalogues(|listed| {
+            listed.remove(&id);
+        })
+    }
+
     /// Writes catalogues anew that have what is gone, and takes away those whose content others have too.
     ///
     /// # Errors
     /// Storage. Nothing depends on it.
     pub(crate) fn clean_catalogues(&self) -> Result<()> {
+        self.rewrite_catalogues(|_| {})
+    }
+
+    /// Writes catalogues anew that have more than what is listed, of which `leave_out` may take something.
+    fn rewrite_catalogues(&self, leave_out: impl FnOnce(&mut HashSet<SessionId>)) -> Result<()> {
         let store = &self.store;
         let ids = store.list_ids::<CatalogueId>(layout::CATALOGUE)?;
         if ids.is_empty() {
             return Ok(());
         }
-        let listed = store.list_ids::<SessionId>(layout::SNAPSHOTS)?.into_iter().collect();
+        let mut listed: HashSet<SessionId> = store.list_ids::<SessionId>(layout::SNAPSHOTS)?.into_iter().collect();
+        leave_out(&mut listed);
         let mut joined = Joined { listed, ..Joined::default() };
         for &id in &ids {
             match copied_catalogue(store, id).map_or_else(|| read_catalogue(store, id), Ok) {
@@ -295,7 +328,11 @@ impl Repository {
         }
         let covered = joined.take_covered();
         let stale: Vec<CatalogueId> = joined.read.iter().filter(|members| members.has_dead).map(|it| it.id).collect();
-        let entries = self.entries_of(&stale, &joined.listed)?;
+        let entries = match self.entries_of(&stale, &joined.listed) {
+            // somebody else joins them just now
+            Err(Error::Storage(error)) if error.is_not_found() => return Ok(()),
+            result => result?,
+        };
         self.put_catalogues(entries, stale.into_iter().chain(covered))
     }
 

@@ -27,6 +27,9 @@ pub(crate) const FULL_BYTES: u64 = 2 << 20;
 /// So many small segments are joined.
 const JOINED_MIN: usize = 8;
 
+/// No more bytes of segments are joined at once.
+const JOINED_BYTES: u64 = 32 << 20;
+
 /// A segment is taken in where the smaller ones are together at least a part of its size.
 const GROWTH: u64 = 3;
 
@@ -139,7 +142,15 @@ impl Repository {
         if joinable(&sizes) == 0 {
             return Ok(());
         }
-        let objects = store.storage().list(layout::INDEX)?;
+        self.join_listed_segments(index)
+    }
+
+    /// Joins the small segments that storage lists, where there are many.
+    ///
+    /// # Errors
+    /// As [`Repository::join_segments`].
+    pub(crate) fn join_listed_segments(&self, index: &Index) -> Result<()> {
+        let objects = self.store.storage().list(layout::INDEX)?;
         let mut listed: Vec<(u64, SegmentId)> = objects
             .iter()
             .filter_map(|object| Some((object.size_bytes, layout::last_part(&object.key).parse().ok()?)))
@@ -147,6 +158,12 @@ impl Repository {
         listed.sort_unstable();
         let sizes: Vec<u64> = listed.iter().map(|(size, _)| *size).collect();
         listed.truncate(joinable(&sizes));
+        // all of them are held: the rest is for the next one
+        let mut sum = 0;
+        listed.retain(|(size, _)| {
+            sum += size;
+            sum <= JOINED_BYTES
+        });
         self.replace_segments(listed.into_iter().map(|(_, id)| id).collect(), index)
     }
 

@@ -198,7 +198,8 @@ impl Store {
 
     /// As [`Store::read_kinds`], for a record that was just listed: a copy of it will do.
     pub(crate) fn read_listed_kinds(&self, key: &ObjectKey, kinds: &[FrameKind]) -> Result<(FrameKind, Vec<u8>)> {
-        if let Some(record) = self.copy_of(key, kinds) {
+        let copy = self.copies.as_ref().and_then(|copies| copies.get(key));
+        if let Some(Ok(record)) = copy.map(|bytes| self.open_bytes(key, kinds, &bytes)) {
             return Ok(record);
         }
         let bytes = self.storage.get(key)?;
@@ -209,12 +210,12 @@ impl Store {
         Ok(record)
     }
 
-    /// Opens the copy that this machine has of a record, if it has a whole one.
-    pub(crate) fn copy_of(&self, key: &ObjectKey, kinds: &[FrameKind]) -> Option<(FrameKind, Vec<u8>)> {
-        self.open_bytes(key, kinds, &self.copies.as_ref()?.get(key)?).ok()
-    }
-
-    fn open_bytes(&self, key: &ObjectKey, kinds: &[FrameKind], bytes: &[u8]) -> Result<(FrameKind, Vec<u8>)> {
+    pub(crate) fn open_bytes(
+        &self,
+        key: &ObjectKey,
+        kinds: &[FrameKind],
+        bytes: &[u8],
+    ) -> Result<(FrameKind, Vec<u8>)> {
         self.with_scratch(|scratch| {
             open_record(&self.keys, kinds, key.as_str(), bytes, scratch)
                 .map_err(|source| Error::Damaged { key: key.clone(), source })

@@ -61,7 +61,12 @@ impl SurveyedStorage {
 
     /// Returns what was looked up ahead of an object, and forgets it: `None` where it was not looked for.
     pub fn foresaw(&self, key: &ObjectKey) -> Option<Option<ObjectInfo>> {
-        Some(lock(&self.ahead).remove(key.as_str())?.pop())
+        Some(self.foresaw_below(key.as_str())?.pop())
+    }
+
+    /// Returns what was looked up ahead of a prefix, and forgets it: `None` where it was not looked for.
+    pub fn foresaw_below(&self, prefix: &str) -> Option<Vec<ObjectInfo>> {
+        lock(&self.ahead).remove(prefix)
     }
 }
 

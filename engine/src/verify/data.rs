@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::structure::{Checked, problem};
 use super::{ReadData, VerifyOptions};
-use crate::check::{PacksRead, ahead_of_packs, read_packs};
+use crate::check::{PacksRead, REMOTE_READERS, ahead_of_packs, read_packs};
 use crate::error::{Error, Result};
 use crate::query::join;
 use crate::repository::{BlobReader, Repository};
@@ -34,7 +34,11 @@ impl Reading {
     /// Chooses the packs to be read, and begins to read them ahead.
     pub(super) fn begin(repository: &Repository, options: &VerifyOptions, checked: &mut Checked) -> Result<Self> {
         let packs = choose(repository, options, checked)?;
-        let pool = crate::system::threads(options.threads, "verify-data")?;
+        let threads = match repository.store().storage().capabilities().is_remote {
+            true => checked.pool.current_num_threads().min(REMOTE_READERS),
+            false => options.threads,
+        };
+        let pool = crate::system::threads(threads, "verify-data")?;
         // unless what was listed first is read, by now it is known what is
         let ahead = checked
             .packs_ahead

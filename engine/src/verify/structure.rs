@@ -11,7 +11,7 @@ use lakebed_core::record::tree::{Content, Entry, Extent};
 use rayon::prelude::*;
 
 use super::{Affected, Damage, ReadData, VerifyOptions, VerifyReport};
-use crate::check::{Records, ahead_of_packs, compare_packs};
+use crate::check::{REMOTE_READERS, Records, ahead_of_packs, compare_packs};
 use crate::error::{Error, Result};
 use crate::query::join;
 use crate::repository::{BlobReader, ReadAhead, Repository, Step, packs_in};
@@ -67,7 +67,7 @@ pub(super) fn begin(repository: &Repository, options: &VerifyOptions, monitor: &
         ReadData::All => {
             let mut packs: Vec<(PackId, u64)> = packs_in(&objects).into_iter().collect();
             packs.sort_unstable();
-            ahead_of_packs(repository.store(), pool.current_num_threads(), &packs)
+            ahead_of_packs(repository.store(), pool.current_num_threads().min(REMOTE_READERS), &packs)
         }
         _ => None,
     };
@@ -117,7 +117,7 @@ fn check_records(checked: &mut Checked) -> Result<()> {
 fn check_packs(repository: &Repository, checked: &mut Checked, monitor: &dyn Monitor) -> Result<()> {
     checked.report.packs = checked.packs.len() as u64;
     checked.report.pack_bytes = checked.packs.values().sum();
-    for (pack, problem) in compare_packs(repository, checked.reader.index(), &checked.packs, monitor)? {
+    for (pack, problem) in compare_packs(repository, checked.reader.index(), &mut checked.packs, monitor)? {
         checked.damage(layout::pack(pack).to_string(), problem.to_string());
     }
     let index = checked.reader.index();
