@@ -208,6 +208,8 @@ enum ProcessError {
     Run(#[source] std::io::Error),
     #[error("{program} was not found: a profile with a role or single sign-on needs the AWS command line, version 2")]
     NoCli { program: &'static str },
+    #[error("`aws configure export-credentials`, of version 2 of the AWS command line, ended with {status}: {said}")]
+    Cli { status: std::process::ExitStatus, said: String },
     #[error("it ended with {status}: {said}")]
     Failed { status: std::process::ExitStatus, said: String },
     #[error("what it printed is no JSON with `Version` 1, `AccessKeyId` and `SecretAccessKey`")]
@@ -216,6 +218,16 @@ enum ProcessError {
     TooLong,
     #[error("the credentials that it printed have ended at {end}")]
     Ended { end: Timestamp },
+}
+
+/// Returns the beginning of what a process said, without line ends.
+fn in_one_line(said: &[u8]) -> String {
+    const LONGEST: usize = 300;
+    let words = String::from_utf8_lossy(said).split_whitespace().collect::<Vec<_>>().join(" ");
+    match words.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{} ...", &words[..at]),
+        None => words,
+    }
 }
 
 /// What such a process prints.
@@ -263,8 +275,11 @@ impl ProcessCredentials {
             if output.status.code() == Some(127) && self.line.starts_with("aws ") {
                 return Err(ProcessError::NoCli { program: "aws" });
             }
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(ProcessError::Failed { status: output.status, said });
+            let said = in_one_line(&output.stderr);
+            return Err(match self.line.starts_with("aws ") {
+                true => ProcessError::Cli { status: output.status, said },
+                false => ProcessError::Failed { status: output.status, said },
+            });
         }
         let printed: Printed = serde_json::from_slice(&output.stdout).map_err(|_| ProcessError::Output)?;
         if printed.version != 1 {
@@ -474,7 +489,8 @@ aws_session_token=t==
     #[test]
     fn a_process_that_fails_says_why() {
         let said = |line: &str| crate_chain(&ask(&ProcessCredentials::new(line.into())).unwrap_err());
-        assert!(said("echo no such user >&2; exit 3").contains("no such user"));
+        assert!(said("printf 'no such\\nuser\\n' >&2; exit 3").ends_with(": no such user"));
+        assert!(said("yes word | head -n 1000 >&2; exit 3").ends_with("..."));
         assert!(said("echo '{}'").contains("Version"));
         assert!(said("echo nothing of it >&2; exit 127").contains("nothing of it"));
         assert!(said("aws configure --in-a-place-without-it 2>/dev/null; exit 127").contains("AWS command line"));
