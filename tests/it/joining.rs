@@ -14,9 +14,7 @@ use lakebed_engine::core::protocol::WriterStep;
 use lakebed_engine::core::record::catalogue::{CatalogueEntry, decode_catalogue, encode_catalogue};
 use lakebed_engine::core::record::gc::Condemnation;
 use lakebed_engine::core::record::{RECORD_VERSION, Record};
-use lakebed_engine::core::storage::{
-    Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError, StorageErrorKind,
-};
+use lakebed_engine::core::storage::{Storage, StorageErrorKind};
 use lakebed_engine::repair::{self, RepairOptions};
 use lakebed_engine::repository::{SnapshotFilter, SnapshotSelector};
 use lakebed_engine::source::{Filter, FilterOptions, LocalOptions, local_mounts};
@@ -259,72 +257,6 @@ fn joining_that_is_cut_off_harms_nothing_and_is_put_right() {
     }
 }
 
-/// A medium on which something happens right after everything was listed at once, the first time that this is armed.
-struct AfterSurvey {
-    inner: Arc<dyn Storage>,
-    act: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-impl std::fmt::Debug for AfterSurvey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AfterSurvey")
-    }
-}
-
-impl Storage for AfterSurvey {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    fn identity(&self) -> String {
-        self.inner.identity()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        self.inner.put(key, bytes)
-    }
-
-    fn writer(&self) -> Result<Box<dyn ObjectWriter>, StorageError> {
-        self.inner.writer()
-    }
-
-    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
-        self.inner.get(key)
-    }
-
-    fn get_range(&self, key: &ObjectKey, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), StorageError> {
-        self.inner.get_range(key, offset, length, buffer)
-    }
-
-    fn size(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-        self.inner.size(key)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.inner.list(prefix)
-    }
-
-    fn survey(&self, prefixes: &[&str]) -> Result<Option<Vec<Vec<ObjectInfo>>>, StorageError> {
-        let listed = self.inner.survey(prefixes);
-        if let Some(act) = self.act.lock().unwrap().take() {
-            act();
-        }
-        listed
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.inner.delete(key)
-    }
-
-    fn sync(&self) -> Result<(), StorageError> {
-        self.inner.sync()
-    }
-}
-
 /// A list that goes after a writer has listed everything, and before it looks at what it says: its packs were condemned all
 /// the same when the writer registered.
 #[test]
@@ -337,14 +269,14 @@ fn what_was_condemned_when_everything_was_listed_is_not_built_upon_though_the_li
         Condemnation { version: RECORD_VERSION, generation: 1, packs: condemned.clone(), unknown: Default::default() };
     let list = layout::condemnation(1, 0);
     repository.store().put_record(&list, &record, &SeededRandom::new(1)).unwrap();
-    let storage = Arc::new(AfterSurvey { inner: nights.remote(Faults::default()), act: Mutex::default() });
+    let storage = Arc::new(LaxStorage::new(Arc::new(nights.memory.clone()), "here", Faults::default()));
     let writer = Repository::open(storage.clone(), &secret(), &nights.options(None)).unwrap();
     let memory = nights.memory.clone();
-    *storage.act.lock().unwrap() = Some(Box::new(move || memory.delete(&list).unwrap()));
+    storage.after_survey(move || memory.delete(&list).unwrap());
     // another host has no parent here, so every chunk is looked up
     let options = BackupOptions { host: "another".into(), ..options() };
     let report = backup_with(&writer, &[nights.source()], &options, &Default::default());
-    assert!(storage.act.lock().unwrap().is_none());
+    assert_eq!(nights.count(layout::GC), 0, "nothing was listed at once");
     assert_eq!(report.summary.bytes_deduplicated, 0);
     for pack in condemned {
         nights.memory.delete(&layout::pack(pack)).unwrap();

@@ -1,7 +1,8 @@
 //! A storage that promises nothing: as object stores may be of which only the name of the protocol is known.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lakebed_core::storage::{Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError};
 
@@ -19,23 +20,38 @@ pub struct Faults {
 }
 
 /// A storage of which nothing is known before it was tried.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LaxStorage {
     inner: Arc<dyn Storage>,
     faults: Faults,
     place: &'static str,
     puts: Arc<AtomicU64>,
+    after_survey: Arc<Mutex<Option<Act>>>,
+}
+
+/// What happens meanwhile.
+type Act = Box<dyn FnOnce() + Send>;
+
+impl fmt::Debug for LaxStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaxStorage").field("faults", &self.faults).field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 impl LaxStorage {
     /// Makes a storage lax; `place` is its identity.
     pub fn new(inner: Arc<dyn Storage>, place: &'static str, faults: Faults) -> Self {
-        Self { inner, faults, place, puts: Arc::default() }
+        Self { inner, faults, place, puts: Arc::default(), after_survey: Arc::default() }
     }
 
     /// Returns how often something was put, or tried to be.
     pub fn puts(&self) -> u64 {
         self.puts.load(Ordering::Relaxed)
+    }
+
+    /// Does something right after everything was listed at once the next time.
+    pub fn after_survey(&self, act: impl FnOnce() + Send + 'static) {
+        *self.after_survey.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(act));
     }
 
     fn make_way(&self, key: &ObjectKey) -> Result<(), StorageError> {
@@ -98,7 +114,11 @@ impl Storage for LaxStorage {
             };
             everything.iter().filter(|object| is_wanted(object.key.as_str())).cloned().collect()
         };
-        Ok(Some(prefixes.iter().map(below).collect()))
+        let listings = prefixes.iter().map(below).collect();
+        if let Some(act) = self.after_survey.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            act();
+        }
+        Ok(Some(listings))
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
