@@ -412,7 +412,10 @@ fn print(ctx: &Context, report: &BackupReport, joined: Option<&JoinReport>, args
                         writeln!(out, "part {} saved as {}", ui::plain(&shard.to_string()), info.id.short())?;
                         match joined {
                             Some(joined) => writeln!(out, "{}", snapshots::joined(joined)),
-                            None => writeln!(out, "other parts are not there yet: whoever is last joins them"),
+                            None => writeln!(
+                                out,
+                                "parts are missing, or somebody is joining them now: whoever is last joins them"
+                            ),
                         }
                     }
                 },
