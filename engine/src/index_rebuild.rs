@@ -9,6 +9,7 @@ use lakebed_core::wire::DecodeError;
 use std::collections::HashSet;
 
 use crate::error::{Error, Result};
+use crate::repository::parallel::{AT_ONCE, each};
 use crate::repository::{PACKS_PER_BATCH, Repository, Store};
 
 /// Publishes a segment for every pack in storage that no readable segment describes and no removal names.
@@ -31,15 +32,17 @@ pub(crate) fn publish_unknown_packs(
     monitor.phase(Phase::Index, Some(Progress { entries: unknown.len() as u64, bytes: 0 }));
     for batch in unknown.chunks(PACKS_PER_BATCH) {
         let mut packs = Vec::new();
-        for &(id, size_bytes) in batch {
+        for together in batch.chunks(AT_ONCE) {
             if monitor.is_cancelled() {
                 return Err(Error::Interrupted);
             }
-            match read_directory(store, id, size_bytes) {
-                Ok(info) => packs.push(info),
-                Err(error) => monitor.warn(&format!("passed over: {}", crate::error_chain(&error))),
+            for directory in each(store, together, |&(id, size_bytes)| read_directory(store, id, size_bytes)) {
+                match directory {
+                    Ok(info) => packs.push(info),
+                    Err(error) => monitor.warn(&format!("passed over: {}", crate::error_chain(&error))),
+                }
+                monitor.advance(Progress { entries: 1, bytes: 0 });
             }
-            monitor.advance(Progress { entries: 1, bytes: 0 });
         }
         repository.publish_segments(&packs)?;
     }
@@ -79,32 +82,51 @@ fn described_packs(store: &Store, monitor: &dyn Monitor) -> Result<(HashSet<Pack
     Ok((known, unreadable))
 }
 
-/// Reads the end of a pack.
-pub(crate) fn read_trailer(store: &Store, id: PackId, size_bytes: u64) -> Result<Trailer> {
+/// On a remote medium this part of a pack, from its end, is read by one request: a directory is rarely longer.
+const TAIL_SHARE: u64 = 32;
+/// As much in any case.
+const TAIL_BYTES_MIN: u64 = 64 << 10;
+
+/// Reads so many last bytes of a pack, at least its trailer, and returns them without that.
+fn read_tail(store: &Store, id: PackId, size_bytes: u64, length: u64) -> Result<(Trailer, Vec<u8>)> {
     let key = layout::pack(id);
     let damaged = |source: DecodeError| Error::Damaged { key: key.clone(), source: source.into() };
     let short = || damaged(DecodeError::invalid("pack", "it is shorter than a trailer"));
-    let trailer_at = size_bytes.checked_sub(TRAILER_LEN as u64).ok_or_else(short)?;
+    let length = length.max(TRAILER_LEN as u64).min(size_bytes);
     let mut bytes = Vec::new();
-    store.storage().get_range(&key, trailer_at, TRAILER_LEN, &mut bytes)?;
-    Trailer::decode(&bytes).map_err(damaged)
+    // a part of a pack, so it fits
+    store.storage().get_range(&key, size_bytes - length, length as usize, &mut bytes)?;
+    let trailer_at = bytes.len().checked_sub(TRAILER_LEN).ok_or_else(short)?;
+    let trailer = Trailer::decode(&bytes[trailer_at..]).map_err(damaged)?;
+    bytes.truncate(trailer_at);
+    Ok((trailer, bytes))
+}
+
+/// Reads what the ends of packs say, in their order.
+pub(crate) fn read_trailers(store: &Store, packs: &[(PackId, u64)]) -> Vec<Result<Trailer>> {
+    each(store, packs, |&(id, size_bytes)| Ok(read_tail(store, id, size_bytes, 0)?.0))
 }
 
 /// Reads what a pack says about itself.
 pub(crate) fn read_directory(store: &Store, id: PackId, size_bytes: u64) -> Result<PackInfo> {
     let key = layout::pack(id);
-    let damaged = |source: DecodeError| Error::Damaged { key: key.clone(), source: source.into() };
-    let invalid = |why: &str| damaged(DecodeError::invalid("pack", why));
-    let mut bytes = Vec::new();
-    let trailer_at =
-        size_bytes.checked_sub(TRAILER_LEN as u64).ok_or_else(|| invalid("it is shorter than a trailer"))?;
-    store.storage().get_range(&key, trailer_at, TRAILER_LEN, &mut bytes)?;
-    let trailer = Trailer::decode(&bytes).map_err(damaged)?;
-    let directory_at = trailer_at
-        .checked_sub(u64::from(trailer.directory_len))
+    let invalid = |why: &str| Error::Damaged { key: key.clone(), source: DecodeError::invalid("pack", why).into() };
+    let likely = match store.storage().capabilities().is_remote {
+        true => (size_bytes / TAIL_SHARE).max(TAIL_BYTES_MIN),
+        false => 0,
+    };
+    let (trailer, mut bytes) = read_tail(store, id, size_bytes, likely)?;
+    let length = trailer.directory_len as usize;
+    let directory_at = (size_bytes - TRAILER_LEN as u64)
+        .checked_sub(length as u64)
         .ok_or_else(|| invalid("its directory is longer than the pack"))?;
-    bytes.clear();
-    store.storage().get_range(&key, directory_at, trailer.directory_len as usize, &mut bytes)?;
+    match bytes.len().checked_sub(length) {
+        Some(before) => drop(bytes.drain(..before)),
+        None => {
+            bytes.clear();
+            store.storage().get_range(&key, directory_at, length, &mut bytes)?;
+        }
+    }
     let directory = store.with_scratch(|scratch| {
         trailer
             .open_directory(store.keys(), &bytes, scratch)

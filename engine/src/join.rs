@@ -20,13 +20,13 @@ use lakebed_core::protocol::WriterStep;
 use lakebed_core::record::session::Outcome;
 use lakebed_core::record::snapshot::{Failure, Joined, Shard, Snapshot, SourceRecord, Summary};
 use lakebed_core::record::tree::{DirectoryWriter, Entry, EntryKind};
+use lakebed_core::text::unescape_path;
 use lakebed_core::time::Timestamp;
 
 use crate::derive::{Author, Ended, in_session};
 use crate::error::{Error, Result};
-use crate::query::join as join_path;
 use crate::repository::{BlobReader, ChunkStore, Repository, SessionHandle, SnapshotInfo};
-use crate::source::owns;
+use crate::source::Division;
 
 /// How parts are joined.
 #[derive(Debug, Clone)]
@@ -252,10 +252,11 @@ impl Repository {
         monitor.step(WriterStep::StorePacks.into());
         let compression = Compression::default();
         let chunks = ChunkStore::new(self, index.clone(), Some(session.id()), compression, None)?.without(condemned);
-        let roots: Vec<(&Shard, TreeId)> =
-            found.parts.values().filter_map(|info| Some((info.snapshot.shard.as_ref()?, info.snapshot.root))).collect();
-        let mut overlay = Overlay { reader: &reader, chunks: &chunks, monitor, counts: Summary::default() };
-        let root = overlay.directory(&roots, &[])?;
+        let parts: Vec<&Snapshot> = found.parts.values().map(|info| &info.snapshot).collect();
+        let layers: Vec<Layer> = parts.iter().filter_map(|part| Layer::of(part)).collect();
+        let roots: Vec<(&Layer, TreeId)> = layers.iter().zip(&parts).map(|(layer, part)| (layer, part.root)).collect();
+        let mut overlay = Overlay { reader: &reader, chunks: &chunks, monitor, counts: total(&parts) };
+        let root = overlay.directory(&roots, &mut Vec::new())?;
         let counts = overlay.counts;
         monitor.step(WriterStep::PublishSegments.into());
         chunks.publish()?;
@@ -306,6 +307,13 @@ impl Repository {
             } else if let Some(shard) = info.snapshot.shard.clone() {
                 if found.count != 0 && found.count != shard.count {
                     return Err(differs("number of parts"));
+                }
+                if found
+                    .parts
+                    .values()
+                    .any(|part| part.snapshot.shard.as_ref().map(|part| part.depth) != Some(shard.depth))
+                {
+                    return Err(differs("depth at which folders are divided"));
                 }
                 found.count = shard.count;
                 found.superseded.extend(found.parts.insert(shard.index, info));
@@ -385,50 +393,109 @@ fn record(
     }
 }
 
+/// Returns how many entries, and how many bytes, parts have together: what several have counts as often.
+fn total(parts: &[&Snapshot]) -> Summary {
+    let sum = |of: fn(&Summary) -> u64| parts.iter().map(|part| of(&part.summary)).sum();
+    Summary {
+        files: sum(|summary| summary.files),
+        directories: sum(|summary| summary.directories),
+        others: sum(|summary| summary.others),
+        bytes: sum(|summary| summary.bytes),
+        ..Summary::default()
+    }
+}
+
+/// The tree of one part.
+struct Layer {
+    /// How each source was divided, those that lie deepest first.
+    divisions: Vec<Division>,
+}
+
+impl Layer {
+    /// `None` for what is no part.
+    fn of(part: &Snapshot) -> Option<Self> {
+        let shard = part.shard.as_ref()?;
+        let base = |source: &SourceRecord| -> Option<Vec<Vec<u8>>> {
+            let path = unescape_path(&source.path)?;
+            Some(path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+        };
+        let mut bases: Vec<Vec<Vec<u8>>> = part.sources.iter().filter_map(base).collect();
+        bases.sort_by_key(|base| Reverse(base.len()));
+        // what lies above all sources
+        bases.push(Vec::new());
+        Some(Self { divisions: bases.into_iter().map(|base| Division::new(base, shard)).collect() })
+    }
+
+    /// Tells whether a directory is that part's, by its path in the snapshot.
+    fn owns(&self, path: &[Vec<u8>]) -> bool {
+        let below = self.divisions.iter().find_map(|division| Some((division, division.below(path)?)));
+        below.is_some_and(|(division, names)| division.owns(names.iter().map(Vec::as_slice)))
+    }
+}
+
 /// Lays trees over each other.
 struct Overlay<'a> {
     reader: &'a BlobReader,
     chunks: &'a ChunkStore,
     monitor: &'a dyn Monitor,
-    /// Files, directories, others and bytes.
+    /// Files, directories, others and bytes: those of all parts, less what several have.
     counts: Summary,
 }
 
 impl Overlay<'_> {
-    /// Lays the nodes over each other that the parts have of one directory, and returns the node that comes of it.
-    fn directory(&mut self, parts: &[(&Shard, TreeId)], path: &[u8]) -> Result<TreeId> {
+    /// Lays the nodes over each other that the parts have of one directory, and returns the node that comes of it. A
+    /// directory that only one part has is taken as it is.
+    fn directory(&mut self, parts: &[(&Layer, TreeId)], path: &mut Vec<Vec<u8>>) -> Result<TreeId> {
         if self.monitor.is_cancelled() {
             return Err(Error::Interrupted);
         }
         // the one whose directory it is knows best what is in it
-        let mut parts: Vec<(&Shard, TreeId)> = parts.to_vec();
-        parts.sort_by_key(|(shard, _)| !owns(shard, path));
-        let mut names: BTreeMap<Vec<u8>, Vec<(&Shard, Entry)>> = BTreeMap::new();
-        for (shard, node) in parts {
+        let mut parts: Vec<(&Layer, TreeId)> = parts.to_vec();
+        parts.sort_by_key(|(layer, _)| !layer.owns(path));
+        let mut names: BTreeMap<Vec<u8>, Vec<(&Layer, Entry)>> = BTreeMap::new();
+        for (layer, node) in parts {
             for entry in self.reader.entries(node) {
                 let entry = entry?;
-                names.entry(entry.name.clone()).or_default().push((shard, entry));
+                names.entry(entry.name.clone()).or_default().push((layer, entry));
             }
         }
         let mut writer = DirectoryWriter::default();
         for (name, found) in names {
-            let Some((_, first)) = found.first() else { continue };
+            let Some(((_, first), others)) = found.split_first() else { continue };
             let mut entry = first.clone();
-            if entry.kind == EntryKind::Directory {
-                let below: Vec<(&Shard, TreeId)> =
-                    found.iter().filter_map(|(shard, entry)| Some((*shard, entry.subtree?))).collect();
-                entry.subtree = Some(self.directory(&below, &join_path(path, &name))?);
+            let is_directory = entry.kind == EntryKind::Directory;
+            for (_, other) in others {
+                self.leave_out(other, !is_directory)?;
             }
-            match entry.kind {
-                EntryKind::Directory => self.counts.directories += 1,
-                EntryKind::File => {
-                    self.counts.files += 1;
-                    self.counts.bytes += entry.size;
-                }
-                _ => self.counts.others += 1,
+            let below: Vec<(&Layer, TreeId)> =
+                found.iter().filter_map(|(layer, entry)| Some((*layer, entry.subtree?))).collect();
+            if is_directory && below.len() > 1 {
+                path.push(name);
+                entry.subtree = Some(self.directory(&below, path)?);
+                path.pop();
+            } else if is_directory {
+                entry.subtree = below.first().map(|(_, node)| *node);
             }
             writer.push(entry, &mut self.chunks.node_sink())?;
         }
         writer.finish(&mut self.chunks.node_sink())
+    }
+
+    /// Takes an entry that another part has as well out of the counts; `with_below` also what is in it.
+    fn leave_out(&mut self, entry: &Entry, with_below: bool) -> Result<()> {
+        let less = |count: &mut u64, by: u64| *count = count.saturating_sub(by);
+        match entry.kind {
+            EntryKind::Directory => less(&mut self.counts.directories, 1),
+            EntryKind::File => {
+                less(&mut self.counts.files, 1);
+                less(&mut self.counts.bytes, entry.size);
+            }
+            _ => less(&mut self.counts.others, 1),
+        }
+        let mut below = entry.subtree.filter(|_| with_below).map(|node| self.reader.entries(node));
+        while let Some(entry) = below.as_mut().and_then(Iterator::next) {
+            self.leave_out(&entry?, true)?;
+        }
+        Ok(())
     }
 }

@@ -1,18 +1,21 @@
 //! One snapshot that several machines take: parts, and what is joined from them.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lakebed_engine::backup::{BackupOptions, BackupReport};
 use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::id::TreeId;
 use lakebed_engine::core::protocol::WriterStep;
 use lakebed_engine::core::record::RECORD_VERSION;
 use lakebed_engine::core::record::session::Session;
-use lakebed_engine::core::record::snapshot::Shard;
+use lakebed_engine::core::record::snapshot::{Shard, Summary};
+use lakebed_engine::core::record::tree::EntryKind;
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::forget::{Choice, ForgetOptions};
 use lakebed_engine::join::JoinOptions;
-use lakebed_engine::repository::{SessionHandle, SnapshotFilter, SnapshotSelector};
+use lakebed_engine::repository::{SessionHandle, SnapshotFilter, SnapshotInfo, SnapshotSelector};
 use lakebed_engine::source::FilterOptions;
 use lakebed_engine::{Error, Repository, Silent};
 use lakebed_testkit::compare::{CompareOptions, assert_tree_is, snapshot_of};
@@ -40,7 +43,7 @@ fn world() -> (Place, Repository, PathBuf) {
 }
 
 fn shard(run: &str, index: u32) -> Option<Shard> {
-    Some(Shard { run: run.into(), index, count: COUNT })
+    Some(Shard { run: run.into(), index, count: COUNT, depth: Some(3) })
 }
 
 /// One machine takes its part.
@@ -53,8 +56,39 @@ fn take(place: &Place, source: &Path, run: &str, index: u32) -> BackupReport {
     report
 }
 
-fn live(repository: &Repository) -> Vec<lakebed_engine::repository::SnapshotInfo> {
+fn live(repository: &Repository) -> Vec<SnapshotInfo> {
     repository.snapshots(&SnapshotFilter::default()).unwrap()
+}
+
+fn counts(summary: &Summary) -> (u64, u64, u64, u64) {
+    (summary.files, summary.directories, summary.others, summary.bytes)
+}
+
+/// Counts what is in a snapshot.
+fn count(repository: &Repository, snapshot: &SnapshotInfo) -> (u64, u64, u64, u64) {
+    let reader = repository.reader(&Silent).unwrap();
+    let mut found = (0, 0, 0, 0);
+    let mut directories = vec![snapshot.snapshot.root];
+    while let Some(directory) = directories.pop() {
+        for entry in reader.entries(directory).map(Result::unwrap) {
+            match entry.kind {
+                EntryKind::Directory => found.1 += 1,
+                EntryKind::File => (found.0, found.3) = (found.0 + 1, found.3 + entry.size),
+                _ => found.2 += 1,
+            }
+            directories.extend(entry.subtree);
+        }
+    }
+    found
+}
+
+/// Returns the tree of the source in a snapshot: what lies above it changes with everything else that this machine does.
+fn source_tree(repository: &Repository, snapshot: &SnapshotInfo, source: &Path) -> TreeId {
+    let reader = repository.reader(&Silent).unwrap();
+    source.components().skip(1).fold(snapshot.snapshot.root, |directory, name| {
+        let entry = reader.lookup_name(directory, name.as_os_str().as_bytes()).unwrap().unwrap();
+        entry.subtree.unwrap()
+    })
 }
 
 #[test]
@@ -67,11 +101,9 @@ fn what_is_joined_is_what_one_machine_would_have_taken() {
     let report = place.reopen().join_if_complete(&parts[0].snapshot, &JoinOptions::default(), &Silent);
     let report = report.unwrap().unwrap();
     let joined = report.snapshot.snapshot.clone();
-    assert_eq!(joined.root, whole.snapshot.root);
+    let same = [&report.snapshot, &whole].map(|snapshot| source_tree(&repository, snapshot, &source));
+    assert_eq!(same[0], same[1]);
     assert!(joined.is_complete() && joined.shard.is_none() && report.missing.is_empty());
-    let counts = |summary: &lakebed_engine::core::record::snapshot::Summary| {
-        (summary.files, summary.directories, summary.others, summary.bytes)
-    };
     assert_eq!(counts(&joined.summary), counts(&whole.snapshot.summary));
     assert_eq!(joined.joined.unwrap().shards, parts.iter().map(|part| part.id).collect::<Vec<_>>());
     assert!(parts.iter().all(|part| part.snapshot.summary.files > 0), "a part without work");
@@ -83,6 +115,47 @@ fn what_is_joined_is_what_one_machine_would_have_taken() {
     assert_good(&reopened);
     let restored = restore_to(&reopened, &report.snapshot, &place.path("out"), &source);
     assert_tree_is(&snapshot_of(&source), &restored, &CompareOptions::default());
+}
+
+/// However deep the folders are that go to one part as a whole: at 1 these are those of the source itself.
+#[test]
+fn parts_of_any_depth_are_joined_to_the_same_snapshot() {
+    let (place, _, source) = world();
+    // long after anything was changed
+    let repository = place.reopen_later(&place.reopen());
+    let trees: Vec<_> = [Some(1), Some(2), Some(100), None]
+        .into_iter()
+        .map(|depth| {
+            let run = format!("{depth:?}");
+            for index in 0..COUNT {
+                let shard = Shard { depth, ..shard(&run, index).unwrap() };
+                let options = BackupOptions { shard: Some(shard), ..options() };
+                backup_with(&repository, std::slice::from_ref(&source), &options, &FilterOptions::default());
+            }
+            let joined = place.reopen().join(&run, &JoinOptions::default(), &Silent).unwrap().snapshot;
+            assert_eq!(counts(&joined.snapshot.summary), count(&repository, &joined));
+            source_tree(&repository, &joined, &source)
+        })
+        .collect();
+    let whole = backup(&repository, std::slice::from_ref(&source)).snapshot.unwrap();
+    assert_eq!(trees, [source_tree(&repository, &whole, &source); 4]);
+    assert_good(&place.reopen());
+}
+
+/// Where a part does not list what is not its own, it has nothing of it.
+#[test]
+fn a_part_has_only_its_own_of_the_folders_at_the_depth() {
+    let (place, repository, source) = world();
+    let parts: Vec<_> = (0..COUNT).map(|index| take(&place, &source, "night", index).snapshot.unwrap()).collect();
+    let directories: u64 = parts.iter().map(|part| part.snapshot.summary.directories).sum();
+    let joined = repository.join("night", &JoinOptions::default(), &Silent).unwrap().snapshot;
+    // the mounts' own, `Clients` and the three in it are in all of them, the forty below with one more each in one
+    assert_eq!(joined.snapshot.summary.directories + u64::from(COUNT - 1) * shared(&joined), directories);
+}
+
+/// How many directories are above those that only one part has.
+fn shared(joined: &SnapshotInfo) -> u64 {
+    joined.snapshot.summary.directories - 2 * 40
 }
 
 #[test]
@@ -195,9 +268,20 @@ fn two_that_join_at_the_same_time_leave_one_snapshot() {
 fn parts_that_are_not_of_one_whole_are_not_joined() {
     let (place, repository, source) = world();
     take(&place, &source, "night", 0);
-    let other = BackupOptions { shard: Some(Shard { run: "night".into(), index: 1, count: 2 }), ..options() };
+    let other =
+        BackupOptions { shard: Some(Shard { run: "night".into(), index: 1, count: 2, depth: Some(3) }), ..options() };
     backup_with(&repository, std::slice::from_ref(&source), &other, &FilterOptions::default());
     let error = place.reopen().join("night", &JoinOptions::default(), &Silent).unwrap_err();
+    assert!(matches!(error, Error::ShardsDiffer { .. }), "{error}");
+    let deeper = Some(Shard { depth: None, ..shard("deep", 0).unwrap() });
+    take(&place, &source, "deep", 1);
+    backup_with(
+        &repository,
+        std::slice::from_ref(&source),
+        &BackupOptions { shard: deeper, ..options() },
+        &FilterOptions::default(),
+    );
+    let error = place.reopen().join("deep", &JoinOptions::default(), &Silent).unwrap_err();
     assert!(matches!(error, Error::ShardsDiffer { .. }), "{error}");
     let error = place.reopen().join("another night", &JoinOptions::default(), &Silent).unwrap_err();
     assert!(matches!(error, Error::NoShards { .. }), "{error}");
@@ -218,6 +302,7 @@ fn a_source_that_changes_between_the_parts_is_joined_as_each_has_seen_its_own() 
     let joined = repository.join("night", &JoinOptions::default(), &Silent).unwrap().snapshot;
     assert_good(&repository);
     restore_to(&repository, &joined, &place.path("out"), &source);
+    assert_eq!(counts(&joined.snapshot.summary), count(&repository, &joined));
 }
 
 #[test]

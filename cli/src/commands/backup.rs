@@ -111,6 +111,10 @@ pub(crate) struct BackupArgs {
     /// What the parts of one snapshot have in common: a name that no other run has
     #[arg(long, env = "LAKEBED_SHARD_RUN", value_name = "RUN", help_heading = "One snapshot by many machines")]
     shard_run: Option<String>,
+    /// Folders so many levels below a source go to one part with all that is in them: the same for all parts
+    #[arg(long, value_name = "LEVELS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(requires = "shard", help_heading = "One snapshot by many machines")]
+    shard_depth: u32,
 
     /// Snapshot to compare with [default: the newest of this host and these paths]
     #[arg(long, value_name = "SNAPSHOT", help_heading = "How it is made")]
@@ -169,7 +173,12 @@ impl BackupArgs {
             ignore_ctime: self.ignore_ctime,
             ignore_inode: self.ignore_inode,
             skip_if_unchanged: self.skip_if_unchanged,
-            shard: self.shard.zip(self.shard_run.clone()).map(|((index, count), run)| Shard { run, index, count }),
+            shard: self.shard.zip(self.shard_run.clone()).map(|((index, count), run)| Shard {
+                run,
+                index,
+                count,
+                depth: Some(self.shard_depth),
+            }),
             dry_run: self.dry_run,
             compression: self.compression,
             threads: self.threads,

@@ -8,7 +8,7 @@ mod records;
 
 use lakebed_core::id::SnapshotId;
 
-pub(crate) use pack::{PacksRead, REMOTE_READERS, ahead_of_packs, check_pack, read_packs, scan};
+pub(crate) use pack::{Copied, PacksRead, REMOTE_READERS, ahead_of_packs, check_pack, read_packs, scan};
 pub(crate) use packs::{compare_packs, segments_are_lost, segments_may_be_lost};
 pub(crate) use records::Records;
 

@@ -1,8 +1,8 @@
 //! One pack, read from front to back: is it what its name says, and if not, which frames of it can be read?
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lakebed_core::codec::frame::{
     DIRECTORY_NUMBER, FRAME_HEADER_LEN, FRAME_MAGIC, FrameError, FrameHeader, FrameKind, OpenFrame,
@@ -40,13 +40,22 @@ pub(crate) struct PacksRead {
     pub(crate) bytes: u64,
 }
 
+/// Packs that are not read ahead, once that is known: of them copies are made.
+pub(crate) type Copied = Arc<OnceLock<HashSet<PackId>>>;
+
 /// Begins to read packs ahead that so many threads of [`read_packs`] are going to read in this order; `None` where that is no
 /// use.
-pub(crate) fn ahead_of_packs(store: &Store, threads: usize, packs: &[(PackId, u64)]) -> Option<ReadAhead> {
+pub(crate) fn ahead_of_packs(
+    store: &Store,
+    threads: usize,
+    packs: &[(PackId, u64)],
+    copied: Copied,
+) -> Option<ReadAhead> {
     if !store.storage().capabilities().is_remote {
         return None;
     }
-    ReadAhead::start(store, in_reading_order(packs, threads).into_iter())
+    let parts = in_reading_order(packs, threads).into_iter();
+    ReadAhead::start(store, parts.filter(move |part| !copied.get().is_some_and(|copied| copied.contains(&part.pack))))
 }
 
 /// Reads packs whole, the first first, on as many threads as the pool has, as long as `goes_on` says so. `described` has
@@ -192,6 +201,14 @@ impl<'a> PackReader<'a> {
 /// # Errors
 /// It is damaged; a newer version than ours is found only in what its writer wrote.
 pub(crate) fn check_pack(reader: &BlobReader, id: PackId, size: u64, described: Option<&[u8; 32]>) -> Result<()> {
+    // a copy that was damaged here says nothing of what storage holds
+    if reader.has_fresh_copy(id, size) && check_bytes(reader, id, size, described).is_ok() {
+        return Ok(());
+    }
+    check_bytes(&reader.without_copies(), id, size, described)
+}
+
+fn check_bytes(reader: &BlobReader, id: PackId, size: u64, described: Option<&[u8; 32]>) -> Result<()> {
     let key = layout::pack(id);
     let invalid = |why: &str| Error::Record { key: key.clone(), source: DecodeError::invalid("pack", why) };
     let mut pack = PackReader::new(reader, id, size);

@@ -6,6 +6,7 @@ use std::fmt;
 use lakebed_core::id::PackId;
 use lakebed_core::layout;
 use lakebed_core::monitor::Monitor;
+use lakebed_core::pack::Trailer;
 
 use crate::error::{Error, Result};
 use crate::index::Index;
@@ -71,12 +72,18 @@ pub(crate) fn compare_packs(
     Ok(problems)
 }
 
+/// Reads the ends of the packs that no segment describes.
+fn unknown_trailers(repository: &Repository, index: &Index, listed: &HashMap<PackId, u64>) -> Vec<Result<Trailer>> {
+    let unknown: Vec<(PackId, u64)> = index.unknown_packs(listed).into_iter().map(|id| (id, listed[&id])).collect();
+    crate::index_rebuild::read_trailers(repository.store(), &unknown)
+}
+
 /// Tells whether a pack that no segment describes was written by a session that committed: then its segment is lost. What
 /// a killed or a running session has written is in no segment either, and no snapshot needs it.
 pub(crate) fn segments_are_lost(repository: &Repository, index: &Index, listed: &HashMap<PackId, u64>) -> Result<bool> {
     let mut sessions = BTreeSet::new();
-    for pack in index.unknown_packs(listed) {
-        match crate::index_rebuild::read_trailer(repository.store(), pack, listed[&pack]) {
+    for trailer in unknown_trailers(repository, index, listed) {
+        match trailer {
             Ok(trailer) => sessions.insert(trailer.session),
             // it went meanwhile, or nobody can read it
             Err(_) => continue,
@@ -102,8 +109,8 @@ pub(crate) fn segments_may_be_lost(
     listed: &HashMap<PackId, u64>,
 ) -> Result<bool> {
     let mut sessions = BTreeSet::new();
-    for pack in index.unknown_packs(listed) {
-        match crate::index_rebuild::read_trailer(repository.store(), pack, listed[&pack]) {
+    for trailer in unknown_trailers(repository, index, listed) {
+        match trailer {
             Ok(trailer) => sessions.insert(trailer.session),
             // it went meanwhile
             Err(Error::Storage(error)) if error.is_not_found() => continue,

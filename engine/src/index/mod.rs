@@ -579,6 +579,12 @@ impl Index {
         Some(state.packs.get(state.packs.number_of(pack)?)?.size_bytes)
     }
 
+    /// Returns the kind of a pack; `None` where the index does not know it.
+    pub(crate) fn kind_of(&self, pack: &PackId) -> Option<PackKind> {
+        let state = self.read_state();
+        Some(state.packs.get(state.packs.number_of(pack)?)?.kind)
+    }
+
     /// Compares the packs that the index knows with those that storage lists: (name, size in bytes). What is not there
     /// at its size is not used any more, and neither is what is condemned. Returns how many packs are missing.
     pub fn check_packs(&self, listed: &HashMap<PackId, u64>, condemned: &HashSet<PackId>) -> usize {

@@ -7,14 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use lakebed_core::codec::compress::{Compression, FrameContent};
 use lakebed_core::codec::frame::OpenFrame;
 use lakebed_core::id::{PackId, SessionId};
-use lakebed_core::layout;
 use lakebed_core::monitor::{Monitor, Progress};
 use lakebed_core::pack::{BlobId, FrameInfo, PackDirectory, PackInfo, PackKind};
 use lakebed_core::storage::StorageErrorKind;
 
 use super::mark::{Home, Marks};
 use crate::error::{Error, Result};
-use crate::repository::{BlobReader, FrameBuilder, PackWriter, Repository, large_content};
+use crate::repository::{self, BlobReader, FrameBuilder, Need, PackWriter, Repository, large_content};
 
 /// A condemned pack, and what of it has no home elsewhere.
 pub(super) struct Source {
@@ -122,8 +121,13 @@ impl Copier<'_> {
     fn write(&self, parts: &[Part<'_>], writers: &Writers, packs: &mut Vec<PackInfo>) -> Result<()> {
         let next = AtomicUsize::new(0);
         let left_over = Mutex::new(Vec::new());
+        let frames =
+            parts.iter().flat_map(|part| part.frames.iter().map(|&(offset, info)| (part.source.id, offset, info)));
+        let needs = frames
+            .map(|(pack, offset, info)| Need::Part(repository::Part { pack, offset, length: info.frame_len.into() }));
+        let reader = self.reader.ahead_of(needs.collect());
         let results = self.pool.broadcast(|_| {
-            let mut worker = Worker { copier: self, writers, frames: Vec::new() };
+            let mut worker = Worker { copier: self, reader: &reader, writers, frames: Vec::new() };
             while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if self.monitor.is_cancelled() {
                     return Err(Error::Interrupted);
@@ -155,6 +159,8 @@ impl Writers {
 
 struct Worker<'a> {
     copier: &'a Copier<'a>,
+    /// Reads the frames ahead.
+    reader: &'a BlobReader,
     writers: &'a Writers,
     /// Frames that are filling: at most one of each kind of content.
     frames: Vec<(PackKind, FrameBuilder)>,
@@ -169,12 +175,10 @@ impl Worker<'_> {
         let mut frame = OpenFrame::default();
         let mut bytes = Vec::new();
         for &(offset, info) in &part.frames {
-            let reader = self.copier.reader;
-            let storage = reader.store().storage();
+            let reader = self.reader;
             bytes.clear();
-            let opened = storage
-                .get_range(&layout::pack(source.id), offset, info.frame_len as usize, &mut bytes)
-                .map_err(Error::from)
+            let opened = reader
+                .read_part(source.id, offset, info.frame_len as usize, &mut bytes)
                 .and_then(|()| reader.open_bytes(source.id, offset, kind, &bytes, &mut frame))
                 .is_ok();
             let content = match kind {

@@ -12,7 +12,7 @@ use lakebed_core::pack::{PackDirectory, PackInfo, Removal};
 use lakebed_core::protocol::PruneStep;
 use lakebed_core::record::RECORD_VERSION;
 use lakebed_core::record::gc::{Awaited, Done};
-use lakebed_core::storage::StorageErrorKind;
+use lakebed_core::storage::{ObjectKey, StorageErrorKind};
 
 use super::apply::Prune;
 use super::copy::{Copier, Source};
@@ -23,6 +23,7 @@ use super::{Unfinished, compact};
 use crate::error::{Error, Result};
 use crate::index_rebuild::read_directory;
 use crate::repository::Repository;
+use crate::repository::parallel::{AT_ONCE, each};
 
 /// Packs are copied out of so many bytes at a time before they are deleted: what a prune needs beside what it frees.
 const BATCH_BYTES: u64 = 512 << 20;
@@ -343,23 +344,25 @@ impl<'p, 'a> Finisher<'p, 'a> {
         let read_until = |found: &Condemned| if found.needed.is_empty() { deadline_ns } else { half_ns };
         let mut found = Condemned { all_known: true, needed: Vec::new(), unreadable: Vec::new() };
         let mut dead = Vec::new();
-        for &id in packs {
+        let there: Vec<(PackId, u64)> = packs.iter().filter_map(|id| Some((*id, *listed.get(id)?))).collect();
+        for together in there.chunks(AT_ONCE) {
             if self.monitor().is_cancelled() {
                 return Err(Error::Interrupted);
             }
-            let Some(&size) = listed.get(&id) else { continue };
-            match read_directory(self.repository().store(), id, size) {
-                Ok(info) => match self.need(&info.directory, condemned, read_until(&found))? {
-                    Need::Nothing => dead.push((id, size)),
-                    Need::Bytes(needed_bytes) => found.needed.push(Needed { id, size_bytes: size, needed_bytes }),
-                    Need::Unknown => found.all_known = false,
-                },
-                // another prune has taken it over and finished with it
-                Err(Error::Storage(error)) if error.is_not_found() => {}
-                Err(_) => found.unreadable.push((id, size)),
+            for (&(id, size), directory) in together.iter().zip(self.read_directories(together)) {
+                match directory {
+                    Ok(info) => match self.need(&info.directory, condemned, read_until(&found))? {
+                        Need::Nothing => dead.push((id, size)),
+                        Need::Bytes(needed_bytes) => found.needed.push(Needed { id, size_bytes: size, needed_bytes }),
+                        Need::Unknown => found.all_known = false,
+                    },
+                    // another prune has taken it over and finished with it
+                    Err(Error::Storage(error)) if error.is_not_found() => {}
+                    Err(_) => found.unreadable.push((id, size)),
+                }
             }
             // reading elsewhere may take long: what is known by then is not lost
-            if dead.len() == BATCH_PACKS {
+            if dead.len() >= BATCH_PACKS {
                 self.remove(generation, lists, &std::mem::take(&mut dead))?;
             }
         }
@@ -375,6 +378,11 @@ impl<'p, 'a> Finisher<'p, 'a> {
         // on a full disk the first copies must fit into little
         found.needed.sort_by_key(|it| (it.needed_bytes, it.id));
         Ok(found)
+    }
+
+    fn read_directories(&self, packs: &[(PackId, u64)]) -> Vec<Result<PackInfo>> {
+        let store = self.repository().store();
+        each(store, packs, |&(id, size)| read_directory(store, id, size))
     }
 
     /// Tells what is needed of a condemned pack.
@@ -413,13 +421,14 @@ impl<'p, 'a> Finisher<'p, 'a> {
     fn copy_live(&mut self, batch: &[Needed]) -> Result<()> {
         self.monitor().step(PruneStep::CopyLive.into());
         let mut sources = Vec::new();
-        for &Needed { id, size_bytes, .. } in batch {
-            let info = match read_directory(self.repository().store(), id, size_bytes) {
+        let packs: Vec<(PackId, u64)> = batch.iter().map(|it| (it.id, it.size_bytes)).collect();
+        for directory in self.read_directories(&packs) {
+            let info = match directory {
                 // another prune has taken it over and finished with it
                 Err(Error::Storage(error)) if error.is_not_found() => continue,
                 result => result?,
             };
-            sources.push(Source { id, directory: info.directory });
+            sources.push(Source { id: info.id, directory: info.directory });
         }
         let Prune { repository, reader, pool, options, monitor, .. } = &*self.prune;
         let copier = Copier {
@@ -456,8 +465,9 @@ impl<'p, 'a> Finisher<'p, 'a> {
                 result => drop(result?),
             }
         }
-        for (id, size) in batch {
-            if repository.delete_if_there(&layout::pack(*id))? {
+        let packs = batch.iter().map(|(id, _)| layout::pack(*id)).collect();
+        for ((_, size), is_deleted) in batch.iter().zip(repository.delete_those_there(packs)) {
+            if is_deleted? {
                 self.prune.report.deleted.add(*size);
             }
             self.monitor().advance(Progress { entries: 1, bytes: *size });
@@ -469,26 +479,32 @@ impl<'p, 'a> Finisher<'p, 'a> {
     fn delete_snapshots(&mut self, gone: &BTreeSet<SnapshotId>) -> Result<()> {
         self.monitor().step(PruneStep::DeleteSnapshots.into());
         let repository = self.repository();
-        for &id in gone {
-            let deleted = repository.delete_if_there(&layout::snapshot(id))?;
-            self.prune.report.snapshots_deleted += u64::from(deleted);
+        for is_deleted in repository.delete_those_there(gone.iter().map(|id| layout::snapshot(*id)).collect()) {
+            self.prune.report.snapshots_deleted += u64::from(is_deleted?);
         }
         repository.store().storage().sync()?;
-        for id in gone {
-            self.delete_below(&format!("{}{id}/", layout::ANNOTATIONS))?;
-        }
+        self.delete_of(gone, layout::ANNOTATIONS)?;
         // a run without its snapshot says that one has vanished
-        for id in gone.iter().chain(&self.vanished) {
-            repository.delete_if_there(&layout::run(*id))?;
-        }
-        Ok(())
+        let runs = gone.iter().chain(&self.vanished).map(|id| layout::run(*id)).collect();
+        repository.delete_those_there(runs).into_iter().try_for_each(|is_deleted| is_deleted.map(drop))
     }
 
-    fn delete_below(&self, prefix: &str) -> Result<()> {
-        for object in self.repository().store().storage().list(prefix)? {
-            self.repository().delete_if_there(&object.key)?;
+    /// Deletes what there is of snapshots below a prefix; of each one object after the other, as they are listed.
+    fn delete_of(&self, snapshots: &BTreeSet<SnapshotId>, prefix: &str) -> Result<()> {
+        if snapshots.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let repository = self.repository();
+        let mut keys: BTreeMap<SnapshotId, Vec<ObjectKey>> = BTreeMap::new();
+        for object in repository.store().storage().list(prefix)? {
+            let below = object.key.as_str().strip_prefix(prefix).and_then(|below| below.split('/').next());
+            if let Some(id) = below.and_then(|name| name.parse().ok()).filter(|id| snapshots.contains(id)) {
+                keys.entry(id).or_default().push(object.key);
+            }
+        }
+        let keys: Vec<Vec<ObjectKey>> = keys.into_values().collect();
+        let delete = |keys: &Vec<ObjectKey>| keys.iter().try_for_each(|key| repository.delete_if_there(key).map(drop));
+        each(repository.store(), &keys, delete).into_iter().collect()
     }
 
     /// Puts the done mark, and deletes what the generation needed and what earlier ones have left.
@@ -519,9 +535,7 @@ impl<'p, 'a> Finisher<'p, 'a> {
         }
         repository.store().storage().sync()?;
         self.prune.sweep();
-        for id in gone {
-            self.delete_below(&format!("{}{id}/", layout::FORGOTTEN))?;
-        }
+        self.delete_of(gone, layout::FORGOTTEN)?;
         if self.prune.report.generation != Some(generation) {
             self.prune.report.taken_over.push(generation);
         }
@@ -536,8 +550,10 @@ impl<'p, 'a> Finisher<'p, 'a> {
                 continue;
             }
             // a list that was not covered is for the next prune, and counts until then
-            for list in generation.condemned.into_iter().filter(|list| lists.contains(list)) {
-                repository.delete_if_there(&layout::condemnation(number, list))?;
+            let covered = generation.condemned.into_iter().filter(|list| lists.contains(list));
+            let lists = covered.map(|list| layout::condemnation(number, list)).collect();
+            for is_deleted in repository.delete_those_there(lists) {
+                is_deleted?;
             }
             repository.delete_if_there(&layout::awaited(number))?;
             repository.delete_if_there(&layout::claim(number))?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use lakebed_core::id::{PackId, SessionId, SnapshotId, TreeId};
 use lakebed_core::monitor::Monitor;
-use lakebed_core::pack::{PackInfo, PackKind};
+use lakebed_core::pack::{PackInfo, PackKind, Trailer};
 use lakebed_core::protocol::PruneStep;
 use lakebed_core::record::snapshot::Snapshot;
 
@@ -13,7 +13,7 @@ use super::inventory::{LISTINGS, Listed, Living, Segments, Visitor};
 use super::mark::{Home, Marks};
 use super::{PruneOptions, PruneSummary, Tally, Unused, brakes};
 use crate::error::{Error, Result};
-use crate::index_rebuild::read_trailer;
+use crate::index_rebuild::read_trailers;
 use crate::repository::{BlobReader, Repository, snapshot_of};
 
 /// A pack is small if it has less than this part of what packs aim at.
@@ -278,13 +278,15 @@ fn unknown(
 ) -> Vec<(PackId, u64)> {
     let known: HashSet<PackId> = uses.iter().map(|pack| pack.id).collect();
     let unknown = listed.iter().filter(|(id, _)| !known.contains(id) && !scope.condemned.contains(id));
-    let is_free = |&(id, size): &(&PackId, &u64)| match read_trailer(repository.store(), *id, *size) {
-        Ok(trailer) => !working.contains(&trailer.session),
+    let unknown: Vec<(PackId, u64)> = unknown.map(|(id, size)| (*id, *size)).collect();
+    let is_free = |trailer| match trailer {
+        Ok(Trailer { session, .. }) => !working.contains(&session),
         // one that nobody can read is of no use to anybody, and nothing that is needed is missing
         Err(Error::Storage(_)) => false,
         Err(_) => true,
     };
-    unknown.filter(is_free).map(|(id, size)| (*id, *size)).collect()
+    let trailers = read_trailers(repository.store(), &unknown);
+    unknown.into_iter().zip(trailers).filter_map(|(pack, trailer)| is_free(trailer).then_some(pack)).collect()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use lakebed_core::storage::ObjectKey;
 
 use super::losses::{self, Losses};
 use super::{AFFECTED_MAX, Action, Affected, Remedy, RepairOptions};
-use crate::check::{Records, ahead_of_packs, check_pack, compare_packs, read_packs, scan, segments_are_lost};
+use crate::check::{Copied, Records, ahead_of_packs, check_pack, compare_packs, read_packs, scan, segments_are_lost};
 use crate::error::{Error, Result};
 use crate::index_rebuild::read_directory;
 use crate::repository::{BlobReader, Repository};
@@ -139,7 +139,7 @@ impl Survey<'_> {
         let bytes = chosen.iter().map(|(_, size)| size).sum();
         self.monitor.phase(Phase::VerifyData, Some(Progress { entries: chosen.len() as u64, bytes }));
         let pool = crate::system::threads(self.options.threads, "repair")?;
-        let ahead = ahead_of_packs(self.repository.store(), pool.current_num_threads(), &chosen);
+        let ahead = ahead_of_packs(self.repository.store(), pool.current_num_threads(), &chosen, Copied::default());
         let reader = self.reader.clone().with_ahead(ahead);
         let read = read_packs(&reader, &pool, &chosen, self.described, &|| true, self.monitor)?;
         for (id, size, error) in read.bad {

@@ -10,6 +10,7 @@ use lakebed_core::record::gc::{Awaited, Claim, Condemnation, Done};
 use lakebed_core::storage::{ObjectInfo, ObjectKey};
 
 use super::Repository;
+use super::parallel::each;
 use crate::error::{Error, Result};
 use crate::storage::Survey;
 
@@ -170,6 +171,11 @@ impl Repository {
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Deletes objects, in whatever order, and tells of each in theirs whether it was there.
+    pub(crate) fn delete_those_there(&self, keys: Vec<ObjectKey>) -> Vec<Result<bool>> {
+        each(&self.store, &keys, |key| self.delete_if_there(key))
     }
 }
 

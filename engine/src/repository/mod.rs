@@ -21,6 +21,7 @@ mod structure;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tombstones;
+mod tree_copies;
 mod trial;
 mod trust;
 mod writer;
@@ -44,6 +45,7 @@ pub use store::Store;
 pub(crate) use store::{draw, packs_in};
 pub(crate) use structure::{Step, is_whole};
 pub(crate) use tombstones::TombstoneState;
+pub(crate) use tree_copies::TreeCopies;
 pub(crate) use trial::large_content;
 pub(crate) use writer::{FrameBuilder, PackWriter, measure_frame};
 
@@ -173,6 +175,6 @@ impl Repository {
 
     /// Begins to read, by an index that is open already. Tree nodes that this machine has copies of are not asked for.
     pub(crate) fn reader_over(&self, index: Arc<Index>) -> BlobReader {
-        BlobReader::new(self.store.clone(), index).with_copies(self.store.copies())
+        BlobReader::new(self.store.clone(), index).with_copies(self.store.copies().map(TreeCopies::known))
     }
 }

@@ -58,10 +58,20 @@ impl ObjectCache {
         is_read
     }
 
-    /// Keeps a copy. A cache that cannot be written keeps nothing, and that is all.
-    pub(crate) fn keep(&self, key: &ObjectKey, bytes: &[u8]) {
-        if bytes.len() as u64 > self.limit_bytes / 2 || self.write(&self.path(key), bytes).is_err() {
-            return;
+    /// Tells whether there is a copy of that size.
+    pub(crate) fn holds(&self, key: &ObjectKey, size: u64) -> bool {
+        std::fs::metadata(self.path(key)).is_ok_and(|metadata| metadata.len() == size)
+    }
+
+    /// Tells whether copies of so many bytes can be kept beside each other.
+    pub(crate) fn has_room_for(&self, bytes: u64) -> bool {
+        bytes <= self.limit_bytes / 2
+    }
+
+    /// Keeps a copy; tells whether it did. A cache that cannot be written keeps nothing, and that is all.
+    pub(crate) fn keep(&self, key: &ObjectKey, bytes: &[u8]) -> bool {
+        if !self.has_room_for(bytes.len() as u64) || self.write(&self.path(key), bytes).is_err() {
+            return false;
         }
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let now = match *used {
@@ -69,6 +79,7 @@ impl ObjectCache {
             None => self.copies().iter().map(|copy| copy.bytes).sum(),
         };
         *used = Some(if now > self.limit_bytes { self.make_room() } else { now });
+        true
     }
 
     /// Forgets a copy that is of no more use.

@@ -14,7 +14,7 @@ use lakebed_core::monitor::Silent;
 use lakebed_core::pack::{BlobId, PackKind};
 use lakebed_core::record::tree::{Content, Entry, Extent, Node};
 
-use super::{ObjectCache, Part, ReadAhead, Store};
+use super::{Part, ReadAhead, Store, TreeCopies};
 use crate::error::{Error, Result};
 use crate::index::{Index, Location};
 
@@ -24,9 +24,6 @@ const REFOLDS: usize = 3;
 /// In a repository that lacks much, not every chunk that the index does not know is a reason to list the segments once
 /// more, as long as that has brought nothing so often in a row.
 const FRUITLESS_MAX: u32 = 64;
-
-/// Of larger packs no copies are made: only the frames that are wanted are read.
-const COPIED_PACK_MAX_BYTES: u64 = 64 << 20;
 
 /// Decoded frames are kept up to this many bytes.
 const CACHE_BYTES: usize = 16 << 20;
@@ -91,11 +88,9 @@ pub struct BlobReader {
     /// How often in a row there was nothing new to fold.
     fruitless: Arc<AtomicU32>,
     /// Copies of packs of trees, which are read whole then.
-    copies: Option<Arc<ObjectCache>>,
+    copies: Option<Arc<TreeCopies>>,
     /// What is read ahead of packs of data.
     ahead: Option<Arc<ReadAhead>>,
-    /// Held by who makes a copy.
-    fetching: Arc<Mutex<()>>,
     /// Packs that are not there and that nobody has removed: they are lost, not moved.
     lost: Arc<Mutex<HashSet<PackId>>>,
 }
@@ -105,12 +100,28 @@ impl BlobReader {
     pub fn new(store: Store, index: Arc<Index>) -> Self {
         let (cache, came) = (Arc::default(), Arc::default());
         let (fruitless, lost) = (Arc::default(), Arc::default());
-        Self { store, index, cache, came, fruitless, copies: None, ahead: None, fetching: Arc::default(), lost }
+        Self { store, index, cache, came, fruitless, copies: None, ahead: None, lost }
     }
 
-    /// Reads nodes of trees from copies of their packs. Not for who wants to know what storage holds.
-    pub(crate) fn with_copies(self, copies: Option<Arc<ObjectCache>>) -> Self {
-        Self { copies, ..self }
+    /// Reads nodes of trees from copies of their packs.
+    pub(crate) fn with_copies(self, copies: Option<TreeCopies>) -> Self {
+        Self { copies: copies.map(Arc::new), ..self }
+    }
+
+    /// Makes a copy of a pack of trees, unless that was done; tells whether there is one now that says what storage holds.
+    /// From then on parts of it are read from there.
+    pub(crate) fn has_fresh_copy(&self, pack: PackId, size: u64) -> bool {
+        let copies = self.copies.as_ref().filter(|copies| copies.is_fresh());
+        copies.is_some_and(|copies| {
+            // what storage says to that it says again to who reads the pack itself
+            self.index.kind_of(&pack) == Some(PackKind::Tree)
+                && copies.make(self.store.storage(), pack, size).unwrap_or_default()
+        })
+    }
+
+    /// As it is, without copies.
+    pub(crate) fn without_copies(&self) -> Self {
+        Self { copies: None, ..self.clone() }
     }
 
     /// Returns the index.
@@ -179,41 +190,16 @@ impl BlobReader {
         Ok(bytes)
     }
 
-    /// Appends a part of a pack, which may have been read ahead, to a buffer.
+    /// Appends a part of a pack, of which there may be a fresh copy and which may have been read ahead, to a buffer.
     pub(crate) fn read_part(&self, pack: PackId, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<()> {
-        let ahead = self.ahead.as_ref();
-        match ahead.is_some_and(|ahead| ahead.take(pack, offset, length, buffer)) {
-            true => Ok(()),
-            false => Ok(self.store.storage().get_range(&layout::pack(pack), offset, length, buffer)?),
+        let part = Part { pack, offset, length: length as u64 };
+        let fresh = self.copies.as_ref().filter(|copies| copies.is_fresh());
+        if fresh.is_some_and(|copies| copies.part(part, buffer))
+            || self.ahead.as_ref().is_some_and(|ahead| ahead.take(pack, offset, length, buffer))
+        {
+            return Ok(());
         }
-    }
-
-    /// Returns the bytes of a frame from the copy of its pack, which is made if need be: whoever reads one node of a tree
-    /// reads more. `None` where there is no copy of any use.
-    fn frame_of_copy(&self, copies: &ObjectCache, place: &Location) -> Result<Option<Vec<u8>>> {
-        let key = layout::pack(place.pack);
-        let (offset, length) = (u64::from(place.frame_offset), place.frame_len as usize);
-        let mut bytes = Vec::new();
-        if copies.get_range(&key, offset, length, &mut bytes) {
-            return Ok(Some(bytes));
-        }
-        // several threads come here for the same pack: one fetches it
-        let _one = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
-        if copies.get_range(&key, offset, length, &mut bytes) {
-            return Ok(Some(bytes));
-        }
-        let size = self.index.pack_size(&place.pack).unwrap_or_default();
-        if size > COPIED_PACK_MAX_BYTES {
-            return Ok(None);
-        }
-        let pack = self.store.storage().get(&key)?;
-        if lakebed_core::hash::object_hash(&pack).as_bytes() != place.pack.as_bytes() {
-            // the frame that is wanted may be whole all the same
-            return Ok(None);
-        }
-        copies.keep(&key, &pack);
-        let start = place.frame_offset as usize;
-        Ok(pack.get(start..start + length).map(<[u8]>::to_vec))
+        Ok(self.store.storage().get_range(&layout::pack(pack), offset, length, buffer)?)
     }
 
     fn frame(&self, place: &Location, kind: PackKind) -> Result<Arc<OpenFrame>> {
@@ -242,7 +228,8 @@ impl BlobReader {
         let offset = u64::from(place.frame_offset);
         let from_copy = match &self.copies {
             Some(copies) if kind == PackKind::Tree => {
-                let bytes = self.frame_of_copy(copies, place)?;
+                let size = self.index.pack_size(&place.pack).unwrap_or_default();
+                let bytes = copies.part_of_copy(self.store.storage(), place.frame(), size)?;
                 bytes.is_some_and(|bytes| self.open_bytes(place.pack, offset, kind, &bytes, &mut frame).is_ok())
             }
             _ => false,

@@ -13,4 +13,4 @@ pub use filter::{Filter, FilterError, FilterOptions, Marker};
 pub use local::{LocalOptions, LocalSource, directory_identity};
 pub use mounts::{Mount, local_mounts, parse_path_list, tree_path};
 pub use reader::{Finish, ReaderSource};
-pub(crate) use shard::{owns, shard_of};
+pub(crate) use shard::{Division, shard_of};

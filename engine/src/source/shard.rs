@@ -1,8 +1,10 @@
-//! `ShardSource`: the part of a source that is one machine's, where several take a snapshot together.
+//! `shard_of`: the part of a source that is one machine's, where several take a snapshot together.
 //!
 //! Each directory belongs to one shard, by the hash of its path in the snapshot: which one depends on nothing else, so
-//! that every machine comes to the same, also where the source changes meanwhile. A shard has every directory, and in
-//! those that are its own everything that is no directory. A source that is a single file is in every shard.
+//! that every machine comes to the same, also where the source changes meanwhile. Directories at a certain depth below the
+//! source are a shard's with all that is in them, and the others do not look at them. Of what lies above that a shard has
+//! every directory, and in those that are its own everything that is no directory. A source that is a single file is in
+//! every shard.
 
 use std::sync::Arc;
 
@@ -12,24 +14,50 @@ use lakebed_core::source::{ContentChange, Listing, Source, SourceDir, SourceErro
 
 use super::Mount;
 
-/// Tells whether a directory is a shard's, by its path in the snapshot.
-pub(crate) fn owns(shard: &Shard, path: &[u8]) -> bool {
-    let hash = lakebed_core::hash::object_hash(path);
-    let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h]) % u64::from(shard.count.max(1)) == u64::from(shard.index)
+/// How directories are divided among shards.
+#[derive(Debug, Clone)]
+pub(crate) struct Division {
+    /// Where a source lies in the snapshot, by the names from the top down.
+    base: Vec<Vec<u8>>,
+    shard: Shard,
+}
+
+impl Division {
+    /// Divides a source.
+    pub(crate) fn new(base: Vec<Vec<u8>>, shard: &Shard) -> Self {
+        Self { base, shard: shard.clone() }
+    }
+
+    /// At least 1: the source itself is everybody's.
+    fn depth(&self) -> usize {
+        self.shard.depth.map_or(usize::MAX, |depth| usize::try_from(depth).unwrap_or(usize::MAX).max(1))
+    }
+
+    /// Returns the names below the source of a path in the snapshot that leads there.
+    pub(crate) fn below<'n>(&self, path: &'n [Vec<u8>]) -> Option<&'n [Vec<u8>]> {
+        path.strip_prefix(self.base.as_slice())
+    }
+
+    /// Tells whether a directory is a shard's, by its path below the source.
+    pub(crate) fn owns<'n>(&'n self, path: impl IntoIterator<Item = &'n [u8]>) -> bool {
+        let base = self.base.iter().map(Vec::as_slice);
+        let names: Vec<&[u8]> = base.chain(path.into_iter().take(self.depth())).collect();
+        let hash = lakebed_core::hash::object_hash(&names.join(&b'/'));
+        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+        let number = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        number % u64::from(self.shard.count.max(1)) == u64::from(self.shard.index)
+    }
 }
 
 /// Leaves of a mount what is a shard's.
 pub(crate) fn shard_of(mount: Mount, shard: &Shard) -> Mount {
-    let source = ShardSource { inner: mount.source, tree_path: mount.tree_path.join(&b'/'), shard: shard.clone() };
+    let source = ShardSource { inner: mount.source, division: Division::new(mount.tree_path.clone(), shard) };
     Mount { source: Arc::new(source), ..mount }
 }
 
 struct ShardSource {
     inner: Arc<dyn Source>,
-    /// Where it lies in the snapshot.
-    tree_path: Vec<u8>,
-    shard: Shard,
+    division: Division,
 }
 
 impl Source for ShardSource {
@@ -47,14 +75,11 @@ impl Source for ShardSource {
 
     fn open_dir(&self, path: &[Vec<u8>], expected: &Entry) -> Result<Box<dyn SourceDir>, SourceError> {
         let inner = self.inner.open_dir(path, expected)?;
-        let mut full = self.tree_path.clone();
-        for name in path {
-            if !full.is_empty() {
-                full.push(b'/');
-            }
-            full.extend_from_slice(name);
+        if path.len() >= self.division.depth() {
+            // nobody is led here whose it is not
+            return Ok(inner);
         }
-        Ok(if owns(&self.shard, &full) { inner } else { Box::new(OthersDir { inner }) })
+        Ok(Box::new(SharedDir { inner, path: path.to_vec(), division: self.division.clone() }))
     }
 
     fn open_root(&self) -> Result<Box<dyn SourceFile>, SourceError> {
@@ -62,14 +87,37 @@ impl Source for ShardSource {
     }
 }
 
-/// A directory of another shard: only the directories in it count.
-struct OthersDir {
+/// A directory above the depth at which all that is in one is a single shard's.
+struct SharedDir {
     inner: Box<dyn SourceDir>,
+    path: Vec<Vec<u8>>,
+    division: Division,
 }
 
-impl SourceDir for OthersDir {
+impl SharedDir {
+    fn path(&self) -> impl Iterator<Item = &[u8]> {
+        self.path.iter().map(Vec::as_slice)
+    }
+
+    /// Tells whether every shard has the directories in this one.
+    fn is_above_shared(&self) -> bool {
+        self.path.len() + 1 < self.division.depth()
+    }
+
+    fn is_wanted(&self, entry: &Entry) -> bool {
+        entry.kind != EntryKind::Directory
+            || self.is_above_shared()
+            || self.division.owns(self.path().chain([entry.name.as_slice()]))
+    }
+}
+
+impl SourceDir for SharedDir {
     fn list(&self) -> Result<Listing<'_>, SourceError> {
-        self.inner.list_directories()
+        let listing = match self.division.owns(self.path()) {
+            true => self.inner.list()?,
+            false => self.inner.list_directories()?,
+        };
+        Ok(Box::new(listing.filter(|entry| entry.as_ref().map_or(true, |entry| self.is_wanted(entry)))))
     }
 
     fn look_again(&self, name: &[u8]) -> Result<Entry, SourceError> {
@@ -83,7 +131,7 @@ impl SourceDir for OthersDir {
     /// What is unchanged as a whole is not as a part.
     fn content_change(&self, entry: &Entry) -> ContentChange {
         match (self.inner.content_change(entry), entry.kind) {
-            (ContentChange::Unchanged, EntryKind::Directory) => ContentChange::Unknown,
+            (ContentChange::Unchanged, EntryKind::Directory) if self.is_above_shared() => ContentChange::Unknown,
             (change, _) => change,
         }
     }
@@ -97,19 +145,38 @@ impl SourceDir for OthersDir {
 mod tests {
     use super::*;
 
+    fn shards(count: u32, depth: Option<u32>) -> Vec<Division> {
+        let shard = |index| Shard { run: "night".into(), index, count, depth };
+        (0..count).map(|index| Division::new(vec![b"mnt".to_vec()], &shard(index))).collect()
+    }
+
+    /// Returns whose a directory is: of exactly one.
+    fn owner(shards: &[Division], path: &str) -> usize {
+        let names = || path.split('/').filter(|name| !name.is_empty()).map(str::as_bytes);
+        let owners: Vec<usize> = (0..shards.len()).filter(|at| shards[*at].owns(names())).collect();
+        assert_eq!(owners.len(), 1, "{path}");
+        owners[0]
+    }
+
     #[test]
     fn each_directory_is_of_one_shard_and_they_are_spread() {
-        let count = 8;
-        let shards = (0..count).map(|index| Shard { run: "night".into(), index, count });
-        let paths: Vec<String> = (0..2000).map(|n| format!("Clients/2026/{n}/NOTEBOOKS")).collect();
-        let owned: Vec<Vec<bool>> =
-            shards.map(|shard| paths.iter().map(|path| owns(&shard, path.as_bytes())).collect()).collect();
-        for at in 0..paths.len() {
-            assert_eq!(owned.iter().filter(|shard| shard[at]).count(), 1);
+        for depth in [None, Some(3)] {
+            let shards = shards(8, depth);
+            let mut shares = [0; 8];
+            (0..2000).for_each(|n| shares[owner(&shards, &format!("Clients/2026/{n}/NOTEBOOKS"))] += 1);
+            assert!(shares.iter().all(|share| (150..350).contains(share)), "{shares:?}");
         }
-        for shard in owned {
-            let share = shard.iter().filter(|owns| **owns).count();
-            assert!((150..350).contains(&share), "{share} of 2000");
+    }
+
+    #[test]
+    fn at_a_depth_a_directory_goes_with_all_that_is_in_it() {
+        let shards = shards(8, Some(2));
+        for n in 0..50 {
+            let top = owner(&shards, &format!("a/{n}"));
+            assert_eq!(owner(&shards, &format!("a/{n}/x")), top);
+            assert_eq!(owner(&shards, &format!("a/{n}/x/{n}/y")), top);
         }
+        let above: Vec<usize> = (0..50).map(|n| owner(&shards, &n.to_string())).collect();
+        assert!(above.iter().any(|owner| *owner != above[0]));
     }
 }

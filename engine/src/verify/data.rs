@@ -13,7 +13,7 @@ use lakebed_core::pack::{BlobId, PackDirectory, decode_segment};
 use lakebed_core::record::tree::{Content, Entry, EntryKind};
 use rayon::prelude::*;
 
-use super::structure::{Checked, problem};
+use super::structure::{Checked, in_order, problem};
 use super::{ReadData, VerifyOptions};
 use crate::check::{PacksRead, REMOTE_READERS, ahead_of_packs, read_packs};
 use crate::error::{Error, Result};
@@ -40,10 +40,10 @@ impl Reading {
         };
         let pool = crate::system::threads(threads, "verify-data")?;
         // unless what was listed first is read, by now it is known what is
-        let ahead = checked
-            .packs_ahead
-            .take()
-            .or_else(|| ahead_of_packs(repository.store(), pool.current_num_threads(), &packs));
+        let ahead = checked.packs_ahead.take().or_else(|| {
+            let copied = checked.copied.clone();
+            ahead_of_packs(repository.store(), pool.current_num_threads(), &packs, copied)
+        });
         let reader = checked.reader.clone().with_ahead(ahead);
         let deadline_ns = match options.read {
             ReadData::Budget { time: Some(time), .. } => {
@@ -158,7 +158,7 @@ fn choose(repository: &Repository, options: &VerifyOptions, checked: &Checked) -
     packs.sort_unstable();
     match options.read {
         ReadData::None => Ok(Vec::new()),
-        ReadData::All => Ok(packs),
+        ReadData::All => Ok(in_order(packs)),
         ReadData::Sample(part) => {
             shuffle(&mut packs, repository)?;
             let wanted = (checked.report.pack_bytes as f64 * part.clamp(0.0, 1.0)).ceil() as u64;

@@ -1,20 +1,22 @@
 //! The structure: every record, every tree, and that every chunk a tree needs lies in a pack that is there.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use lakebed_core::id::{PackId, SnapshotId, TreeId};
 use lakebed_core::layout;
 use lakebed_core::monitor::{Monitor, Phase, Progress};
-use lakebed_core::pack::BlobId;
+use lakebed_core::pack::{BlobId, PackKind};
 use lakebed_core::record::tree::{Content, Entry, Extent};
 use rayon::prelude::*;
 
 use super::{Affected, Damage, ReadData, VerifyOptions, VerifyReport};
-use crate::check::{REMOTE_READERS, Records, ahead_of_packs, compare_packs};
+use crate::check::{Copied, REMOTE_READERS, Records, ahead_of_packs, compare_packs};
 use crate::error::{Error, Result};
+use crate::index::Index;
 use crate::query::join;
-use crate::repository::{BlobReader, ReadAhead, Repository, Step, packs_in};
+use crate::repository::{BlobReader, ReadAhead, Repository, Step, TreeCopies, packs_in};
 use crate::storage::Survey;
 
 /// What the passes hand to each other.
@@ -36,6 +38,8 @@ pub(super) struct Checked {
     ahead: Option<Survey>,
     /// Has begun to read packs ahead.
     pub(super) packs_ahead: Option<ReadAhead>,
+    /// Packs that are read whole for walking them.
+    pub(super) copied: Copied,
 }
 
 impl Checked {
@@ -63,11 +67,11 @@ pub(super) fn begin(repository: &Repository, options: &VerifyOptions, monitor: &
     let pool = crate::system::threads(options.threads, "verify")?;
     let objects = repository.store().storage().list("")?;
     // what is going to be read comes in while all else is looked at
+    let copied = Copied::default();
     let packs_ahead = match options.read {
         ReadData::All => {
-            let mut packs: Vec<(PackId, u64)> = packs_in(&objects).into_iter().collect();
-            packs.sort_unstable();
-            ahead_of_packs(repository.store(), pool.current_num_threads().min(REMOTE_READERS), &packs)
+            let packs = in_order(packs_in(&objects));
+            ahead_of_packs(repository.store(), pool.current_num_threads().min(REMOTE_READERS), &packs, copied.clone())
         }
         _ => None,
     };
@@ -77,9 +81,10 @@ pub(super) fn begin(repository: &Repository, options: &VerifyOptions, monitor: &
     // whatever a segment describes was stored before it
     let ahead = repository.store().look_ahead(&LISTED)?;
     let index = Arc::new(repository.index(monitor)?);
+    let copies = tree_copies(repository, &index, &copied);
     let mut checked = Checked {
         report: VerifyReport::default(),
-        reader: BlobReader::new(repository.store().clone(), index),
+        reader: BlobReader::new(repository.store().clone(), index).with_copies(copies),
         pool,
         records,
         bad_blobs: HashMap::new(),
@@ -88,6 +93,7 @@ pub(super) fn begin(repository: &Repository, options: &VerifyOptions, monitor: &
         packs: HashMap::new(),
         ahead: Some(ahead),
         packs_ahead,
+        copied,
     };
     check_records(&mut checked)?;
     if !checked.records.listed.contains(&layout::config()) {
@@ -97,6 +103,25 @@ pub(super) fn begin(repository: &Repository, options: &VerifyOptions, monitor: &
     checked.packs = repository.store().list_packs()?;
     check_packs(repository, &mut checked, monitor)?;
     Ok(checked)
+}
+
+/// Returns packs in the order in which all of them are read: large ones first, so that of those of trees, which have less in
+/// them, it is known that they are copied before it is their turn.
+pub(super) fn in_order(packs: impl IntoIterator<Item = (PackId, u64)>) -> Vec<(PackId, u64)> {
+    let mut packs: Vec<(PackId, u64)> = packs.into_iter().collect();
+    packs.sort_unstable_by_key(|&(id, size)| (Reverse(size), id));
+    packs
+}
+
+/// Prepares to read packs of trees whole, once for walking and for checking them, and says which they are. `None` where a
+/// request costs nothing, or there is no room for them.
+fn tree_copies(repository: &Repository, index: &Index, copied: &Copied) -> Option<TreeCopies> {
+    let (_, bytes) = index.pack_totals(PackKind::Tree);
+    let copies = TreeCopies::fresh(repository.store().copies()?, bytes)?;
+    let trees = index.packs().into_iter().filter(|pack| pack.kind == PackKind::Tree).map(|pack| pack.id);
+    // nobody else says it
+    let _ = copied.set(trees.collect());
+    Some(copies)
 }
 
 /// Tells of the objects that are no packs and cannot be read.

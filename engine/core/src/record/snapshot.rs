@@ -104,6 +104,9 @@ pub struct Shard {
     pub index: u32,
     /// How many there are.
     pub count: u32,
+    /// Directories so many levels below a source go to one part with all that is in them. `None`: each goes by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<u32>,
 }
 
 impl std::fmt::Display for Shard {
