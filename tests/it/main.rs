@@ -34,6 +34,7 @@ mod servers;
 mod sessions;
 mod shards;
 mod space;
+mod verifying;
 
 /// A file of tests that nobody lists above would never run.
 #[test]

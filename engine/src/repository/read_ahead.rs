@@ -257,6 +257,18 @@ impl ReadAhead {
         (!fetchers.is_empty()).then_some(Self { shared, fetchers })
     }
 
+    /// Appends what was announced of a pack behind the bytes that the buffer has, as far as one piece reaches; tells whether
+    /// it did.
+    pub(crate) fn take_on(&self, pack: PackId, buffer: &mut Vec<u8>) -> bool {
+        let at = buffer.len() as u64;
+        let reaches = |range: &Part| range.pack == pack && (range.offset..range.end()).contains(&at);
+        let end = {
+            let plan = self.shared.lock();
+            plan.pieces.iter().find(|piece| reaches(&piece.range)).map(|piece| piece.range.end())
+        };
+        end.is_some_and(|end| self.take(pack, at, (end - at) as usize, buffer))
+    }
+
     /// Appends the bytes of a part that was announced, waiting for them; tells whether it did. Else it is for the caller to
     /// read them.
     pub(crate) fn take(&self, pack: PackId, offset: u64, length: usize, buffer: &mut Vec<u8>) -> bool {

@@ -115,7 +115,7 @@ impl BlobReader {
         copies.is_some_and(|copies| {
             // what storage says to that it says again to who reads the pack itself
             self.index.kind_of(&pack) == Some(PackKind::Tree)
-                && copies.make(self.store.storage(), pack, size).unwrap_or_default()
+                && copies.make(pack, size, || self.whole_pack(pack, size)).unwrap_or_default()
         })
     }
 
@@ -202,6 +202,23 @@ impl BlobReader {
         Ok(self.store.storage().get_range(&layout::pack(pack), offset, length, buffer)?)
     }
 
+    /// Reads a pack of that size whole, by one request, unless it is being read ahead.
+    fn whole_pack(&self, pack: PackId, size: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        // what was announced of it may lie in several pieces
+        while self.ahead.as_ref().is_some_and(|ahead| ahead.take_on(pack, &mut bytes)) {}
+        match bytes.len() as u64 {
+            0 => bytes = self.store.storage().get(&layout::pack(pack))?,
+            at => {
+                let rest = usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX);
+                if rest > 0 {
+                    self.store.storage().get_range(&layout::pack(pack), at, rest, &mut bytes)?;
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
     fn frame(&self, place: &Location, kind: PackKind) -> Result<Arc<OpenFrame>> {
         let key = (place.pack, place.frame_offset);
         let cache = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -229,8 +246,10 @@ impl BlobReader {
         let from_copy = match &self.copies {
             Some(copies) if kind == PackKind::Tree => {
                 let size = self.index.pack_size(&place.pack).unwrap_or_default();
-                let bytes = copies.part_of_copy(self.store.storage(), place.frame(), size)?;
-                bytes.is_some_and(|bytes| self.open_bytes(place.pack, offset, kind, &bytes, &mut frame).is_ok())
+                let mut bytes = Vec::new();
+                copies.make(place.pack, size, || self.whole_pack(place.pack, size))?
+                    && copies.part(place.frame(), &mut bytes)
+                    && self.open_bytes(place.pack, offset, kind, &bytes, &mut frame).is_ok()
             }
             _ => false,
         };

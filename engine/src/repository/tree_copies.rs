@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lakebed_core::id::PackId;
 use lakebed_core::layout;
-use lakebed_core::storage::Storage;
 
 use super::{ObjectCache, Part};
 use crate::error::Result;
@@ -64,28 +63,16 @@ impl TreeCopies {
             && self.cache.get_range(&layout::pack(part.pack), part.offset, part.length as usize, buffer)
     }
 
-    /// Returns a part of a pack from its copy, which is made if need be. `None` where there is no copy of any use.
+    /// Makes the copy of a pack of that size, which `read` reads whole, unless there is one; tells whether there is one now.
     ///
     /// # Errors
-    /// The pack cannot be read from storage.
-    pub(crate) fn part_of_copy(&self, storage: &dyn Storage, part: Part, size: u64) -> Result<Option<Vec<u8>>> {
-        let mut bytes = Vec::new();
-        if self.make(storage, part.pack, size)? && self.part(part, &mut bytes) {
-            return Ok(Some(bytes));
-        }
-        Ok(None)
-    }
-
-    /// Makes the copy of a pack, unless there is one; tells whether there is one now.
-    ///
-    /// # Errors
-    /// The pack cannot be read from storage.
-    pub(crate) fn make(&self, storage: &dyn Storage, pack: PackId, size: u64) -> Result<bool> {
+    /// What `read` says.
+    pub(crate) fn make(&self, pack: PackId, size: u64, read: impl FnOnce() -> Result<Vec<u8>>) -> Result<bool> {
         let copy = lock(&self.packs).entry(pack).or_insert_with(|| Arc::new(Mutex::new(Copy::Unknown))).clone();
-        // several threads come here for the same pack: one fetches it, and the others wait
+        // several threads come here for the same pack: one reads it, and the others wait
         let mut copy = lock(&copy);
         if *copy == Copy::Unknown {
-            *copy = match self.find_or_fetch(storage, pack, size)? {
+            *copy = match self.find_or_read(pack, size, read)? {
                 true => Copy::Kept,
                 false => Copy::None,
             };
@@ -93,7 +80,7 @@ impl TreeCopies {
         Ok(*copy == Copy::Kept)
     }
 
-    fn find_or_fetch(&self, storage: &dyn Storage, pack: PackId, size: u64) -> Result<bool> {
+    fn find_or_read(&self, pack: PackId, size: u64, read: impl FnOnce() -> Result<Vec<u8>>) -> Result<bool> {
         let key = layout::pack(pack);
         if !self.is_fresh && self.cache.holds(&key, size) {
             return Ok(true);
@@ -101,7 +88,7 @@ impl TreeCopies {
         if size > COPIED_PACK_MAX_BYTES {
             return Ok(false);
         }
-        let bytes = storage.get(&key)?;
+        let bytes = read()?;
         // the frame that is wanted may be whole all the same
         let is_whole = lakebed_core::hash::object_hash(&bytes).as_bytes() == pack.as_bytes();
         Ok(is_whole && self.cache.keep(&key, &bytes))

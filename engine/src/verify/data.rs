@@ -13,7 +13,7 @@ use lakebed_core::pack::{BlobId, PackDirectory, decode_segment};
 use lakebed_core::record::tree::{Content, Entry, EntryKind};
 use rayon::prelude::*;
 
-use super::structure::{Checked, in_order, problem};
+use super::structure::{Checked, problem};
 use super::{ReadData, VerifyOptions};
 use crate::check::{PacksRead, REMOTE_READERS, ahead_of_packs, read_packs};
 use crate::error::{Error, Result};
@@ -53,6 +53,11 @@ impl Reading {
             _ => u64::MAX,
         };
         Ok(Self { packs, reader, pool, described: std::mem::take(&mut checked.records.described), deadline_ns })
+    }
+
+    /// Returns the reader that takes from what is read ahead.
+    pub(super) fn reader(&self) -> BlobReader {
+        self.reader.clone()
     }
 
     /// Says what is going to be read.
@@ -158,7 +163,7 @@ fn choose(repository: &Repository, options: &VerifyOptions, checked: &Checked) -
     packs.sort_unstable();
     match options.read {
         ReadData::None => Ok(Vec::new()),
-        ReadData::All => Ok(in_order(packs)),
+        ReadData::All => Ok(packs),
         ReadData::Sample(part) => {
             shuffle(&mut packs, repository)?;
             let wanted = (checked.report.pack_bytes as f64 * part.clamp(0.0, 1.0)).ceil() as u64;

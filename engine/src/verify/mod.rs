@@ -159,8 +159,10 @@ impl Repository {
         monitor: &dyn Monitor,
     ) -> Result<PacksRead> {
         let reading = Reading::begin(self, options, checked)?;
+        // a pack of trees that is on its way is not asked for again
+        let bare = std::mem::replace(&mut checked.reader, reading.reader());
         let later = Later::new(monitor);
-        std::thread::scope(|scope| {
+        let read = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("lakebed-verify".into());
             let thread = thread.spawn_scoped(scope, || reading.read(self, &later));
             let walked = structure::check_trees(self, checked, monitor);
@@ -176,6 +178,8 @@ impl Repository {
                 Err(source) => Err(Error::Machine { operation: "start a thread", source }),
             };
             walked.and(read)
-        })
+        });
+        checked.reader = bare;
+        read
     }
 }

@@ -1,6 +1,5 @@
 //! The structure: every record, every tree, and that every chunk a tree needs lies in a pack that is there.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -70,7 +69,8 @@ pub(super) fn begin(repository: &Repository, options: &VerifyOptions, monitor: &
     let copied = Copied::default();
     let packs_ahead = match options.read {
         ReadData::All => {
-            let packs = in_order(packs_in(&objects));
+            let mut packs: Vec<(PackId, u64)> = packs_in(&objects).into_iter().collect();
+            packs.sort_unstable();
             ahead_of_packs(repository.store(), pool.current_num_threads().min(REMOTE_READERS), &packs, copied.clone())
         }
         _ => None,
@@ -103,14 +103,6 @@ pub(super) fn begin(repository: &Repository, options: &VerifyOptions, monitor: &
     checked.packs = repository.store().list_packs()?;
     check_packs(repository, &mut checked, monitor)?;
     Ok(checked)
-}
-
-/// Returns packs in the order in which all of them are read: large ones first, so that of those of trees, which have less in
-/// them, it is known that they are copied before it is their turn.
-pub(super) fn in_order(packs: impl IntoIterator<Item = (PackId, u64)>) -> Vec<(PackId, u64)> {
-    let mut packs: Vec<(PackId, u64)> = packs.into_iter().collect();
-    packs.sort_unstable_by_key(|&(id, size)| (Reverse(size), id));
-    packs
 }
 
 /// Prepares to read packs of trees whole, once for walking and for checking them, and says which they are. `None` where a

@@ -190,6 +190,14 @@ impl<H: Hook + 'static> Storage for Hooked<H> {
         self.call(Operation::List, prefix, |_| 0, |inner| inner.list(prefix))
     }
 
+    /// Is a listing of everything, where it is one at all.
+    fn survey(&self, prefixes: &[&str]) -> Result<Option<Vec<Vec<ObjectInfo>>>, StorageError> {
+        match self.inner.capabilities().is_remote {
+            true => self.call(Operation::List, "", |_| 0, |inner| inner.survey(prefixes)),
+            false => self.inner.survey(prefixes),
+        }
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         self.call(Operation::Delete, key.as_str(), |()| 0, |inner| inner.delete(key))
     }
