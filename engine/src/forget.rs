@@ -21,7 +21,7 @@ use lakebed_core::text::escape_path;
 use lakebed_core::time::Timestamp;
 
 use crate::error::{Error, Result};
-use crate::repository::{Repository, SnapshotFilter, SnapshotInfo, TombstoneState};
+use crate::repository::{LISTED, Repository, SnapshotFilter, SnapshotInfo, TombstoneState, parallel};
 
 /// What snapshots have in common that a policy decides over together. Nothing: all are one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,7 +255,10 @@ impl Repository {
             Choice::Policy { policy, .. } => format!("keep {policy}"),
             Choice::Snapshots(_) => BY_ID.into(),
         };
-        let catalogue = self.catalogue()?;
+        let catalogue = {
+            let _ahead = self.store.look_ahead(&LISTED)?;
+            self.catalogue()?
+        };
         if let Choice::Snapshots(ids) = &options.choice {
             let known: HashSet<_> = catalogue.snapshots.iter().map(|info| info.id).collect();
             if let Some(unknown) = ids.iter().find(|id| !known.contains(id)) {
@@ -295,23 +298,23 @@ impl Repository {
         let standing = self.tombstones()?;
         let mut report = ForgetReport::default();
         let mut result = Ok(());
-        for info in plan.forgotten() {
+        let ids: Vec<SnapshotId> = plan.forgotten().map(|info| info.id).collect();
+        for together in ids.chunks(parallel::at_once(&self.store)) {
             if monitor.is_cancelled() {
                 result = Err(Error::Interrupted);
                 break;
             }
-            let number = match standing.get(&info.id) {
-                None => 0,
-                Some(tombstone) if tombstone.hides() => {
-                    report.forgotten_before.push(info.id);
-                    continue;
-                }
-                Some(tombstone) => tombstone.next(info.id)?,
+            let forget = |&id: &SnapshotId| match standing.get(&id) {
+                None => self.put_tombstone(id, 0, &plan.rule),
+                Some(tombstone) if tombstone.hides() => Ok(false),
+                Some(tombstone) => self.put_tombstone(id, tombstone.next(id)?, &plan.rule),
             };
-            match self.put_tombstone(info.id, number, &plan.rule)? {
-                true => report.forgotten.push(info.id),
-                // who put it at the same time forgot it as well as we would have
-                false => report.forgotten_before.push(info.id),
+            for (id, is_new) in together.iter().zip(parallel::each(&self.store, together, forget)) {
+                match is_new? {
+                    true => report.forgotten.push(*id),
+                    // who put it before, or at the same time, forgot it as well as we would have
+                    false => report.forgotten_before.push(*id),
+                }
             }
         }
         self.store.storage().sync()?;

@@ -15,7 +15,7 @@ use lakebed_core::pack::{BlobInfo, FrameInfo, PackDirectory, PackKind, TRAILER_L
 use lakebed_core::wire::DecodeError;
 
 use crate::error::{Error, Result};
-use crate::repository::{BlobReader, Part, ReadAhead, Store};
+use crate::repository::{BlobReader, Part, ReadAhead, Store, Taken};
 
 /// Bytes held of a pack, which is never held whole, unless one frame is longer.
 const READ_BYTES: usize = 2 << 20;
@@ -23,8 +23,15 @@ const READ_BYTES: usize = 2 << 20;
 /// So many threads read packs of a remote medium at most: each has a piece that is read ahead, and more do not fit.
 pub(crate) const REMOTE_READERS: usize = 4;
 
-/// So much of a pack is read ahead as one piece.
-const AHEAD_BYTES: u64 = 4 * READ_BYTES as u64;
+/// So much of a pack is read ahead as one piece, about: the pieces of a pack are of one length. A full one of an object store
+/// has three.
+const AHEAD_BYTES: u64 = (32 << 20) / 3;
+
+/// Returns how long the pieces are in which a pack of that size is read ahead.
+fn piece_bytes(size: u64) -> u64 {
+    let pieces = (size.saturating_add(AHEAD_BYTES / 2) / AHEAD_BYTES).max(1);
+    size.div_ceil(pieces).max(1)
+}
 
 /// Where frames are looked for in a damaged pack, so many bytes are tried in vain before it is given up, beside four times
 /// its length: one that was made to look like the beginning of a frame everywhere must not keep us for days.
@@ -55,7 +62,11 @@ pub(crate) fn ahead_of_packs(
         return None;
     }
     let parts = in_reading_order(packs, threads).into_iter();
-    ReadAhead::start(store, parts.filter(move |part| !copied.get().is_some_and(|copied| copied.contains(&part.pack))))
+    ReadAhead::start(
+        store,
+        Taken::Each,
+        parts.filter(move |part| !copied.get().is_some_and(|copied| copied.contains(&part.pack))),
+    )
 }
 
 /// Reads packs whole, the first first, on as many threads as the pool has, as long as `goes_on` says so. `described` has
@@ -105,7 +116,7 @@ fn in_reading_order(packs: &[(PackId, u64)], threads: usize) -> Vec<Part> {
     let mut parts = Vec::new();
     while let Some(at) = (0..lanes.len()).min_by_key(|&lane| lanes[lane].0) {
         let (read, pack, offset, size) = lanes[at];
-        let length = AHEAD_BYTES.min(size - offset);
+        let length = piece_bytes(size).min(size - offset);
         if length > 0 {
             parts.push(Part { pack, offset, length });
             lanes[at] = (read + length, pack, offset + length, size);
@@ -157,7 +168,8 @@ impl<'a> PackReader<'a> {
                 return Ok(());
             }
             // not across what is read ahead as one piece
-            let to_boundary = AHEAD_BYTES - at % AHEAD_BYTES;
+            let piece = piece_bytes(self.size);
+            let to_boundary = piece - at % piece;
             let piece = left.min((READ_BYTES.max(length) - kept) as u64).min(to_boundary) as usize;
             match self.takes_anything {
                 true => {

@@ -14,6 +14,7 @@ use lakebed_core::record::snapshot::Snapshot;
 
 use crate::error::{Error, Result};
 use crate::index::{Segment, read_segment};
+use crate::repository::parallel::each;
 use crate::repository::{Repository, snapshot_of};
 
 /// How often listings are repeated while others change what is listed.
@@ -58,9 +59,11 @@ impl Segments {
         let store = repository.store();
         let read = |id| store.with_scratch(|scratch| read_segment(store, id, scratch));
         let mut segments = Self::default();
-        for id in store.list_ids::<SegmentId>(layout::INDEX)? {
-            // the kind stands in the clear; long segments are not opened before all removals are known
-            if store.read_kind(&layout::segment(id))? != FrameKind::RemovalSegment {
+        let ids = store.list_ids::<SegmentId>(layout::INDEX)?;
+        // the kind stands in the clear; long segments are not opened before all removals are known
+        let kinds = each(store, &ids, |id| store.read_kind(&layout::segment(*id)));
+        for (id, kind) in ids.into_iter().zip(kinds) {
+            if kind? != FrameKind::RemovalSegment {
                 segments.additions.push(id);
             } else if let (Segment::Removal(removal), _) = read(id)? {
                 segments.removed.extend(&removal.packs);

@@ -60,16 +60,17 @@ impl Repository {
         all
     }
 
-    /// Lists until two listings in a row say the same: one alone may have been cut off, and what rests on it is whether
-    /// something may be deleted.
+    /// Lists until two listings say the same: one alone may have been cut off, and what rests on it is whether something
+    /// may be deleted. The first two are asked for at once where requests take long.
     pub(crate) fn list_settled(&self, prefix: &'static str) -> Result<Vec<ObjectInfo>> {
-        let mut before = self.store.storage().list(prefix)?;
-        for _ in 1..LISTINGS {
-            let now = self.store.storage().list(prefix)?;
-            if now == before {
-                return Ok(now);
+        let list = |_: &()| self.store.storage().list(prefix);
+        let mut before = None;
+        for listing in each(&self.store, &[(); 2], list).into_iter().chain((2..LISTINGS).map(|_| list(&()))) {
+            let listing = listing?;
+            if before.as_ref() == Some(&listing) {
+                return Ok(listing);
             }
-            before = now;
+            before = Some(listing);
         }
         Err(Error::Busy { what: "what prunes and writers say of themselves" })
     }

@@ -38,6 +38,15 @@ const STALE_AFTER: u64 = 2;
 /// After so many misses in a row the oldest piece goes.
 const MISSES_MAX: u32 = 32;
 
+/// Which of the parts that are announced are going to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Each of them: one that is late is waited for.
+    Each,
+    /// Most of them, about in their order: one that is late is not going to be.
+    Most,
+}
+
 /// A part of a pack that is going to be needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Part {
@@ -75,6 +84,7 @@ enum State {
 }
 
 struct Plan {
+    taken: Taken,
     parts: Peekable<Box<dyn Iterator<Item = Part> + Send>>,
     /// Where parts begin that were announced: each is, once.
     announced: HashSet<(PackId, u64)>,
@@ -227,7 +237,11 @@ impl std::fmt::Debug for ReadAhead {
 
 impl ReadAhead {
     /// Begins to read what is announced, which is going to be needed about in that order. `None` where that is no use.
-    pub(crate) fn start(store: &Store, parts: impl Iterator<Item = Part> + Send + 'static) -> Option<Self> {
+    pub(crate) fn start(
+        store: &Store,
+        taken: Taken,
+        parts: impl Iterator<Item = Part> + Send + 'static,
+    ) -> Option<Self> {
         if !store.storage().capabilities().is_remote {
             return None;
         }
@@ -235,6 +249,7 @@ impl ReadAhead {
         let parts = parts.peekable();
         let (pieces, queue) = (VecDeque::new(), VecDeque::new());
         let mut plan = Plan {
+            taken,
             parts,
             announced: HashSet::new(),
             group: 0,
@@ -298,7 +313,8 @@ impl ReadAhead {
         if piece.taken.insert(offset) {
             piece.bytes_left = piece.bytes_left.saturating_sub(part.length);
         }
-        while plan.pieces.front().is_some_and(|piece| piece.group + STALE_AFTER < group) {
+        let is_stale = |piece: &Piece| piece.group + STALE_AFTER < group;
+        while plan.taken == Taken::Most && plan.pieces.front().is_some_and(is_stale) {
             plan.remove(0);
         }
         plan.announce();
@@ -404,7 +420,7 @@ mod tests {
         let far = Arc::new(Far(memory, AtomicU64::new(0)));
         let keys = RepositoryKeys::derive(RepositoryId::new([1; 32]), Encryption::None, DataKey::new([2; 32]));
         let store = Store::new(far.clone(), Arc::new(keys));
-        let ahead = ReadAhead::start(&store, announced.into_iter()).unwrap();
+        let ahead = ReadAhead::start(&store, Taken::Most, announced.into_iter()).unwrap();
         for part in needed {
             let (offset, length) = (part.offset as usize, part.length as usize);
             let mut buffer = b"before".to_vec();

@@ -14,7 +14,7 @@ use lakebed_core::monitor::Silent;
 use lakebed_core::pack::{BlobId, PackKind};
 use lakebed_core::record::tree::{Content, Entry, Extent, Node};
 
-use super::{Part, ReadAhead, Store, TreeCopies};
+use super::{Part, ReadAhead, Store, Taken, TreeCopies};
 use crate::error::{Error, Result};
 use crate::index::{Index, Location};
 
@@ -170,7 +170,7 @@ impl BlobReader {
             let extents = entry.map(|entry| planner.extent_runs(&entry)).into_iter().flatten().flatten().flatten();
             part.into_iter().chain(extents.filter_map(move |extent| reader.part_with(extent)))
         });
-        self.clone().with_ahead(ReadAhead::start(&self.store, parts))
+        self.clone().with_ahead(ReadAhead::start(&self.store, Taken::Most, parts))
     }
 
     /// Takes from what is read ahead, as long as it has it.

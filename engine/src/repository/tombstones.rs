@@ -71,11 +71,12 @@ impl Repository {
             }
             known.1 |= number == known.0 && is_resolution;
         }
-        let read = |(id, (number, is_resolved))| {
+        let newest: Vec<(SnapshotId, (u32, bool))> = newest.into_iter().collect();
+        let read = |&(id, (number, is_resolved)): &(SnapshotId, (u32, bool))| {
             let state = if is_resolved { self.read_resolution(id, number)? } else { TombstoneState::Open };
             Ok((id, NewestTombstone { number, state }))
         };
-        newest.into_iter().map(read).collect()
+        parallel::each(&self.store, &newest, read).into_iter().collect()
     }
 
     fn read_resolution(&self, id: SnapshotId, number: u32) -> Result<TombstoneState> {
