@@ -3,9 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use lakebed_engine::core::codec::seal::Encryption;
-use lakebed_engine::core::storage::{
-    Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError, StorageErrorKind,
-};
+use lakebed_engine::core::forward_storage;
+use lakebed_engine::core::storage::{ObjectInfo, Storage, StorageError, StorageErrorKind};
 use lakebed_engine::{Repository, Silent};
 use lakebed_testkit::compare::{CompareOptions, assert_tree_is, snapshot_of};
 use lakebed_testkit::tree::{Content, TreeSpec};
@@ -42,33 +41,7 @@ struct Liar {
 }
 
 impl Storage for Liar {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        self.inner.put(key, bytes)
-    }
-
-    fn writer(&self) -> Result<Box<dyn ObjectWriter>, StorageError> {
-        self.inner.writer()
-    }
-
-    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
-        self.inner.get(key)
-    }
-
-    fn get_range(&self, key: &ObjectKey, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), StorageError> {
-        self.inner.get_range(key, offset, length, buffer)
-    }
-
-    fn size(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-        self.inner.size(key)
-    }
+    forward_storage!(inner: location, capabilities, put, writer, get, get_range, size, delete, sync);
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
         let mut listed = self.inner.list(prefix)?;
@@ -90,14 +63,6 @@ impl Storage for Liar {
             }
         }
         Ok(listed)
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.inner.delete(key)
-    }
-
-    fn sync(&self) -> Result<(), StorageError> {
-        self.inner.sync()
     }
 }
 

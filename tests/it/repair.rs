@@ -13,6 +13,7 @@ use std::time::Duration;
 use lakebed_engine::copy::{CopyOptions, copy};
 use lakebed_engine::core::codec::frame::{FrameKind, FrameScratch};
 use lakebed_engine::core::codec::seal::Encryption;
+use lakebed_engine::core::forward_storage;
 use lakebed_engine::core::id::{PackId, SegmentId, SessionId, SnapshotId};
 use lakebed_engine::core::layout;
 use lakebed_engine::core::monitor::Monitor;
@@ -25,9 +26,7 @@ use lakebed_engine::core::record::key_slot::{Secret, Unlock};
 use lakebed_engine::core::record::session::{Expiry, Process, Session};
 use lakebed_engine::core::record::snapshot::Original;
 use lakebed_engine::core::record::tree::EntryKind;
-use lakebed_engine::core::storage::{
-    Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError, StorageErrorKind,
-};
+use lakebed_engine::core::storage::{ObjectKey, Storage, StorageError, StorageErrorKind};
 use lakebed_engine::core::time::{Clock, Timestamp};
 use lakebed_engine::forget::{Choice, ForgetOptions};
 use lakebed_engine::query::{Listed, walk, write_content};

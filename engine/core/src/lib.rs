@@ -3,6 +3,7 @@
 
 pub mod chunker;
 pub mod codec;
+pub mod forward;
 pub mod hash;
 pub mod id;
 pub mod layout;

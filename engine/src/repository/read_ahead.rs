@@ -339,8 +339,9 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use lakebed_core::codec::seal::{DataKey, Encryption, RepositoryKeys};
+    use lakebed_core::forward_storage;
     use lakebed_core::id::RepositoryId;
-    use lakebed_core::storage::{Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError};
+    use lakebed_core::storage::{Capabilities, ObjectKey, Storage, StorageError};
 
     use super::*;
     use crate::storage::MemoryStorage;
@@ -366,41 +367,15 @@ mod tests {
     struct Far(MemoryStorage, AtomicU64);
 
     impl Storage for Far {
-        fn location(&self) -> String {
-            self.0.location()
-        }
+        forward_storage!(0: location, put, writer, get, size, list, delete);
 
         fn capabilities(&self) -> Capabilities {
             Capabilities::remote(1)
         }
 
-        fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-            self.0.put(key, bytes)
-        }
-
-        fn writer(&self) -> Result<Box<dyn ObjectWriter>, StorageError> {
-            self.0.writer()
-        }
-
-        fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
-            self.0.get(key)
-        }
-
         fn get_range(&self, key: &ObjectKey, from: u64, length: usize, out: &mut Vec<u8>) -> Result<(), StorageError> {
             self.1.fetch_add(1, Ordering::Relaxed);
             self.0.get_range(key, from, length, out)
-        }
-
-        fn size(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-            self.0.size(key)
-        }
-
-        fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-            self.0.list(prefix)
-        }
-
-        fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-            self.0.delete(key)
         }
 
         fn sync(&self) -> Result<(), StorageError> {

@@ -6,8 +6,9 @@
 use std::io;
 use std::sync::Arc;
 
+use lakebed_core::forward_storage;
 use lakebed_core::layout;
-use lakebed_core::storage::{Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Promise, Storage, StorageError};
+use lakebed_core::storage::{Capabilities, ObjectKey, ObjectWriter, Promise, Storage, StorageError};
 
 /// A storage that looks whether a name is free before it takes it.
 #[derive(Debug, Clone)]
@@ -34,13 +35,10 @@ fn refuse_taken(storage: &dyn Storage, key: &ObjectKey) -> Result<(), StorageErr
 }
 
 impl Storage for CarefulStorage {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    fn identity(&self) -> String {
-        self.inner.identity()
-    }
+    forward_storage!(inner:
+        location, identity, get, get_range, size, list, survey, delete, sync, release_reserve, restore_reserve,
+        sweep
+    );
 
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = self.inner.capabilities();
@@ -55,46 +53,6 @@ impl Storage for CarefulStorage {
 
     fn writer(&self) -> Result<Box<dyn ObjectWriter>, StorageError> {
         Ok(Box::new(CarefulWriter { storage: self.inner.clone(), writer: self.inner.writer()? }))
-    }
-
-    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
-        self.inner.get(key)
-    }
-
-    fn get_range(&self, key: &ObjectKey, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), StorageError> {
-        self.inner.get_range(key, offset, length, buffer)
-    }
-
-    fn size(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-        self.inner.size(key)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.inner.list(prefix)
-    }
-
-    fn survey(&self, prefixes: &[&str]) -> Result<Option<Vec<Vec<ObjectInfo>>>, StorageError> {
-        self.inner.survey(prefixes)
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.inner.delete(key)
-    }
-
-    fn sync(&self) -> Result<(), StorageError> {
-        self.inner.sync()
-    }
-
-    fn release_reserve(&self) -> Result<bool, StorageError> {
-        self.inner.release_reserve()
-    }
-
-    fn restore_reserve(&self) -> Result<(), StorageError> {
-        self.inner.restore_reserve()
-    }
-
-    fn sweep(&self) -> Result<u64, StorageError> {
-        self.inner.sweep()
     }
 }
 

@@ -3,7 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-use lakebed_core::storage::{Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Promise, Storage, StorageError};
+use lakebed_core::forward_storage;
+use lakebed_core::storage::{Capabilities, ObjectKey, ObjectWriter, Promise, Storage, StorageError};
 
 /// A storage seen through glass.
 ///
@@ -26,13 +27,7 @@ fn refusal(operation: &'static str, subject: impl std::fmt::Display) -> StorageE
 }
 
 impl Storage for ReadOnlyStorage {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    fn identity(&self) -> String {
-        self.inner.identity()
-    }
+    forward_storage!(inner: location, identity, get, get_range, size, list, survey);
 
     /// Nothing is put, so there is nothing to find out about that.
     fn capabilities(&self) -> Capabilities {
@@ -48,26 +43,6 @@ impl Storage for ReadOnlyStorage {
 
     fn writer(&self) -> Result<Box<dyn ObjectWriter>, StorageError> {
         Err(refusal("write", self.inner.location()))
-    }
-
-    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
-        self.inner.get(key)
-    }
-
-    fn get_range(&self, key: &ObjectKey, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), StorageError> {
-        self.inner.get_range(key, offset, length, buffer)
-    }
-
-    fn size(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-        self.inner.size(key)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.inner.list(prefix)
-    }
-
-    fn survey(&self, prefixes: &[&str]) -> Result<Option<Vec<Vec<ObjectInfo>>>, StorageError> {
-        self.inner.survey(prefixes)
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {

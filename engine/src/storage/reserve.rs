@@ -9,9 +9,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lakebed_core::storage::{
-    Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError, StorageErrorKind,
-};
+use lakebed_core::forward_storage;
+use lakebed_core::storage::{ObjectKey, ObjectWriter, Storage, StorageError, StorageErrorKind};
 
 /// A storage whose reserve may be used up. Clones share it.
 #[derive(Debug, Clone)]
@@ -67,17 +66,7 @@ impl Drop for Shared {
 }
 
 impl Storage for WithReserve {
-    fn location(&self) -> String {
-        self.shared.inner.location()
-    }
-
-    fn identity(&self) -> String {
-        self.shared.inner.identity()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.shared.inner.capabilities()
-    }
+    forward_storage!(shared.inner: location, identity, capabilities, get, get_range, size, list, survey, sync);
 
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
         self.shared.with_room(|| self.shared.inner.put(key, bytes))
@@ -88,33 +77,9 @@ impl Storage for WithReserve {
         Ok(Box::new(ReserveWriter { inner, shared: Arc::clone(&self.shared) }))
     }
 
-    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
-        self.shared.inner.get(key)
-    }
-
-    fn get_range(&self, key: &ObjectKey, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), StorageError> {
-        self.shared.inner.get_range(key, offset, length, buffer)
-    }
-
-    fn size(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-        self.shared.inner.size(key)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.shared.inner.list(prefix)
-    }
-
-    /// Deletes an object. File systems that never write in place need room for that too.
-    fn survey(&self, prefixes: &[&str]) -> Result<Option<Vec<Vec<ObjectInfo>>>, StorageError> {
-        self.shared.inner.survey(prefixes)
-    }
-
+    /// File systems that never write in place need room for that too.
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         self.shared.with_room(|| self.shared.inner.delete(key))
-    }
-
-    fn sync(&self) -> Result<(), StorageError> {
-        self.shared.inner.sync()
     }
 
     fn release_reserve(&self) -> Result<bool, StorageError> {
@@ -207,11 +172,10 @@ mod tests {
     }
 
     impl Storage for Small {
+        forward_storage!(memory: capabilities, get, size, list);
+
         fn location(&self) -> String {
             "small".to_owned()
-        }
-        fn capabilities(&self) -> Capabilities {
-            self.memory.capabilities()
         }
         fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
             self.take(key.as_str())?;
@@ -221,9 +185,6 @@ mod tests {
             self.take("writer")?;
             Ok(Box::new(SmallWriter(self.memory.writer()?, self.clone())))
         }
-        fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
-            self.memory.get(key)
-        }
         fn get_range(
             &self,
             key: &ObjectKey,
@@ -232,12 +193,6 @@ mod tests {
             out: &mut Vec<u8>,
         ) -> Result<(), StorageError> {
             self.memory.get_range(key, offset, length, out)
-        }
-        fn size(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-            self.memory.size(key)
-        }
-        fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-            self.memory.list(prefix)
         }
         fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
             self.take(key.as_str())?;

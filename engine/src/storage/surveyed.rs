@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lakebed_core::storage::{Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError};
+use lakebed_core::forward_storage;
+use lakebed_core::storage::{ObjectInfo, ObjectKey, Storage, StorageError};
 
 type Listings = Mutex<HashMap<String, Vec<ObjectInfo>>>;
 
@@ -71,70 +72,21 @@ impl SurveyedStorage {
 }
 
 impl Storage for SurveyedStorage {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    fn identity(&self) -> String {
-        self.inner.identity()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        self.inner.put(key, bytes)
-    }
-
-    fn writer(&self) -> Result<Box<dyn ObjectWriter>, StorageError> {
-        self.inner.writer()
-    }
-
-    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
-        self.inner.get(key)
-    }
-
-    fn get_range(&self, key: &ObjectKey, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), StorageError> {
-        self.inner.get_range(key, offset, length, buffer)
-    }
-
-    fn size(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-        self.inner.size(key)
-    }
+    forward_storage!(inner:
+        location, identity, capabilities, put, writer, get, get_range, size, survey, delete, sync, release_reserve,
+        restore_reserve, sweep
+    );
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
         let ahead = lock(&self.ahead).remove(prefix);
         ahead.map_or_else(|| self.inner.list(prefix), Ok)
     }
-
-    fn survey(&self, prefixes: &[&str]) -> Result<Option<Vec<Vec<ObjectInfo>>>, StorageError> {
-        self.inner.survey(prefixes)
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.inner.delete(key)
-    }
-
-    fn sync(&self) -> Result<(), StorageError> {
-        self.inner.sync()
-    }
-
-    fn release_reserve(&self) -> Result<bool, StorageError> {
-        self.inner.release_reserve()
-    }
-
-    fn restore_reserve(&self) -> Result<(), StorageError> {
-        self.inner.restore_reserve()
-    }
-
-    fn sweep(&self) -> Result<u64, StorageError> {
-        self.inner.sweep()
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use lakebed_core::storage::Capabilities;
+
     use super::*;
     use crate::storage::MemoryStorage;
 
@@ -143,44 +95,14 @@ mod tests {
     struct Far(MemoryStorage);
 
     impl Storage for Far {
-        fn location(&self) -> String {
-            self.0.location()
-        }
+        forward_storage!(0: location, put, writer, get, get_range, size, list, delete);
 
         fn capabilities(&self) -> Capabilities {
             Capabilities::remote(1)
         }
 
-        fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-            self.0.put(key, bytes)
-        }
-
-        fn writer(&self) -> Result<Box<dyn ObjectWriter>, StorageError> {
-            self.0.writer()
-        }
-
-        fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
-            self.0.get(key)
-        }
-
-        fn get_range(&self, key: &ObjectKey, from: u64, length: usize, out: &mut Vec<u8>) -> Result<(), StorageError> {
-            self.0.get_range(key, from, length, out)
-        }
-
-        fn size(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-            self.0.size(key)
-        }
-
-        fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-            self.0.list(prefix)
-        }
-
         fn survey(&self, prefixes: &[&str]) -> Result<Option<Vec<Vec<ObjectInfo>>>, StorageError> {
             prefixes.iter().map(|prefix| self.0.list(prefix)).collect::<Result<_, _>>().map(Some)
-        }
-
-        fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-            self.0.delete(key)
         }
 
         fn sync(&self) -> Result<(), StorageError> {

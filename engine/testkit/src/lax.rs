@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use lakebed_core::forward_storage;
 use lakebed_core::storage::{Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError};
 
 /// What a medium leaves to be wished.
@@ -64,6 +65,8 @@ impl LaxStorage {
 }
 
 impl Storage for LaxStorage {
+    forward_storage!(inner: get, get_range, size, sync);
+
     fn location(&self) -> String {
         "lax".into()
     }
@@ -86,18 +89,6 @@ impl Storage for LaxStorage {
 
     fn writer(&self) -> Result<Box<dyn ObjectWriter>, StorageError> {
         Ok(Box::new(LaxWriter { storage: self.clone(), bytes: Vec::new() }))
-    }
-
-    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
-        self.inner.get(key)
-    }
-
-    fn get_range(&self, key: &ObjectKey, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), StorageError> {
-        self.inner.get_range(key, offset, length, buffer)
-    }
-
-    fn size(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-        self.inner.size(key)
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
@@ -126,10 +117,6 @@ impl Storage for LaxStorage {
             true => Err(StorageError::new("delete", key, std::io::ErrorKind::PermissionDenied.into())),
             false => self.inner.delete(key),
         }
-    }
-
-    fn sync(&self) -> Result<(), StorageError> {
-        self.inner.sync()
     }
 }
 

@@ -3,8 +3,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use lakebed_engine::core::forward_storage;
 use lakebed_engine::core::layout;
-use lakebed_engine::core::storage::{Capabilities, ObjectInfo, ObjectKey, ObjectWriter, Storage, StorageError};
+use lakebed_engine::core::storage::{ObjectKey, ObjectWriter, Storage, StorageError};
 
 /// What the writer does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,13 +39,7 @@ impl Mutant {
 }
 
 impl Storage for Mutant {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
+    forward_storage!(inner: location, capabilities, get, get_range, size, list, delete);
 
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
         let mut state = self.state.lock().unwrap();
@@ -62,26 +57,6 @@ impl Storage for Mutant {
 
     fn writer(&self) -> Result<Box<dyn ObjectWriter>, StorageError> {
         Ok(Box::new(MutantWriter { storage: self.clone(), bytes: Vec::new() }))
-    }
-
-    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
-        self.inner.get(key)
-    }
-
-    fn get_range(&self, key: &ObjectKey, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), StorageError> {
-        self.inner.get_range(key, offset, length, buffer)
-    }
-
-    fn size(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-        self.inner.size(key)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.inner.list(prefix)
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.inner.delete(key)
     }
 
     fn sync(&self) -> Result<(), StorageError> {

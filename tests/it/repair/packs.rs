@@ -276,21 +276,7 @@ impl BadSector {
 }
 
 impl Storage for BadSector {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        self.inner.put(key, bytes)
-    }
-
-    fn writer(&self) -> Result<Box<dyn ObjectWriter>, StorageError> {
-        self.inner.writer()
-    }
+    forward_storage!(inner: location, capabilities, put, writer, size, list, delete, sync);
 
     fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, StorageError> {
         self.fails(key, 0..u64::MAX)?;
@@ -300,22 +286,6 @@ impl Storage for BadSector {
     fn get_range(&self, key: &ObjectKey, offset: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), StorageError> {
         self.fails(key, offset..offset + length as u64)?;
         self.inner.get_range(key, offset, length, buffer)
-    }
-
-    fn size(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-        self.inner.size(key)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.inner.list(prefix)
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.inner.delete(key)
-    }
-
-    fn sync(&self) -> Result<(), StorageError> {
-        self.inner.sync()
     }
 }
 
