@@ -14,8 +14,8 @@ use lakebed_engine::core::protocol::WriterStep;
 use lakebed_engine::core::record::catalogue::{CatalogueEntry, decode_catalogue, encode_catalogue};
 use lakebed_engine::core::record::gc::Condemnation;
 use lakebed_engine::core::record::{RECORD_VERSION, Record};
-use lakebed_engine::core::storage::{ObjectKey, Storage, StorageErrorKind};
-use lakebed_engine::repair::{self, Remedy, RepairOptions};
+use lakebed_engine::core::storage::{Storage, StorageErrorKind};
+use lakebed_engine::repair::{self, RepairOptions};
 use lakebed_engine::repository::{SnapshotFilter, SnapshotSelector};
 use lakebed_engine::source::{Filter, FilterOptions, LocalOptions, local_mounts};
 use lakebed_engine::storage::MemoryStorage;
@@ -73,14 +73,6 @@ impl Nights {
         self.clock.advance(std::time::Duration::from_secs(86_400));
         std::fs::write(self.source().join("notebook.py"), format!("print({})", self.nights)).unwrap();
         backup(repository, &[self.source()]).snapshot.unwrap().id
-    }
-
-    /// Exchanges a bit of what a record says.
-    fn damage(&self, key: &ObjectKey) {
-        let mut bytes = self.memory.get(key).unwrap();
-        bytes[70] ^= 1;
-        self.memory.delete(key).unwrap();
-        self.memory.put(key, &bytes).unwrap();
     }
 
     fn count(&self, prefix: &str) -> usize {
@@ -300,13 +292,13 @@ fn a_record_that_a_repair_has_closed_is_not_shown_by_a_catalogue_or_a_copy() {
     let all: Vec<SnapshotId> = (0..4).map(|_| nights.night(&repository)).collect();
     let other = nights.open(Some("other"));
     assert_eq!(ids(&other), all);
-    let catalogues = nights.catalogues();
-    assert!(catalogues.iter().any(|(_, sessions)| sessions.contains(&all[0])));
-    // both machines have copies of them
-    for (id, _) in catalogues {
-        nights.memory.delete(&layout::catalogue(id)).unwrap();
+    for id in [all[0], all[3]] {
+        let key = layout::snapshot(id);
+        let mut bytes = nights.memory.get(&key).unwrap();
+        bytes[70] ^= 1;
+        nights.memory.delete(&key).unwrap();
+        nights.memory.put(&key, &bytes).unwrap();
     }
-    [all[0], all[3]].iter().for_each(|id| nights.damage(&layout::snapshot(*id)));
     let options = RepairOptions::default();
     let planned = repair::plan(&repository, &options, &Silent).unwrap();
     repair::apply(&repository, &planned, &options, &Silent).unwrap();
@@ -314,51 +306,6 @@ fn a_record_that_a_repair_has_closed_is_not_shown_by_a_catalogue_or_a_copy() {
         assert_eq!(ids(&nights.open(cache)), all[1..3], "{cache:?}");
     }
     assert_good(&nights.open(None));
-}
-
-fn plan_repair(repository: &Repository) -> repair::RepairPlan {
-    repair::plan(repository, &RepairOptions::default(), &Silent).unwrap()
-}
-
-fn remedies(plan: &repair::RepairPlan) -> Vec<&Remedy> {
-    plan.actions.iter().map(|action| &action.remedy).collect()
-}
-
-#[test]
-fn a_damaged_record_comes_back_from_a_catalogue_wherever_the_repair_is_cut_off() {
-    let mut nights = Nights::begin();
-    let all: Vec<SnapshotId> = (0..4).map(|_| nights.night(&nights.open(None))).collect();
-    let key = layout::snapshot(all[0]);
-    let before = nights.open(None).read_snapshot(all[0]).unwrap().unwrap();
-    nights.damage(&key);
-    let plan = plan_repair(&nights.open(None));
-    assert_eq!(remedies(&plan), [&Remedy::PutBack(all[0])]);
-    assert!(plan.actions[0].affected.is_empty() && plan.losses.is_empty(), "{plan:?}");
-
-    // nothing is left where it stood
-    nights.memory.put(&layout::quarantine(&key, 0), &nights.memory.get(&key).unwrap()).unwrap();
-    nights.memory.delete(&key).unwrap();
-    let repository = nights.open(None);
-    let plan = plan_repair(&repository);
-    assert_eq!(remedies(&plan), [&Remedy::PutBack(all[0])]);
-    let report = repair::apply(&repository, &plan, &RepairOptions::default(), &Silent).unwrap();
-    assert!(report.lost.is_empty() && report.remaining.is_good(), "{report:?}");
-    assert_eq!(nights.open(None).read_snapshot(all[0]).unwrap().unwrap(), before);
-    assert_eq!(ids(&nights.open(None)), all);
-    assert_good(&nights.open(None));
-}
-
-/// The record went to quarantine once, and came back; then the snapshot was freed, by a prune that did not clean catalogues.
-#[test]
-fn what_was_freed_does_not_come_back_from_a_catalogue_that_is_late() {
-    let mut nights = Nights::begin();
-    let all: Vec<SnapshotId> = (0..4).map(|_| nights.night(&nights.open(None))).collect();
-    let key = layout::snapshot(all[0]);
-    nights.memory.put(&layout::quarantine(&key, 0), &nights.memory.get(&key).unwrap()).unwrap();
-    nights.memory.delete(&key).unwrap();
-    nights.memory.delete(&layout::run(all[0])).unwrap();
-    assert!(nights.catalogues().iter().any(|(_, sessions)| sessions.contains(&all[0])));
-    assert_eq!(remedies(&plan_repair(&nights.open(None))), [&Remedy::Close(all[0])]);
 }
 
 /// A prune frees snapshots while a backup runs that has seen them: the backup's catalogue must not bring them back.

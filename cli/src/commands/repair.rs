@@ -123,9 +123,6 @@ fn print_action(out: Text<'_>, action: &Action, done: bool, shown: usize) -> std
 fn remedy_text(remedy: &Remedy) -> String {
     match remedy {
         Remedy::PutAside(key) => format!("move {key} to quarantine"),
-        Remedy::PutBack(id) => {
-            format!("move {} to quarantine and put it there again as a catalogue has it", layout::snapshot(*id))
-        }
         Remedy::Close(id) => format!("move {} to quarantine and close its session", layout::snapshot(*id)),
         Remedy::Expire(key) => format!("expire the session of {key} and move it to quarantine"),
         Remedy::Show(key) => format!("show a snapshot again: move {key} and its tombstone to quarantine"),
@@ -255,7 +252,6 @@ fn result_json(planned: &RepairPlan, report: Option<&RepairReport>, applied: boo
 fn remedy_json(remedy: &Remedy) -> Value {
     match remedy {
         Remedy::PutAside(key) => json!({ "action": "put-aside", "object": key.as_str() }),
-        Remedy::PutBack(id) => json!({ "action": "put-back", "object": layout::snapshot(*id).as_str() }),
         Remedy::Close(id) => json!({ "action": "close", "object": layout::snapshot(*id).as_str() }),
         Remedy::Expire(key) => json!({ "action": "expire", "object": key.as_str() }),
         Remedy::Show(key) => json!({ "action": "show", "object": key.as_str() }),

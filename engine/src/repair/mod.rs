@@ -99,8 +99,6 @@ pub enum Remedy {
     /// The record under a session's key, a snapshot or an expiry, is moved to quarantine, and an expiry takes its place:
     /// whoever still runs must not commit under that key.
     Close(SnapshotId),
-    /// The record under a session's key is moved to quarantine, and what a catalogue has of it is put there again.
-    PutBack(SnapshotId),
     /// Nothing can be read of a session that may still run: it is expired, then its record is moved to quarantine.
     Expire(ObjectKey),
     /// Nobody can say what became of a tombstone: it is moved to quarantine together with the resolution, so that the

@@ -7,7 +7,7 @@ use lakebed_core::id::{KeySlotId, SessionId, SnapshotId};
 use lakebed_core::layout;
 use lakebed_core::process::Fate;
 use lakebed_core::record::gc::{Claim, Done};
-use lakebed_core::storage::{ObjectKey, StorageErrorKind};
+use lakebed_core::storage::ObjectKey;
 
 use super::{Action, Affected, HeldBack, Remedy};
 use crate::check::Records;
@@ -50,7 +50,6 @@ const NEWER_FOR_SURE: &str = "a newer lakebed has written it: update lakebed on 
 pub(super) fn plan(repository: &Repository, records: &mut Records, force: bool) -> Result<RecordPlan> {
     let mut plan = RecordPlan::default();
     let mut generations = Generations::default();
-    let mut outcomes = Vec::new();
     for (key, error) in std::mem::take(&mut records.damaged) {
         let problem = crate::error_chain(&error);
         let folder = key.as_str().split_inclusive('/').next().unwrap_or_default();
@@ -66,7 +65,13 @@ pub(super) fn plan(repository: &Repository, records: &mut Records, force: bool) 
         let id = key.as_str().split('/').nth(1).and_then(|id| id.parse::<SessionId>().ok());
         match (folder, id) {
             (layout::INDEX, _) => plan.segments.push((key, problem)),
-            (layout::SNAPSHOTS, Some(id)) => outcomes.push((id, problem)),
+            (layout::SNAPSHOTS, Some(id)) => {
+                let mut action = Action::new(Remedy::Close(id), problem);
+                if may_be_snapshot(repository, &key)? {
+                    action.affected.push(Affected { snapshot: id, path: String::new() });
+                }
+                plan.actions.push(action);
+            }
             (layout::SESSIONS, Some(id)) => {
                 let can_go = records.sessions.contains(&id) || records.listed.contains(&layout::snapshot(id));
                 let remedy = if can_go { Remedy::PutAside(key) } else { Remedy::Expire(key) };
@@ -102,35 +107,8 @@ pub(super) fn plan(repository: &Repository, records: &mut Records, force: bool) 
             _ => plan.act(Remedy::PutAside(key), &problem),
         }
     }
-    outcomes.extend(left_open(records));
-    plan_outcomes(repository, records, outcomes, &mut plan)?;
+    close_what_was_left_open(records, &mut plan);
     Ok(plan)
-}
-
-/// Says what is to be done about what stands, or stood, under the keys of sessions.
-fn plan_outcomes(
-    repository: &Repository,
-    records: &Records,
-    outcomes: Vec<(SnapshotId, String)>,
-    plan: &mut RecordPlan,
-) -> Result<()> {
-    let known = repository.outcomes_in_catalogues(&outcomes.iter().map(|(id, _)| *id).collect())?;
-    let listed: HashSet<&ObjectKey> = records.listed.iter().collect();
-    for (id, problem) in outcomes {
-        let key = layout::snapshot(id);
-        let is_there = listed.contains(&key);
-        // one that is not there any more may have been freed since, and a catalogue may say so late: then its run is gone
-        if known.contains_key(&id) && (is_there || listed.contains(&layout::run(id))) {
-            plan.act(Remedy::PutBack(id), &problem);
-            continue;
-        }
-        let mut action = Action::new(Remedy::Close(id), problem);
-        if is_there && may_be_snapshot(repository, &key)? {
-            action.affected.push(Affected { snapshot: id, path: String::new() });
-        }
-        plan.actions.push(action);
-    }
-    Ok(())
 }
 
 /// Tells whether a record that cannot be read may have been a snapshot's: its clear header may say that it was an expiry.
@@ -140,12 +118,13 @@ fn may_be_snapshot(repository: &Repository, key: &ObjectKey) -> Result<bool> {
 }
 
 /// A repair that was cut off may have moved a snapshot's record away and put nothing in its place yet.
-fn left_open(records: &Records) -> Vec<(SnapshotId, String)> {
+fn close_what_was_left_open(records: &Records, plan: &mut RecordPlan) {
     let prefix = format!("{}{}", layout::QUARANTINE, layout::SNAPSHOTS);
     let listed: HashSet<&ObjectKey> = records.listed.iter().collect();
     let moved = records.listed.iter().filter_map(|key| key.as_str().strip_prefix(&prefix)?.parse::<SnapshotId>().ok());
-    let open = moved.filter(|id| !listed.contains(&layout::snapshot(*id)));
-    open.map(|id| (id, "a repair that moved it to quarantine was cut off".into())).collect()
+    for id in moved.filter(|id| !listed.contains(&layout::snapshot(*id))) {
+        plan.act(Remedy::Close(id), "a repair that moved it to quarantine was cut off");
+    }
 }
 
 fn has_other_slot(repository: &Repository, key: &ObjectKey) -> Result<bool> {
@@ -239,18 +218,6 @@ pub(super) fn apply(repository: &Repository, session: &SessionHandle, remedy: &R
                     repository.drop_from_catalogues(*id)
                 }
                 result => result.map(drop).map_err(Error::from),
-            }
-        }
-        Remedy::PutBack(id) => {
-            let key = layout::snapshot(*id);
-            let known = repository.outcomes_in_catalogues(&HashSet::from([*id]))?.remove(id);
-            // without it this is for the next repair to say
-            let Some((kind, plain)) = known else { return Ok(()) };
-            put_aside(&key)?;
-            match store.put_plain(&key, kind, &plain, repository.random()) {
-                // it can be read by now
-                Err(Error::Storage(error)) if error.kind == StorageErrorKind::AlreadyExists => Ok(()),
-                result => result,
             }
         }
         Remedy::Expire(key) => {

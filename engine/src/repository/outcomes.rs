@@ -19,7 +19,7 @@ use lakebed_core::record::catalogue::{CatalogueEntry, decode_catalogue, encode_c
 use lakebed_core::storage::ObjectInfo;
 use rayon::prelude::*;
 
-use super::{Repository, Store, parallel, snapshot_of};
+use super::{Repository, Store, parallel};
 use crate::error::{Error, Result};
 
 /// So many records are worth being read by several threads where no request is needed for them.
@@ -285,32 +285,6 @@ impl Repository {
             joined.loose.iter().for_each(|&id| copies.forget(&layout::snapshot(id)));
         }
         Ok(())
-    }
-
-    /// Returns what catalogues have of the sessions that are asked for, as they lie in storage. What is wrong with one of
-    /// them says nothing about the others.
-    ///
-    /// # Errors
-    /// Something could not be looked at.
-    pub(crate) fn outcomes_in_catalogues(&self, wanted: &HashSet<SessionId>) -> Result<HashMap<SessionId, Outcome>> {
-        let mut found = HashMap::new();
-        if wanted.is_empty() {
-            return Ok(found);
-        }
-        for id in self.store.list_ids::<CatalogueId>(layout::CATALOGUE)? {
-            let entries = match read_catalogue(&self.store, id) {
-                Err(error) if error.keeps_from_looking() => return Err(error),
-                Err(_) => continue,
-                Ok(entries) => entries,
-            };
-            for entry in entries.into_iter().filter(|entry| wanted.contains(&entry.id)) {
-                let outcome = (entry.kind, entry.record);
-                if snapshot_of(entry.id, &outcome).is_ok() {
-                    found.insert(entry.id, outcome);
-                }
-            }
-        }
-        Ok(found)
     }
 
     /// Takes what a repair has closed out of catalogues, and out of the copies of this machine.

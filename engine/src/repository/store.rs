@@ -129,15 +129,6 @@ impl Store {
         Ok(bytes.len() as u64)
     }
 
-    /// Stores what a record of that kind says, which was read before.
-    ///
-    /// # Errors
-    /// As [`Store::put_record`].
-    pub(crate) fn put_plain(&self, key: &ObjectKey, kind: FrameKind, plain: &[u8], random: &dyn Random) -> Result<()> {
-        let bytes = self.seal_checked(kind, key.as_str(), plain, random)?;
-        Ok(self.storage.put(key, &bytes)?)
-    }
-
     /// As [`Store::put_record`], for what this machine is going to read again: it keeps a copy.
     pub(crate) fn put_kept_record<R: Record>(&self, key: &ObjectKey, record: &R, random: &dyn Random) -> Result<u64> {
         let bytes = self.seal_checked(R::KIND, key.as_str(), &record.encode(), random)?;
