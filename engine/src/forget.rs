@@ -21,7 +21,7 @@ use lakebed_core::text::escape_path;
 use lakebed_core::time::Timestamp;
 
 use crate::error::{Error, Result};
-use crate::repository::{LISTED, Repository, SnapshotFilter, SnapshotInfo, TombstoneState, parallel};
+use crate::repository::{Repository, SnapshotFilter, SnapshotInfo, TombstoneState, parallel};
 
 /// What snapshots have in common that a policy decides over together. Nothing: all are one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,10 +255,7 @@ impl Repository {
             Choice::Policy { policy, .. } => format!("keep {policy}"),
             Choice::Snapshots(_) => BY_ID.into(),
         };
-        let catalogue = {
-            let _ahead = self.store.look_ahead(&LISTED)?;
-            self.catalogue()?
-        };
+        let catalogue = self.catalogue()?;
         if let Choice::Snapshots(ids) = &options.choice {
             let known: HashSet<_> = catalogue.snapshots.iter().map(|info| info.id).collect();
             if let Some(unknown) = ids.iter().find(|id| !known.contains(id)) {

@@ -1,10 +1,12 @@
 //! A verification of a remote medium: it asks for little twice, and says what lies there, not what this machine remembers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use lakebed_engine::core::codec::seal::Encryption;
 use lakebed_engine::core::id::PackId;
 use lakebed_engine::core::layout;
+use lakebed_engine::core::monitor::{Monitor, Progress};
 use lakebed_engine::core::pack::PackKind;
 use lakebed_engine::core::storage::Storage;
 use lakebed_engine::storage::MemoryStorage;
@@ -128,18 +130,38 @@ fn a_pack_of_trees_that_is_gone_is_damage() {
     assert!(report.damage.iter().any(|damage| damage.subject == layout::pack(pack).as_str()), "{:#?}", report.damage);
 }
 
-/// What lies in the cache folder may be damaged too, and says nothing of the repository.
+/// Damages every copy that there is, again and again.
+struct Spoil(PathBuf);
+
+impl Monitor for Spoil {
+    fn advance(&self, _: Progress) {
+        let mut folders = vec![self.0.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_dir() {
+                    folders.push(entry.path());
+                } else if let Ok(mut bytes) = std::fs::read(entry.path())
+                    && !bytes.is_empty()
+                {
+                    let middle = bytes.len() / 2;
+                    bytes[middle] ^= 1;
+                    let _ = std::fs::write(entry.path(), bytes);
+                }
+            }
+        }
+    }
+}
+
+/// What lies in the cache folder may be damaged too, before and while it is used, and says nothing of the repository.
 #[test]
 fn copies_that_are_damaged_here_harm_nothing() {
     let remote = Remote::begin();
-    for (pack, _) in remote.packs(PackKind::Tree) {
-        let name = layout::pack(pack).to_string();
-        let id = remote.open(0).info().id.to_string();
-        let copy = remote.folder.path().join("cache").join(id).join("objects").join(name);
-        let mut bytes = std::fs::read(&copy).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        std::fs::write(&copy, bytes).unwrap();
-    }
-    assert!(remote.verify(ReadData::All, u64::MAX).is_good());
+    let repository = remote.open(u64::MAX);
+    let objects = remote.folder.path().join("cache").join(repository.info().id.to_string()).join("objects");
+    assert!(objects.join("packs").is_dir());
+    let spoil = Spoil(objects.join("packs"));
+    spoil.advance(Progress::default());
+    let options = VerifyOptions { read: ReadData::All, whole_files: false, threads: 2 };
+    let report = repository.verify(&options, &spoil).unwrap();
+    assert!(report.is_good(), "{report:#?}");
 }

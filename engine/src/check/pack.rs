@@ -20,7 +20,7 @@ use crate::repository::{BlobReader, Part, ReadAhead, Store, Taken};
 /// Bytes held of a pack, which is never held whole, unless one frame is longer.
 const READ_BYTES: usize = 2 << 20;
 
-/// So many threads read packs of a remote medium at most: each has a piece that is read ahead, and more do not fit.
+/// So many threads read packs of a remote medium at most: each has a piece that is read ahead.
 pub(crate) const REMOTE_READERS: usize = 4;
 
 /// So much of a pack is read ahead as one piece, about: the pieces of a pack are of one length. A full one of an object store
@@ -62,11 +62,9 @@ pub(crate) fn ahead_of_packs(
         return None;
     }
     let parts = in_reading_order(packs, threads).into_iter();
-    ReadAhead::start(
-        store,
-        Taken::Each,
-        parts.filter(move |part| !copied.get().is_some_and(|copied| copied.contains(&part.pack))),
-    )
+    let window_bytes = (threads as u64 + 1) * AHEAD_BYTES;
+    let is_copied = move |part: &Part| copied.get().is_some_and(|copied| copied.contains(&part.pack));
+    ReadAhead::start(store, Taken::Each, window_bytes, parts.filter(move |part| !is_copied(part)))
 }
 
 /// Reads packs whole, the first first, on as many threads as the pool has, as long as `goes_on` says so. `described` has

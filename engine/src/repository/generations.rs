@@ -60,17 +60,16 @@ impl Repository {
         all
     }
 
-    /// Lists until two listings say the same: one alone may have been cut off, and what rests on it is whether something
-    /// may be deleted. The first two are asked for at once where requests take long.
+    /// Lists until two listings in a row say the same: one alone may have been cut off, and what rests on it is whether
+    /// something may be deleted. One after the other: at the same moment both may be.
     pub(crate) fn list_settled(&self, prefix: &'static str) -> Result<Vec<ObjectInfo>> {
-        let list = |_: &()| self.store.storage().list(prefix);
-        let mut before = None;
-        for listing in each(&self.store, &[(); 2], list).into_iter().chain((2..LISTINGS).map(|_| list(&()))) {
-            let listing = listing?;
-            if before.as_ref() == Some(&listing) {
-                return Ok(listing);
+        let mut before = self.store.storage().list(prefix)?;
+        for _ in 1..LISTINGS {
+            let now = self.store.storage().list(prefix)?;
+            if now == before {
+                return Ok(now);
             }
-            before = Some(listing);
+            before = now;
         }
         Err(Error::Busy { what: "what prunes and writers say of themselves" })
     }

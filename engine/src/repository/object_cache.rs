@@ -3,7 +3,7 @@
 //! What it keeps true:
 //! * a copy is of an object that was whole when it was kept, as it lies in storage: sealed;
 //! * a copy says nothing about whether the object is still there, so it is only used for what a listing has just shown, or
-//!   what is named by its content; and whoever checks what storage holds does not use it;
+//!   what is named by its content; and whoever checks what storage holds uses only what he has kept there himself;
 //! * it may be deleted at any time, whole or in part, and takes no more than its limit.
 
 use std::fs::File;

@@ -2,13 +2,12 @@
 //! at once.
 //!
 //! What it keeps true:
-//! * it holds no more bytes than its window and one group of parts with the gaps between them, 48 MiB in all, fetched or
-//!   on their way;
+//! * it holds no more bytes than its window and one group of parts with the gaps between them, fetched or on their way;
 //! * it only ever saves time: what it does not have, or could not fetch, is read by whoever needs it, who then says what
 //!   is wrong with it;
 //! * on a medium where a request costs nothing it does nothing.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::iter::Peekable;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -22,8 +21,8 @@ use super::Store;
 const PIECE_BYTES: u64 = 20 << 20;
 /// So much that nobody needs is fetched along rather than asked around.
 const GAP_BYTES: u64 = 128 << 10;
-/// Bytes held, fetched or on their way, when a further group is announced.
-const WINDOW_BYTES: u64 = 32 << 20;
+/// Bytes held, fetched or on their way, when a further group is announced, unless another number is said.
+pub(crate) const WINDOW_BYTES: u64 = 32 << 20;
 /// So many pieces are on their way at once.
 const FETCHERS: usize = 4;
 /// So much is looked at together, and fetched in the order of the packs. Files that follow each other in a plan lie a
@@ -86,6 +85,9 @@ enum State {
 struct Plan {
     taken: Taken,
     parts: Peekable<Box<dyn Iterator<Item = Part> + Send>>,
+    window_bytes: u64,
+    /// How far packs were read by others than the fetchers, where each part is taken: what begins before is not fetched.
+    read_by_others: HashMap<PackId, u64>,
     /// Where parts begin that were announced: each is, once.
     announced: HashSet<(PackId, u64)>,
     group: u64,
@@ -104,7 +106,7 @@ impl Plan {
     /// again.
     fn announce(&mut self) {
         loop {
-            while self.bytes >= WINDOW_BYTES {
+            while self.bytes >= self.window_bytes {
                 match self.pieces.iter().position(|piece| piece.bytes_left == 0) {
                     Some(at) => self.remove(at),
                     None => return,
@@ -115,7 +117,8 @@ impl Plan {
             let most = GROUP_BYTES.min(FIRST_GROUP_BYTES << self.group.min(8));
             // the first one however long it is
             while let Some(part) = self.parts.next_if(|part| bytes == 0 || bytes + part.length <= most) {
-                if self.announced.insert((part.pack, part.offset)) {
+                let is_read = self.read_by_others.get(&part.pack).is_some_and(|end| part.offset < *end);
+                if !is_read && self.announced.insert((part.pack, part.offset)) {
                     bytes += part.length;
                     group.push(part);
                 }
@@ -144,8 +147,12 @@ impl Plan {
         self.pieces.iter().position(|piece| holds(&piece.range))
     }
 
-    /// Somebody needs what is not here. If that goes on, what is here is of no use any more, and goes.
-    fn missed(&mut self) {
+    /// Somebody needs what is not here, and reads it. If that goes on, what is here is of no use any more, and goes.
+    fn missed(&mut self, part: &Part) {
+        if self.taken == Taken::Each {
+            let end = self.read_by_others.entry(part.pack).or_default();
+            *end = part.end().max(*end);
+        }
         self.misses += 1;
         if self.misses >= MISSES_MAX {
             self.misses = 0;
@@ -240,6 +247,7 @@ impl ReadAhead {
     pub(crate) fn start(
         store: &Store,
         taken: Taken,
+        window_bytes: u64,
         parts: impl Iterator<Item = Part> + Send + 'static,
     ) -> Option<Self> {
         if !store.storage().capabilities().is_remote {
@@ -250,6 +258,8 @@ impl ReadAhead {
         let (pieces, queue) = (VecDeque::new(), VecDeque::new());
         let mut plan = Plan {
             taken,
+            window_bytes,
+            read_by_others: HashMap::new(),
             parts,
             announced: HashSet::new(),
             group: 0,
@@ -273,12 +283,15 @@ impl ReadAhead {
     }
 
     /// Appends what was announced of a pack behind the bytes that the buffer has, as far as one piece reaches; tells whether
-    /// it did.
+    /// it did. Only where each part is taken: whoever plans others may need what is read here.
     pub(crate) fn take_on(&self, pack: PackId, buffer: &mut Vec<u8>) -> bool {
         let at = buffer.len() as u64;
         let reaches = |range: &Part| range.pack == pack && (range.offset..range.end()).contains(&at);
         let end = {
             let plan = self.shared.lock();
+            if plan.taken == Taken::Most {
+                return false;
+            }
             plan.pieces.iter().find(|piece| reaches(&piece.range)).map(|piece| piece.range.end())
         };
         end.is_some_and(|end| self.take(pack, at, (end - at) as usize, buffer))
@@ -291,7 +304,7 @@ impl ReadAhead {
         let mut plan = self.shared.lock();
         let (at, group) = loop {
             let Some(at) = plan.holding(&part) else {
-                plan.missed();
+                plan.missed(&part);
                 self.shared.changed.notify_all();
                 return false;
             };
@@ -385,7 +398,7 @@ mod tests {
 
     /// Takes parts in some order, and reads those itself that it does not get, as the readers of packs do. Returns how many
     /// requests that took.
-    fn read(announced: Vec<Part>, needed: &[Part]) -> u64 {
+    fn read(taken: Taken, announced: Vec<Part>, needed: &[Part]) -> u64 {
         let size = 20 << 20;
         let content: Vec<u8> = (0..size as u32).map(|at| (at % 251) as u8).collect();
         let memory = MemoryStorage::new();
@@ -395,7 +408,7 @@ mod tests {
         let far = Arc::new(Far(memory, AtomicU64::new(0)));
         let keys = RepositoryKeys::derive(RepositoryId::new([1; 32]), Encryption::None, DataKey::new([2; 32]));
         let store = Store::new(far.clone(), Arc::new(keys));
-        let ahead = ReadAhead::start(&store, Taken::Most, announced.into_iter()).unwrap();
+        let ahead = ReadAhead::start(&store, taken, WINDOW_BYTES, announced.into_iter()).unwrap();
         for part in needed {
             let (offset, length) = (part.offset as usize, part.length as usize);
             let mut buffer = b"before".to_vec();
@@ -413,13 +426,41 @@ mod tests {
     fn what_is_needed_as_it_was_announced_takes_few_requests() {
         let length = 300_000;
         let all: Vec<Part> = (1..=5).flat_map(|pack| (0..60).map(move |at| part(pack, at * length, length))).collect();
-        let requests = read(all.clone(), &all);
+        let requests = read(Taken::Most, all.clone(), &all);
         assert!(requests <= 28, "{requests}");
         // a little out of order, and some of it twice
         let mut shaken = all.clone();
         shaken.chunks_mut(7).for_each(<[Part]>::reverse);
-        let requests = read(shaken, &all);
+        let requests = read(Taken::Most, shaken, &all);
         assert!(requests <= 28, "{requests}");
+    }
+
+    /// Readers that are at one pack each do not go on at the same pace.
+    #[test]
+    fn where_each_part_is_taken_one_that_is_late_is_waited_for() {
+        let length = 2 << 20;
+        let lane = |pack| (0..10).map(move |at| part(pack, at * length, length));
+        // two at a time, one after the other
+        let announced: Vec<Part> = lane(1).zip(lane(2)).chain(lane(3).zip(lane(4))).flat_map(|(a, b)| [a, b]).collect();
+        // the second one comes to its first piece when the first one has had eight
+        let (first, rest) = announced.split_at(20);
+        let of = |pack| first.iter().copied().filter(move |it| it.pack == part(pack, 0, 0).pack);
+        let needed: Vec<Part> = of(1).take(8).chain(of(2)).chain(of(1).skip(8)).chain(rest.iter().copied()).collect();
+        let pieces = read(Taken::Each, announced.clone(), &announced);
+        assert_eq!(read(Taken::Each, announced.clone(), &needed), pieces);
+        assert!(read(Taken::Most, announced, &needed) > pieces);
+    }
+
+    #[test]
+    fn what_somebody_has_read_himself_is_not_fetched_as_well() {
+        let length = 1 << 20;
+        let lane = |pack| (0..20).map(move |at| part(pack, at * length, length));
+        let announced: Vec<Part> = (1..=5).flat_map(lane).collect();
+        // the last packs first: nothing of them was announced by then
+        let needed: Vec<Part> = [5, 4].into_iter().flat_map(lane).chain((1..=3).flat_map(lane)).collect();
+        let most = 40 + 3 * 20;
+        let requests = read(Taken::Each, announced, &needed);
+        assert!(requests <= most, "{requests}");
     }
 
     #[test]
@@ -428,9 +469,10 @@ mod tests {
         let all: Vec<Part> = (1..=5).flat_map(|pack| (0..20).map(move |at| part(pack, at * length, length))).collect();
         // nothing of the first packs is ever needed; one part is needed again and again; one fails
         let needed: Vec<Part> = all[60..].iter().copied().chain([all[99]; 5]).collect();
-        read(all.clone(), &needed);
+        read(Taken::Most, all.clone(), &needed);
+        read(Taken::Each, all.clone(), &needed);
         let mut beyond = all.clone();
         beyond.insert(3, part(1, 19 << 20, 5 << 20));
-        read(beyond, &all);
+        read(Taken::Most, beyond, &all);
     }
 }

@@ -14,6 +14,7 @@ use lakebed_core::monitor::Silent;
 use lakebed_core::pack::{BlobId, PackKind};
 use lakebed_core::record::tree::{Content, Entry, Extent, Node};
 
+use super::read_ahead::WINDOW_BYTES;
 use super::{Part, ReadAhead, Store, Taken, TreeCopies};
 use crate::error::{Error, Result};
 use crate::index::{Index, Location};
@@ -89,7 +90,7 @@ pub struct BlobReader {
     fruitless: Arc<AtomicU32>,
     /// Copies of packs of trees, which are read whole then.
     copies: Option<Arc<TreeCopies>>,
-    /// What is read ahead of packs of data.
+    /// What is read ahead of packs.
     ahead: Option<Arc<ReadAhead>>,
     /// Packs that are not there and that nobody has removed: they are lost, not moved.
     lost: Arc<Mutex<HashSet<PackId>>>,
@@ -170,7 +171,7 @@ impl BlobReader {
             let extents = entry.map(|entry| planner.extent_runs(&entry)).into_iter().flatten().flatten().flatten();
             part.into_iter().chain(extents.filter_map(move |extent| reader.part_with(extent)))
         });
-        self.clone().with_ahead(ReadAhead::start(&self.store, Taken::Most, parts))
+        self.clone().with_ahead(ReadAhead::start(&self.store, Taken::Most, WINDOW_BYTES, parts))
     }
 
     /// Takes from what is read ahead, as long as it has it.

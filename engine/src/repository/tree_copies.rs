@@ -13,7 +13,7 @@ use lakebed_core::id::PackId;
 use lakebed_core::layout;
 
 use super::{ObjectCache, Part};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Of larger packs no copies are made: only the frames that are wanted are read.
 const COPIED_PACK_MAX_BYTES: u64 = 64 << 20;
@@ -34,6 +34,8 @@ pub(crate) struct TreeCopies {
     /// Only what was read by this very reader counts.
     is_fresh: bool,
     packs: Mutex<HashMap<PackId, Arc<Mutex<Copy>>>>,
+    /// Held by who reads a pack: one at a time is in memory.
+    reading: Mutex<()>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -43,12 +45,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl TreeCopies {
     /// Uses the copies that this machine has, and makes others.
     pub(crate) fn known(cache: Arc<ObjectCache>) -> Self {
-        Self { cache, is_fresh: false, packs: Mutex::default() }
+        Self { cache, is_fresh: false, packs: Mutex::default(), reading: Mutex::default() }
     }
 
     /// Uses what it has read from storage itself. `None` where so many bytes of packs would drive each other out.
     pub(crate) fn fresh(cache: Arc<ObjectCache>, bytes: u64) -> Option<Self> {
-        cache.has_room_for(bytes).then(|| Self { cache, is_fresh: true, packs: Mutex::default() })
+        cache.has_room_for(bytes).then(|| Self { is_fresh: true, ..Self::known(cache) })
     }
 
     /// Tells whether its copies are what storage has been seen to hold.
@@ -66,15 +68,17 @@ impl TreeCopies {
     /// Makes the copy of a pack of that size, which `read` reads whole, unless there is one; tells whether there is one now.
     ///
     /// # Errors
-    /// What `read` says.
+    /// The pack is not there.
     pub(crate) fn make(&self, pack: PackId, size: u64, read: impl FnOnce() -> Result<Vec<u8>>) -> Result<bool> {
         let copy = lock(&self.packs).entry(pack).or_insert_with(|| Arc::new(Mutex::new(Copy::Unknown))).clone();
         // several threads come here for the same pack: one reads it, and the others wait
         let mut copy = lock(&copy);
         if *copy == Copy::Unknown {
-            *copy = match self.find_or_read(pack, size, read)? {
-                true => Copy::Kept,
-                false => Copy::None,
+            *copy = match self.find_or_read(pack, size, read) {
+                Ok(true) => Copy::Kept,
+                Err(Error::Storage(error)) if error.is_not_found() => return Err(error.into()),
+                // what cannot be read as a whole may be read in part
+                Ok(false) | Err(_) => Copy::None,
             };
         }
         Ok(*copy == Copy::Kept)
@@ -88,6 +92,7 @@ impl TreeCopies {
         if size > COPIED_PACK_MAX_BYTES {
             return Ok(false);
         }
+        let _one = lock(&self.reading);
         let bytes = read()?;
         // the frame that is wanted may be whole all the same
         let is_whole = lakebed_core::hash::object_hash(&bytes).as_bytes() == pack.as_bytes();
