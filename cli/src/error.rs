@@ -293,7 +293,9 @@ fn engine_hint(error: &Error) -> Option<String> {
         Error::RunJoined { .. } => {
             "if this part was merely late, nothing is left to do; else give this run another name, with the date in it, say"
         }
-        Error::ShardsDiffer { .. } => "give each run another name, with the date in it, say",
+        Error::ShardsDiffer { .. } => {
+            "give all parts of a run the same number of parts, --shard-depth, --host and paths, and each run another name"
+        }
         Error::UnfitStorage { .. } => "keep the repository elsewhere",
         Error::CondemnationLost { .. } | Error::Busy { .. } => "try again: what was done so far is whole",
         Error::NoNumberLeft { .. } => "somebody has planted it; once it is deleted, the next number is free again",

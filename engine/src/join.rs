@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use lakebed_core::codec::compress::Compression;
 use lakebed_core::id::{SessionId, SnapshotId, TreeId};
+use lakebed_core::layout;
 use lakebed_core::monitor::Monitor;
 use lakebed_core::protocol::WriterStep;
 use lakebed_core::record::session::Outcome;
@@ -24,7 +25,7 @@ use lakebed_core::time::Timestamp;
 
 use crate::derive::{Author, Ended, in_session};
 use crate::error::{Error, Result};
-use crate::repository::{BlobReader, ChunkStore, LISTED, Repository, SessionHandle, SnapshotInfo};
+use crate::repository::{BlobReader, ChunkStore, Repository, SessionHandle, SnapshotInfo};
 use crate::source::Division;
 
 /// How parts are joined.
@@ -278,7 +279,8 @@ impl Repository {
 
     /// As [`Repository::run_of`], in one look where the medium allows that. Nothing may be built upon what is found.
     fn look_at_run(&self, run: &str, whole: Option<&Whole>) -> Result<Run> {
-        let _ahead = self.store.look_ahead(&LISTED)?;
+        let listed = [layout::FORGOTTEN, layout::ANNOTATIONS, layout::CATALOGUE, layout::SNAPSHOTS];
+        let _ahead = self.store.look_ahead(&listed)?;
         self.run_of(run, whole)
     }
 

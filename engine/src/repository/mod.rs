@@ -39,8 +39,8 @@ pub(crate) use segments::{FULL_BYTES, PACKS_PER_BATCH, REPLACED_MAX, fill_a_segm
 pub use session_state::SessionState;
 pub(crate) use sessions::HEARTBEAT;
 pub use sessions::{SessionHandle, SessionInfo};
+pub(crate) use snapshots::snapshot_of;
 pub use snapshots::{Catalogue, SnapshotFilter, SnapshotInfo, SnapshotSelector};
-pub(crate) use snapshots::{LISTED, snapshot_of};
 pub use store::Store;
 pub(crate) use store::{draw, packs_in};
 pub(crate) use structure::{Step, is_whole};

@@ -144,9 +144,6 @@ pub(crate) fn snapshot_of(id: SnapshotId, (kind, plain): &Outcome) -> Result<Opt
     }
 }
 
-/// What is listed for a catalogue.
-pub(crate) const LISTED: [&str; 4] = [layout::FORGOTTEN, layout::ANNOTATIONS, layout::CATALOGUE, layout::SNAPSHOTS];
-
 impl Repository {
     /// Reads every snapshot that is not forgotten. One that is damaged does not hide the others.
     ///
