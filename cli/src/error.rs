@@ -267,6 +267,17 @@ fn engine_hint(error: &Error) -> Option<String> {
         Error::AmbiguousSnapshot { .. } => "give more digits of the id; `lakebed snapshots` lists them",
         Error::NoPath { .. } => "`lakebed ls SNAPSHOT` lists a snapshot, `lakebed find NAME` looks in all of them",
         Error::NotInArchive { .. } => "a tar archive holds it: `--archive tar`",
+        Error::SourceEnded { .. } => {
+            "what was read is kept for the next run, which goes on from there: see to it that the source answers, and run \
+             the backup again"
+        }
+        Error::TooManyFailures { .. } => {
+            "what was read is kept for the next run; if that many are to be passed over, allow more with --max-failures"
+        }
+        Error::Shrunk { .. } => {
+            "what was read is kept for the next run; may all of it still be seen? If it was deleted, allow more with \
+             --max-shrink"
+        }
         Error::SamePath { .. } => "name them from a folder above both, or back them up one by one",
         Error::SessionExpired { .. } => "run the backup again: what it stored is found and not stored twice",
         Error::UnreadableSnapshots { .. } | Error::NeededMissing { .. } => {
@@ -427,6 +438,9 @@ mod tests {
             (local(io::ErrorKind::Other),                                1, ""),
             (Error::Index { path: "/x".into(), message: text() },        1, "index rebuild"),
             (Error::IndexLocked { path: "/x".into() },                   11, "other lakebed process"),
+            (Error::SourceEnded { reason: text() },                      1, "goes on from there"),
+            (Error::TooManyFailures { max: 3 },                          1, "--max-failures"),
+            (Error::Shrunk { files: 1, parent_files: 200 },              1, "--max-shrink"),
             (Error::SamePath { path: text() },                           1, "one by one"),
             (Error::Root { path: text(), source: SourceError::new("read", "x", io::Error::from(io::ErrorKind::NotFound)) }, 1, ""),
             (Error::NothingRead,                                         1, ""),

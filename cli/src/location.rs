@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use lakebed_connectors::object_storage::{ConnectError, ConnectOptions, ObjectStorage, Prices, Target, Tell};
+use lakebed_connectors::Tell;
+use lakebed_connectors::object_storage::{ConnectError, ConnectOptions, ObjectStorage, Prices, Target};
 
 use crate::error::CliError;
 use crate::size::parse_rate;
@@ -33,6 +34,11 @@ pub(crate) struct NetworkArgs {
 }
 
 impl NetworkArgs {
+    /// Tells whether plain HTTP is meant where an address is one of it.
+    pub(crate) fn allows_http(&self) -> bool {
+        self.allow_http.unwrap_or(false)
+    }
+
     /// Reads what requests and bytes cost, where that was asked for.
     pub(crate) fn prices(&self) -> Result<Option<Prices>, CliError> {
         let Some(file) = &self.prices else { return Ok(None) };
@@ -54,7 +60,7 @@ impl NetworkArgs {
                 .hint("what is to be sent waits in the cache folder: give another one by --cache-dir")
         })?;
         let options = ConnectOptions {
-            allow_http: self.allow_http.unwrap_or(false),
+            allow_http: self.allows_http(),
             spool: Some(spool),
             requests_in_flight: self.requests_in_flight,
             upload_limit: self.limit_upload,

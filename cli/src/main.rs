@@ -9,6 +9,7 @@ mod secret;
 mod size;
 mod time;
 mod ui;
+mod workspace;
 
 fn main() -> std::process::ExitCode {
     commands::main()

@@ -12,6 +12,7 @@ use lakebed_core::record::config::ConfigError;
 use lakebed_core::record::key_slot::KeySlotError;
 use lakebed_core::source::SourceError;
 use lakebed_core::storage::{ObjectKey, StorageError, StorageErrorKind};
+use lakebed_core::target::TargetError;
 use lakebed_core::wire::DecodeError;
 
 /// Short form for results of this crate.
@@ -28,6 +29,29 @@ pub enum Error {
     /// Storage failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The source cannot be read any more. What was read of it is kept for the next run.
+    #[error("The source cannot be read any more: {reason}")]
+    SourceEnded {
+        /// What happened, in words.
+        reason: String,
+    },
+    /// More entries failed than a run may have. What was read is kept for the next run.
+    #[error("More than {max} entries could not be stored: there is no snapshot")]
+    TooManyFailures {
+        /// How many there may be.
+        max: u64,
+    },
+    /// So much is gone that it is rather not seen than deleted. What was read is kept for the next run.
+    #[error("{files} files were found, where the snapshot before has {parent_files}: there is no snapshot")]
+    Shrunk {
+        /// Files that were found.
+        files: u64,
+        /// Files of the snapshot that was compared with.
+        parent_files: u64,
+    },
+    /// An entry could not be put where it is restored to.
+    #[error(transparent)]
+    Target(#[from] TargetError),
     /// There is no repository.
     #[error("There is no repository at `{location}`")]
     NoRepository {

@@ -26,7 +26,7 @@ use lakebed_core::time::Timestamp;
 use crate::derive::{Author, Ended, in_session};
 use crate::error::{Error, Result};
 use crate::repository::{BlobReader, ChunkStore, Repository, SessionHandle, SnapshotInfo};
-use crate::source::Division;
+use crate::source::Divisions;
 
 /// How parts are joined.
 #[derive(Debug, Clone)]
@@ -253,8 +253,9 @@ impl Repository {
         let compression = Compression::default();
         let chunks = ChunkStore::new(self, index.clone(), Some(session.id()), compression, None)?.without(condemned);
         let parts: Vec<&Snapshot> = found.parts.values().map(|info| &info.snapshot).collect();
-        let layers: Vec<Layer> = parts.iter().filter_map(|part| Layer::of(part)).collect();
-        let roots: Vec<(&Layer, TreeId)> = layers.iter().zip(&parts).map(|(layer, part)| (layer, part.root)).collect();
+        let divisions: Vec<Divisions> = parts.iter().filter_map(|part| divisions_of(part)).collect();
+        let roots: Vec<(&Divisions, TreeId)> =
+            divisions.iter().zip(&parts).map(|(divisions, part)| (divisions, part.root)).collect();
         let mut overlay = Overlay { reader: &reader, chunks: &chunks, monitor, counts: total(&parts) };
         let root = overlay.directory(&roots, &mut Vec::new())?;
         let counts = overlay.counts;
@@ -405,32 +406,13 @@ fn total(parts: &[&Snapshot]) -> Summary {
     }
 }
 
-/// The tree of one part.
-struct Layer {
-    /// How each source was divided, those that lie deepest first.
-    divisions: Vec<Division>,
-}
-
-impl Layer {
-    /// `None` for what is no part.
-    fn of(part: &Snapshot) -> Option<Self> {
-        let shard = part.shard.as_ref()?;
-        let base = |source: &SourceRecord| -> Option<Vec<Vec<u8>>> {
-            let path = unescape_path(&source.path)?;
-            Some(path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
-        };
-        let mut bases: Vec<Vec<Vec<u8>>> = part.sources.iter().filter_map(base).collect();
-        bases.sort_by_key(|base| Reverse(base.len()));
-        // what lies above all sources
-        bases.push(Vec::new());
-        Some(Self { divisions: bases.into_iter().map(|base| Division::new(base, shard)).collect() })
-    }
-
-    /// Tells whether a directory is that part's, by its path in the snapshot.
-    fn owns(&self, path: &[Vec<u8>]) -> bool {
-        let below = self.divisions.iter().find_map(|division| Some((division, division.below(path)?)));
-        below.is_some_and(|(division, names)| division.owns(names.iter().map(Vec::as_slice)))
-    }
+/// Returns how the tree of a part was divided; `None` for what is no part.
+fn divisions_of(part: &Snapshot) -> Option<Divisions> {
+    let base = |source: &SourceRecord| -> Option<Vec<Vec<u8>>> {
+        let path = unescape_path(&source.path)?;
+        Some(path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+    };
+    Some(Divisions::new(part.sources.iter().filter_map(base), part.shard.as_ref()?))
 }
 
 /// Lays trees over each other.
@@ -445,18 +427,18 @@ struct Overlay<'a> {
 impl Overlay<'_> {
     /// Lays the nodes over each other that the parts have of one directory, and returns the node that comes of it. A
     /// directory that only one part has is taken as it is.
-    fn directory(&mut self, parts: &[(&Layer, TreeId)], path: &mut Vec<Vec<u8>>) -> Result<TreeId> {
+    fn directory(&mut self, parts: &[(&Divisions, TreeId)], path: &mut Vec<Vec<u8>>) -> Result<TreeId> {
         if self.monitor.is_cancelled() {
             return Err(Error::Interrupted);
         }
         // the one whose directory it is knows best what is in it
-        let mut parts: Vec<(&Layer, TreeId)> = parts.to_vec();
-        parts.sort_by_key(|(layer, _)| !layer.owns(path));
-        let mut names: BTreeMap<Vec<u8>, Vec<(&Layer, Entry)>> = BTreeMap::new();
-        for (layer, node) in parts {
+        let mut parts: Vec<(&Divisions, TreeId)> = parts.to_vec();
+        parts.sort_by_key(|(divisions, _)| !divisions.owns(path));
+        let mut names: BTreeMap<Vec<u8>, Vec<(&Divisions, Entry)>> = BTreeMap::new();
+        for (divisions, node) in parts {
             for entry in self.reader.entries(node) {
                 let entry = entry?;
-                names.entry(entry.name.clone()).or_default().push((layer, entry));
+                names.entry(entry.name.clone()).or_default().push((divisions, entry));
             }
         }
         let mut writer = DirectoryWriter::default();
@@ -467,8 +449,8 @@ impl Overlay<'_> {
             for (_, other) in others {
                 self.leave_out(other, !is_directory)?;
             }
-            let below: Vec<(&Layer, TreeId)> =
-                found.iter().filter_map(|(layer, entry)| Some((*layer, entry.subtree?))).collect();
+            let below: Vec<(&Divisions, TreeId)> =
+                found.iter().filter_map(|(divisions, entry)| Some((*divisions, entry.subtree?))).collect();
             if is_directory && below.len() > 1 {
                 path.push(name);
                 entry.subtree = Some(self.directory(&below, path)?);

@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
+use lakebed_connectors::databricks::{NotebookFormat, Workspace, WorkspaceOptions, WorkspaceSource, WorkspaceUri};
 use lakebed_engine::backup::{BackupOptions, BackupReport, ParentChoice};
 use lakebed_engine::core::codec::compress::Compression;
 use lakebed_engine::core::record::snapshot::{Shard, Snapshot};
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::join::{JoinOptions, JoinReport};
 use lakebed_engine::source::{
-    Filter, FilterOptions, Finish, LocalOptions, Mount, ReaderSource, local_mounts, parse_path_list, tree_path,
+    Filter, FilterOptions, FilteredSource, Finish, LocalOptions, Mount, ReaderSource, local_mounts, parse_path_list,
+    tree_path,
 };
 use lakebed_engine::{Error, Monitor, Repository, Silent};
 use serde_json::{Value, json};
@@ -26,6 +28,7 @@ use crate::error::{CliError, Exit};
 use crate::size::{parse_rate, parse_size};
 use crate::time::parse_first;
 use crate::ui::{self, cancel_flag};
+use crate::workspace::{WorkspaceArgs, traffic_json, traffic_line};
 
 const EXAMPLES: &str = "\
 A path is stored under the name that it is given by: `src` as src/..., `/data/lake` as data/lake/..., `.` as what is in it. \
@@ -35,7 +38,8 @@ in the snapshot and skipped; the exit code is then 3.
 Examples:
   lakebed backup --repo /mnt/backup/lake /data/lake --exclude '*.tmp' --tag nightly
   lakebed backup --repo /mnt/backup/lake . --exclude-caches --one-file-system --dry-run
-  lakebed backup --repo /mnt/backup/lake --command base.dump -- pg_dump -Fc base";
+  lakebed backup --repo /mnt/backup/lake --command base.dump -- pg_dump -Fc base
+  lakebed backup --repo /mnt/backup/lake databricks:///Clients --exclude-git-folders";
 
 /// Make a snapshot of folders and files
 ///
@@ -47,8 +51,8 @@ Examples:
 #[command(override_usage = "lakebed backup [OPTIONS] PATH...\n       lakebed backup [OPTIONS] --stdin NAME\n       \
     lakebed backup [OPTIONS] --command NAME -- PROGRAM [ARGS...]")]
 pub(crate) struct BackupArgs {
-    /// Folders and files to back up
-    #[arg(value_name = "PATH")]
+    /// Folders and files to back up, or databricks://[PROFILE@]HOST/PATH of a workspace
+    #[arg(value_name = "PATH|URI")]
     paths: Vec<PathBuf>,
     /// The program whose output is stored, and its arguments, with --command
     #[arg(last = true, value_name = "PROGRAM")]
@@ -100,6 +104,13 @@ pub(crate) struct BackupArgs {
     /// The moment that the snapshot stands for [default: now]
     #[arg(long, value_name = "TIME", value_parser = parse_first, help_heading = "The snapshot")]
     time: Option<Timestamp>,
+    /// More failures than this, and there is no snapshot [default: however many there are]
+    #[arg(long, value_name = "N", help_heading = "The snapshot")]
+    max_failures: Option<u64>,
+    /// Where more than this share of the files of the last snapshot is gone, there is no snapshot [default: 20% of a
+    /// workspace, which says of what may not be seen that it is not there; else 100%]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent, help_heading = "The snapshot")]
+    max_shrink: Option<f64>,
     /// Make no snapshot where nothing has changed
     #[arg(long, conflicts_with = "shard", help_heading = "The snapshot")]
     skip_if_unchanged: bool,
@@ -122,6 +133,9 @@ pub(crate) struct BackupArgs {
     /// Compare with nothing: read every file
     #[arg(long, conflicts_with = "parent", help_heading = "How it is made")]
     force: bool,
+    /// Read everything, compare it with the last snapshot, and tell what was not as it looked
+    #[arg(long, conflicts_with = "force", help_heading = "How it is made")]
+    full: bool,
     /// Do not read files of which only the change time differs
     #[arg(long, help_heading = "How it is made")]
     ignore_ctime: bool,
@@ -143,6 +157,55 @@ pub(crate) struct BackupArgs {
     /// Read and compare everything, write nothing
     #[arg(short = 'n', long, help_heading = "How it is made")]
     dry_run: bool,
+
+    #[command(flatten)]
+    workspace: WorkspaceArgs,
+    /// As what notebooks are taken
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Workspaces")]
+    notebook_format: FormatArg,
+    /// Leave out what users have thrown away
+    #[arg(long, help_heading = "Workspaces")]
+    exclude_trash: bool,
+    /// Leave out Git folders
+    #[arg(long, help_heading = "Workspaces")]
+    exclude_git_folders: bool,
+}
+
+/// As what notebooks are taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum FormatArg {
+    /// The text of their cells
+    #[default]
+    Source,
+    /// Jupyter documents, with what their cells have printed
+    Jupyter,
+    /// Archives of Databricks
+    Dbc,
+    /// All of these
+    All,
+}
+
+impl FormatArg {
+    fn formats(self) -> Vec<NotebookFormat> {
+        match self {
+            Self::Source => vec![NotebookFormat::Source],
+            Self::Jupyter => vec![NotebookFormat::Jupyter],
+            Self::Dbc => vec![NotebookFormat::Dbc],
+            Self::All => NotebookFormat::ALL.to_vec(),
+        }
+    }
+}
+
+/// Of a workspace that much may be gone since the last snapshot, unless the user says otherwise.
+const WORKSPACE_MAX_SHRINK: f64 = 0.2;
+
+/// Reads a share, such as `20%`.
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim();
+    match number.parse::<f64>() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err(format!("`{text}` is no share: expected 0% to 100%")),
+    }
 }
 
 /// Reads which part of how many, such as `3/8`.
@@ -157,7 +220,7 @@ fn parse_shard(text: &str) -> Result<(u32, u32), String> {
 }
 
 impl BackupArgs {
-    fn options(&self, repository: &Repository) -> Result<BackupOptions, CliError> {
+    fn options(&self, repository: &Repository, workspace: Option<&Workspace>) -> Result<BackupOptions, CliError> {
         let defaults = BackupOptions::default();
         let parent = match (&self.parent, self.force) {
             (_, true) => ParentChoice::None,
@@ -165,14 +228,23 @@ impl BackupArgs {
             (None, false) => ParentChoice::Newest,
         };
         Ok(BackupOptions {
-            host: self.host.clone().filter(|host| !host.is_empty()).unwrap_or(defaults.host),
+            // a workspace is the same from wherever it is backed up, a cluster that is new every night say
+            host: self
+                .host
+                .clone()
+                .filter(|host| !host.is_empty())
+                .or_else(|| workspace.map(|workspace| workspace.host().to_owned()))
+                .unwrap_or(defaults.host),
             tags: self.tag.iter().flat_map(|tags| select::split_tags(tags)).collect(),
             description: self.description.clone(),
             time: self.time,
             parent,
             ignore_ctime: self.ignore_ctime,
             ignore_inode: self.ignore_inode,
+            read_all: self.full,
             skip_if_unchanged: self.skip_if_unchanged,
+            max_failures: self.max_failures,
+            max_shrink: self.max_shrink.or_else(|| workspace.map(|_| WORKSPACE_MAX_SHRINK)),
             shard: self.shard.zip(self.shard_run.clone()).map(|((index, count), run)| Shard {
                 run,
                 index,
@@ -198,6 +270,34 @@ impl BackupArgs {
             exclude_larger_than: self.exclude_larger_than,
             one_file_system: self.one_file_system,
         })
+    }
+
+    /// Returns the workspace that paths name, and what is wanted of it; `None` where they are folders and files.
+    fn workspace(&self, ctx: &Context, paths: &[PathBuf]) -> Result<Option<WorkspaceSource>, CliError> {
+        let text = |path: &PathBuf| path.to_str().filter(|text| WorkspaceUri::looks_like_one(text)).map(str::to_owned);
+        let uris: Vec<String> = paths.iter().filter_map(text).collect();
+        if uris.is_empty() {
+            return Ok(None);
+        }
+        if uris.len() < paths.len() {
+            return Err(CliError::usage("A workspace and folders of this machine go into snapshots of their own"));
+        }
+        if self.one_file_system || self.exclude_caches || !self.exclude_if_present.is_empty() {
+            let only = "--one-file-system, --exclude-caches and --exclude-if-present are for folders of this machine";
+            return Err(CliError::usage(only));
+        }
+        let uris = uris.iter().map(|uri| WorkspaceUri::parse(uri)).collect::<Result<Vec<_>, _>>()?;
+        let [first, others @ ..] = &uris[..] else { return Ok(None) };
+        if others.iter().any(|other| (&other.host, &other.profile) != (&first.host, &first.profile)) {
+            return Err(CliError::usage("Several workspaces go into snapshots of their own"));
+        }
+        let options = WorkspaceOptions {
+            roots: uris.iter().map(|uri| uri.path.clone()).collect(),
+            formats: self.notebook_format.formats(),
+            without_trash: self.exclude_trash,
+            without_git_folders: self.exclude_git_folders,
+        };
+        Ok(Some(WorkspaceSource::new(self.workspace.connect(ctx, first)?, options)?))
     }
 
     /// Returns the paths of the arguments and of the lists.
@@ -237,17 +337,22 @@ pub(crate) fn run(ctx: &Context, args: &BackupArgs) -> Result<Exit, CliError> {
     let stream = args.stdin.as_deref().or(args.command.as_deref());
     let paths = if stream.is_none() { args.all_paths()? } else { Vec::new() };
     let filter = Arc::new(args.filter()?);
+    let workspace = args.workspace(ctx, &paths)?;
     let repository = ctx.open(if args.dry_run { Access::Read } else { Access::Write })?;
-    let options = args.options(&repository)?;
+    let options = args.options(&repository, workspace.as_ref().map(WorkspaceSource::workspace))?;
     let never_enter = ctx.never_enter()?;
     let monitor = ctx.monitor()?;
     let mut child = None;
-    let mounts = match stream {
-        None => {
+    let mounts = match (stream, &workspace) {
+        (None, Some(workspace)) => {
+            let filtered = FilteredSource::new(Arc::new(workspace.clone()), filter, Vec::new());
+            vec![Mount::new(Vec::new(), Arc::new(filtered))]
+        }
+        (None, None) => {
             let local = LocalOptions { never_enter, one_file_system: args.one_file_system };
             local_mounts(&paths, &filter, &local)?
         }
-        Some(name) => {
+        (Some(name), _) => {
             let (reader, finish): (Box<dyn Read + Send>, Finish) = match args.command {
                 None => (Box::new(std::io::stdin()), stop_if_cancelled(cancel_flag()?)),
                 Some(_) => {
@@ -281,7 +386,7 @@ pub(crate) fn run(ctx: &Context, args: &BackupArgs) -> Result<Exit, CliError> {
         Some(info) => join(ctx, &repository, &info.snapshot)?,
         None => None,
     };
-    print(ctx, &report, joined.as_ref(), args)?;
+    print(ctx, &report, joined.as_ref(), workspace.as_ref(), args)?;
     let is_whole = joined.is_none_or(|joined| joined.snapshot.snapshot.is_complete());
     Ok(if is_whole && report.failures.is_empty() { Exit::Done } else { Exit::Partial })
 }
@@ -375,12 +480,33 @@ impl Drop for Running {
     }
 }
 
-fn print(ctx: &Context, report: &BackupReport, joined: Option<&JoinReport>, args: &BackupArgs) -> Result<(), CliError> {
+/// Tells what of a workspace is in no snapshot because nothing takes it out of there.
+fn tell_left_out(ctx: &Context, workspace: &WorkspaceSource) {
+    let left_out = workspace.left_out();
+    if !left_out.is_empty() {
+        let kinds: Vec<String> =
+            left_out.iter().map(|(kind, number)| format!("{} {kind}", ui::count(*number))).collect();
+        ctx.ui.warn(&format!("not in the snapshot, since no export gives it: {}", kinds.join(", ")));
+    }
+}
+
+fn print(
+    ctx: &Context,
+    report: &BackupReport,
+    joined: Option<&JoinReport>,
+    workspace: Option<&WorkspaceSource>,
+    args: &BackupArgs,
+) -> Result<(), CliError> {
+    workspace.iter().for_each(|workspace| tell_left_out(ctx, workspace));
+    if report.mistaken > 0 {
+        let files = ui::counted(report.mistaken, "file", "files");
+        ctx.ui.warn(&format!("{files} looked untouched and had other content: what is in the snapshot was read now"));
+    }
     let summary = &report.summary;
     let seconds = summary.finished.seconds_since(summary.started) as f64
         + (f64::from(summary.finished.nanos) - f64::from(summary.started.nanos)) / 1e9;
     ctx.ui.report(
-        || result_json(report, joined, args.dry_run),
+        || result_json(report, joined, workspace, args.dry_run),
         |out| {
             match report.parent {
                 Some(parent) if !args.force => writeln!(out, "compared with snapshot {}", parent.short())?,
@@ -397,6 +523,9 @@ fn print(ctx: &Context, report: &BackupReport, joined: Option<&JoinReport>, args
                 count(summary.files_changed),
                 count(summary.files_unmodified)
             )?;
+            if summary.files_unseen > 0 {
+                writeln!(out, "unseen:      {} files, kept as in the snapshot before", count(summary.files_unseen))?;
+            }
             writeln!(out, "directories: {}", count(summary.directories))?;
             if summary.others > 0 {
                 writeln!(out, "others:      {} (links, pipes, devices)", count(summary.others))?;
@@ -410,9 +539,13 @@ fn print(ctx: &Context, report: &BackupReport, joined: Option<&JoinReport>, args
                 bytes(summary.bytes_stored)
             )?;
             writeln!(out, "time:        {}, {}", ui::duration(seconds), ui::rate(summary.bytes_read, seconds))?;
+            if let Some(workspace) = workspace {
+                writeln!(out, "{}", traffic_line(workspace.workspace()))?;
+            }
             if !report.failures.is_empty() {
                 let failed = ui::counted(report.failures.len() as u64, "entry", "entries");
-                writeln!(out, "incomplete:  {failed} missing or doubtful, told above")?;
+                let share = success_rate(report) * 100.0;
+                writeln!(out, "incomplete:  {failed} missing or doubtful, told above; {share:.2} % went well")?;
             }
             match &report.snapshot {
                 Some(info) => match &info.snapshot.shard {
@@ -435,7 +568,20 @@ fn print(ctx: &Context, report: &BackupReport, joined: Option<&JoinReport>, args
     )
 }
 
-fn result_json(report: &BackupReport, joined: Option<&JoinReport>, dry_run: bool) -> Value {
+/// Returns the share of entries that are as they should be.
+fn success_rate(report: &BackupReport) -> f64 {
+    let entries = report.summary.files + report.summary.directories + report.summary.others;
+    let failed = report.failures.len() as u64;
+    let all = entries.max(failed).max(1);
+    (all - failed) as f64 / all as f64
+}
+
+fn result_json(
+    report: &BackupReport,
+    joined: Option<&JoinReport>,
+    workspace: Option<&WorkspaceSource>,
+    dry_run: bool,
+) -> Value {
     json!({
         "snapshot": report.snapshot.as_ref().map(|info| info.id),
         "time": report.snapshot.as_ref().map(|info| info.snapshot.time),
@@ -445,6 +591,10 @@ fn result_json(report: &BackupReport, joined: Option<&JoinReport>, dry_run: bool
         "resumed": report.resumed,
         "dry_run": dry_run,
         "complete": report.failures.is_empty(),
+        "success_rate": success_rate(report),
+        "mistaken": report.mistaken,
+        "workspace": workspace.map(|workspace| traffic_json(workspace.workspace())),
+        "left_out": workspace.map(WorkspaceSource::left_out),
         "summary": report.summary,
         "failures": report.failures,
     })

@@ -17,7 +17,8 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use indicatif::ProgressBar;
-use lakebed_connectors::object_storage::{ObjectStorage, Prices, Tell, Traffic};
+use lakebed_connectors::Tell;
+use lakebed_connectors::object_storage::{ObjectStorage, Prices, Traffic};
 use lakebed_engine::Repository;
 use serde_json::Value;
 

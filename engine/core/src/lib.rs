@@ -15,6 +15,7 @@ pub mod record;
 pub mod retention;
 pub mod source;
 pub mod storage;
+pub mod target;
 pub mod text;
 pub mod time;
 pub mod wire;

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use crate::record::tree::{Entry, EntryKind};
 use crate::text::escape_path;
+use crate::time::Timestamp;
 
 /// Why one entry could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,8 @@ pub enum SourceErrorKind {
     Replaced,
     /// Reading it is not allowed.
     PermissionDenied,
+    /// Nothing more can be read from the source, this or anything else: a run over it ends.
+    SourceEnded,
     /// Anything else.
     Other,
 }
@@ -50,10 +53,44 @@ impl SourceError {
     }
 }
 
+/// How a source is dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SourceManner {
+    /// So many of its entries are best asked for at a time, where that is more than there are processors: answers come from
+    /// far. 0: nothing is gained by that.
+    pub readers: usize,
+    /// What could not be seen is not taken for deleted: it is kept as the snapshot compared with has it, and marked as
+    /// doubtful.
+    pub keeps_unseen: bool,
+}
+
 /// A place that entries come from: a folder, a workspace, a table.
 pub trait Source: Send + Sync {
     /// Returns the place as a URI without secrets, as it is kept in the snapshot.
     fn uri(&self) -> String;
+
+    /// Returns what was asked for of it, where that is not all that lies in it: names from its root down, and what it is as a
+    /// URI without secrets.
+    fn parts(&self) -> Vec<(Vec<Vec<u8>>, String)> {
+        vec![(Vec::new(), self.uri())]
+    }
+
+    /// Returns how it is dealt with.
+    fn manner(&self) -> SourceManner {
+        SourceManner::default()
+    }
+
+    /// Returns what tells an object apart from all others of the source, wherever it is moved to, of an entry that was listed
+    /// or is in a snapshot; `None` where the source has no such thing.
+    fn object_id(&self, _entry: &Entry) -> Option<u64> {
+        None
+    }
+
+    /// Tells whether an entry that was listed has the content that an entry of a snapshot has, by what the source says of
+    /// both; `None` where size, times and number tell it. `began`: when the entry of the snapshot began to be looked at.
+    fn has_content_of(&self, _entry: &Entry, _known: &Entry, _began: Timestamp) -> Option<bool> {
+        None
+    }
 
     /// Returns what lies at the root as [`SourceDir::list`] would: usually a directory, but it may be a single file. Its
     /// name is not used.
@@ -183,9 +220,9 @@ pub struct Fingerprint {
     /// Size in bytes.
     pub size: u64,
     /// When the content was changed.
-    pub mtime: crate::time::Timestamp,
+    pub mtime: Timestamp,
     /// When content or metadata were changed.
-    pub ctime: crate::time::Timestamp,
+    pub ctime: Timestamp,
     /// Number of the file in its file system; 0 where there is none.
     pub inode: u64,
 }

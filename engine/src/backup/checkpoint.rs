@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use lakebed_core::record::session::Checkpoint;
 
+use super::desk::Desk;
 use super::run::Run;
 use crate::error::Result;
 
@@ -38,6 +39,9 @@ impl Run<'_> {
             return Ok(());
         }
         while let Some(frame) = self.queue.take_frame() {
+            self.chunks.store_frame(&frame)?;
+        }
+        for frame in self.desks.take_all().into_iter().flat_map(Desk::into_filled) {
             self.chunks.store_frame(&frame)?;
         }
         let root = self.root.so_far(self.nodes())?;

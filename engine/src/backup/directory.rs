@@ -168,6 +168,46 @@ impl Run<'_> {
         parent.subtree.filter(|_| certain && change == ContentChange::Unchanged)
     }
 
+    /// Counts what is in a directory that is kept as the parent has it.
+    fn count_unseen(&self, node: &DirNode) {
+        if let Some((above, _)) = &node.parent {
+            above.differs();
+        }
+        let mut stack: Vec<TreeId> = node.stays().into_iter().collect();
+        while let Some(directory) = stack.pop() {
+            for entry in self.reader.entries(directory) {
+                match entry {
+                    Ok(entry) => {
+                        stack.extend(entry.subtree);
+                        self.count_entry(&entry);
+                        if entry.kind == EntryKind::File {
+                            count(&self.counts.files_unseen);
+                        }
+                    }
+                    // as the parent has it, damage and all: a verification tells
+                    Err(error) => {
+                        self.comparison_failed(&error);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Counts an entry of the snapshot.
+    fn count_entry(&self, entry: &Entry) {
+        self.note_owner(entry);
+        match entry.kind {
+            EntryKind::File => {
+                count(&self.counts.files);
+                self.counts.bytes.fetch_add(entry.size, Ordering::Relaxed);
+            }
+            EntryKind::Directory => count(&self.counts.directories),
+            _ => count(&self.counts.others),
+        }
+        self.monitor.advance(lakebed_core::monitor::Progress { entries: 1, bytes: entry.size });
+    }
+
     /// Returns what is needed to make nodes.
     pub(super) fn nodes(&self) -> Nodes<'_> {
         Nodes { reader: &self.reader, chunks: &self.chunks }
@@ -221,7 +261,7 @@ impl Worker<'_, '_> {
             Work::File { node, slot, file } => {
                 let FileWork { place, path, mut entry, matching } = *file;
                 let kept = self.leaf(&mut entry, &matching, &path, &place)?;
-                if kept && matches!(place, Place::Root(_)) {
+                if kept && place.is_root() {
                     count(&run.counts.roots_read);
                 }
                 match self.settle(&node, slot, kept.then_some(entry), &matching, None)? {
@@ -231,15 +271,20 @@ impl Worker<'_, '_> {
             }
             Work::Directory { node, mount, path, entry } => {
                 let full_path = [&mount.tree_path[..], &path[..]].concat();
-                let opened = mount.source.open_dir(&path, &entry);
+                let is_far = mount.source.manner().readers > 0;
+                let opened = self.away_from_desk(is_far, || mount.source.open_dir(&path, &entry));
                 let listed = opened.and_then(|directory| {
                     let directory: Arc<dyn SourceDir> = directory.into();
-                    let place = Listed { node: &node, mount: &mount, path, full_path: &full_path };
-                    let result = self.entries(&place, &Place::Directory(directory.clone()), directory.list()?);
-                    Ok(result)
+                    let listed = Listed { node: &node, mount: &mount, path, full_path: &full_path };
+                    let place = Place::within(mount.clone(), directory.clone());
+                    Ok(self.entries(&listed, &place, directory.list()?))
                 });
                 match listed {
                     Ok(result) => result?,
+                    Err(error) if mount.source.manner().keeps_unseen && node.is_kept_unseen() => {
+                        run.entry_unseen(&full_path, &error);
+                        run.count_unseen(&node);
+                    }
                     Err(error) => {
                         run.entry_failed(&full_path, &error);
                         node.differs();
@@ -375,16 +420,7 @@ impl Worker<'_, '_> {
             if !is_equal {
                 node.differs();
             }
-            run.note_owner(&entry);
-            match entry.kind {
-                EntryKind::File => {
-                    count(&run.counts.files);
-                    run.counts.bytes.fetch_add(entry.size, Ordering::Relaxed);
-                }
-                EntryKind::Directory => count(&run.counts.directories),
-                _ => count(&run.counts.others),
-            }
-            run.monitor.advance(lakebed_core::monitor::Progress { entries: 1, bytes: entry.size });
+            run.count_entry(&entry);
             Finished { entry, equal_to: place.filter(|_| is_equal) }
         });
         node.complete(slot, finished, run.nodes())

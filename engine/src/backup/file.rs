@@ -1,5 +1,6 @@
 //! One entry that is no directory: is it as before, and if not, what is in it.
 
+use std::borrow::Cow;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -115,7 +116,11 @@ impl Worker<'_, '_> {
             run.entry_failed(path, &error);
             Ok(false)
         };
-        if let Some(known) = self.unchanged(entry, matching, change)? {
+        let looks_like = match self.unchanged(entry, matching, change, place)? {
+            Some(known) => Some(Cow::Borrowed(known)),
+            None => self.moved(entry, matching, place)?.map(Cow::Owned),
+        };
+        if let Some(known) = looks_like.as_ref().filter(|_| !run.options.read_all) {
             let mut completed = Ok(());
             if run.options.ignore_ctime && !complete {
                 completed = run.complete_entry(entry, &[], path, place);
@@ -124,10 +129,14 @@ impl Worker<'_, '_> {
             match completed {
                 Ok(()) => {
                     entry.content = known.content.clone();
+                    // not every listing says a size
+                    entry.size = known.size;
                     if !complete {
                         entry.xattrs.clone_from(&known.xattrs);
                         entry.link_target.clone_from(&known.link_target);
-                        entry.attributes.clone_from(&known.attributes);
+                        if entry.attributes.is_empty() {
+                            entry.attributes.clone_from(&known.attributes);
+                        }
                     }
                     if is_file {
                         run.counts.files_unmodified.fetch_add(1, Ordering::Relaxed);
@@ -145,13 +154,54 @@ impl Worker<'_, '_> {
         }
         match self.content(entry, path, place) {
             Ok(()) => {}
-            Err(Failure::Source(error)) => return failed(error),
+            Err(Failure::Source(error)) => return self.unseen(entry, matching, path, place, &error),
             Err(Failure::Repository(error)) => return Err(error),
         }
         let counts = &run.counts;
+        if run.options.read_all && looks_like.is_some_and(|known| known.content != entry.content) {
+            counts.files_mistaken.fetch_add(1, Ordering::Relaxed);
+        }
         let known = matching.iter().any(|(which, other)| *which == 0 && other.kind == EntryKind::File);
         if known { &counts.files_changed } else { &counts.files_new }.fetch_add(1, Ordering::Relaxed);
         Ok(true)
+    }
+
+    /// Keeps a file that cannot be read as the parent has it, where the source wants that. Returns whether it is kept.
+    fn unseen(
+        &self,
+        entry: &mut Entry,
+        matching: &[(usize, Entry)],
+        path: &[Vec<u8>],
+        place: &Place,
+        error: &SourceError,
+    ) -> Result<bool> {
+        let run = self.run;
+        let is_parents = |(which, known): &&(usize, Entry)| {
+            known.kind == EntryKind::File
+                && run.comparisons[*which].protected
+                && place.mount.source.manner().keeps_unseen
+        };
+        let Some((_, known)) = matching.iter().find(is_parents) else {
+            run.entry_failed(path, error);
+            return Ok(false);
+        };
+        *entry = Entry { inconsistent: true, ..known.clone() };
+        run.entry_unseen(path, error);
+        run.counts.files_unseen.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Returns the entry of the parent that is the same object, elsewhere, and has the content that this one has.
+    fn moved(&self, entry: &Entry, matching: &[(usize, Entry)], place: &Place) -> Result<Option<Entry>> {
+        let run = self.run;
+        if entry.kind != EntryKind::File || run.distrust || matching.iter().any(|(which, _)| *which == 0) {
+            return Ok(None);
+        }
+        let source = &*place.mount.source;
+        let Some(known) = run.moves.of(source, entry, &run.comparisons, &run.reader)? else { return Ok(None) };
+        let began = run.comparisons.first().map(|parent| parent.started).unwrap_or_default();
+        let is_same = !known.inconsistent && source.has_content_of(entry, &known, began) == Some(true);
+        Ok(is_same.then_some(known))
     }
 
     /// Returns the counterpart whose content this entry certainly still has.
@@ -160,6 +210,7 @@ impl Worker<'_, '_> {
         entry: &Entry,
         matching: &'m [(usize, Entry)],
         change: ContentChange,
+        place: &Place,
     ) -> Result<Option<&'m Entry>> {
         for (which, other) in matching {
             let comparison = &self.run.comparisons[*which];
@@ -169,9 +220,10 @@ impl Worker<'_, '_> {
                     other.kind == entry.kind && other.size == entry.size
                 }
                 ContentChange::Changed if comparison.protected => false,
-                ContentChange::Unknown => {
-                    self.looks_untouched(entry, other) && !stamped_too_late(other, comparison.started)
-                }
+                ContentChange::Unknown => match place.mount.source.has_content_of(entry, other, comparison.started) {
+                    Some(has) => has && other.kind == entry.kind && !other.inconsistent,
+                    None => self.looks_untouched(entry, other) && !stamped_too_late(other, comparison.started),
+                },
                 // a source that knows is at rest: what an earlier attempt took of it is what it still has
                 _ => self.looks_untouched(entry, other),
             };
@@ -279,7 +331,7 @@ impl Worker<'_, '_> {
         }
         // what the source calls the content is what opens it
         entry.content = named.clone();
-        let mut file = place.open(entry)?;
+        let mut file = self.away_from_desk(place.is_far(), || place.open(entry))?;
         let read = self.read(&mut *file, entry.size)?;
         (entry.size, entry.content) = (read.size, read.content);
         (entry.mtime, entry.ctime) = (read.after.mtime, read.after.ctime);
@@ -300,7 +352,7 @@ impl Worker<'_, '_> {
     /// Reads a small file: one chunk. Nothing is stored before it is known that the file did not change meanwhile.
     fn read_small(&mut self, file: &mut dyn SourceFile, expected: u64) -> std::result::Result<Read, Failure> {
         let limit = self.run.chunker.parameters().small_file_bytes as usize + 1;
-        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut buffer = std::mem::take(&mut self.desk.buffer);
         if buffer.len() < limit {
             buffer.resize(limit, 0);
         }
@@ -316,7 +368,7 @@ impl Worker<'_, '_> {
                 break Ok(());
             }
         };
-        self.buffer = buffer;
+        self.desk.buffer = buffer;
         outcome?;
         if length == limit {
             return self.grown(file);
@@ -340,7 +392,7 @@ impl Worker<'_, '_> {
 
     /// Cuts the buffer's range off as a chunk, and stores it where nobody has it.
     fn chunk(&mut self, content: FrameContent, range: std::ops::Range<usize>) -> Result<ChunkId> {
-        let buffer = std::mem::take(&mut self.buffer);
+        let buffer = std::mem::take(&mut self.desk.buffer);
         let plain = &buffer[range];
         let id = self.run.chunks.chunk_id(plain);
         let result = match self.run.chunks.claim(id, plain.len() as u64) {
@@ -348,7 +400,7 @@ impl Worker<'_, '_> {
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
-        self.buffer = buffer;
+        self.desk.buffer = buffer;
         result.map(|()| id)
     }
 
@@ -361,11 +413,11 @@ impl Worker<'_, '_> {
     ) -> std::result::Result<Read, Failure> {
         let coarse_max = self.run.coarse_chunker.parameters().max_bytes as usize;
         let capacity = LARGE_MIN_BYTES.max(2 * coarse_max);
-        if self.buffer.len() < capacity {
-            self.buffer.resize(capacity, 0);
+        if self.desk.buffer.len() < capacity {
+            self.desk.buffer.resize(capacity, 0);
         }
         let mut pieces = Pieces::new(self.run.reader.store().keys().content_hasher());
-        pieces.hasher.update(&self.buffer[..have]);
+        pieces.hasher.update(&self.desk.buffer[..have]);
         pieces.end = have;
         let mut whole = true;
         while let Some(data) = file.next_data(pieces.read_to())? {
@@ -379,13 +431,13 @@ impl Worker<'_, '_> {
             while pieces.read_to() < data.end {
                 let left = usize::try_from(data.end - pieces.read_to()).unwrap_or(usize::MAX);
                 let room = (capacity - pieces.end).min(left);
-                let count = file.read(&mut self.buffer[pieces.end..pieces.end + room])?;
+                let count = file.read(&mut self.desk.buffer[pieces.end..pieces.end + room])?;
                 if count == 0 {
                     whole = data.end == u64::MAX;
                     break;
                 }
                 self.count_read(count as u64);
-                pieces.hasher.update(&self.buffer[pieces.end..pieces.end + count]);
+                pieces.hasher.update(&self.desk.buffer[pieces.end..pieces.end + count]);
                 pieces.end += count;
                 if pieces.end == capacity {
                     self.cut(&mut pieces, Rest::Stays)?;
@@ -414,13 +466,13 @@ impl Worker<'_, '_> {
     fn cut(&mut self, pieces: &mut Pieces, rest: Rest) -> Result<()> {
         let mut start = 0;
         if pieces.list.is_empty() {
-            pieces.coarse = is_compressed(&self.buffer[..pieces.end]);
+            pieces.coarse = is_compressed(&self.desk.buffer[..pieces.end]);
         }
         if pieces.content.is_none() && (pieces.coarse || pieces.end >= LARGE_MIN_BYTES) {
             let store = self.run.reader.store();
             pieces.content = Some(match pieces.coarse {
                 true => FrameContent::LargeFiles,
-                false => large_content(store, &self.buffer[..pieces.end], self.run.options.compression)?,
+                false => large_content(store, &self.desk.buffer[..pieces.end], self.run.options.compression)?,
             });
         }
         let content = pieces.content.unwrap_or(FrameContent::SmallFiles);
@@ -431,14 +483,14 @@ impl Worker<'_, '_> {
             Rest::Stays => chunker.parameters().max_bytes as usize,
         };
         while pieces.end - start >= least {
-            let length = chunker.cut(&self.buffer[start..pieces.end]);
+            let length = chunker.cut(&self.desk.buffer[start..pieces.end]);
             let id = self.chunk(content, start..start + length)?;
             pieces.list.push(Extent::Data { id, length: length as u64 }, &mut run.chunks.node_sink())?;
             start += length;
             pieces.offset += length as u64;
             self.pause()?;
         }
-        self.buffer.copy_within(start..pieces.end, 0);
+        self.desk.buffer.copy_within(start..pieces.end, 0);
         pieces.end -= start;
         Ok(())
     }

@@ -8,8 +8,10 @@
 
 mod checkpoint;
 mod compressed;
+mod desk;
 mod directory;
 mod file;
+mod moves;
 mod node;
 mod parent;
 mod pieces;
@@ -60,8 +62,14 @@ pub struct BackupOptions {
     pub ignore_ctime: bool,
     /// A file whose number differs but nothing else counts as unchanged. For network file systems.
     pub ignore_inode: bool,
+    /// Read everything, also what looks untouched. What is not as it looked is told.
+    pub read_all: bool,
     /// Make no snapshot where the tree is the parent's.
     pub skip_if_unchanged: bool,
+    /// More failures than this end the run without a snapshot; `None`: however many there are.
+    pub max_failures: Option<u64>,
+    /// A snapshot that lacks more than this share of the parent's files is not made; `None`: however much is gone.
+    pub max_shrink: Option<f64>,
     /// Take only a part of the sources, as one of several machines do: see [`crate::join`].
     pub shard: Option<Shard>,
     /// Do everything but write.
@@ -94,7 +102,10 @@ impl Default for BackupOptions {
             parent: ParentChoice::default(),
             ignore_ctime: false,
             ignore_inode: false,
+            read_all: false,
             skip_if_unchanged: false,
+            max_failures: None,
+            max_shrink: None,
             shard: None,
             dry_run: false,
             compression: Compression::default(),
@@ -118,6 +129,8 @@ pub struct BackupReport {
     pub parent: Option<SnapshotId>,
     /// An interrupted run was continued from its checkpoint.
     pub resumed: bool,
+    /// Files that looked untouched and were not: known where everything is read.
+    pub mistaken: u64,
     /// Counts and bytes.
     pub summary: Summary,
     /// What is missing or doubtful.

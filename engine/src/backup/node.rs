@@ -195,6 +195,20 @@ impl DirNode {
         self.lock().entries.held_bytes > HELD_MAX_BYTES
     }
 
+    /// Marks a directory that could not be listed as doubtful, where it comes out as the one that stays. Returns whether it
+    /// does: nothing was entered into it, and there is one.
+    pub(super) fn is_kept_unseen(&self) -> bool {
+        let mut state = self.lock();
+        let is_kept = self.stays.is_some() && state.same && state.entries.slots.is_empty();
+        state.entry.inconsistent |= is_kept;
+        is_kept
+    }
+
+    /// Returns the node that stays.
+    pub(super) fn stays(&self) -> Option<TreeId> {
+        self.stays
+    }
+
     /// Notes that the directory differs from the one compared with.
     pub(super) fn differs(&self) {
         self.lock().same = false;

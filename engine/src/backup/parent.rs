@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lakebed_core::id::{SessionId, SnapshotId, TreeId};
 use lakebed_core::process::Fate;
-use lakebed_core::record::snapshot::SourceRecord;
+use lakebed_core::record::snapshot::{SourceRecord, Summary};
 use lakebed_core::time::Timestamp;
 
 use super::{BackupOptions, ParentChoice};
@@ -28,6 +28,7 @@ const CHECKPOINTS_MAX: usize = 3;
 #[derive(Debug, Default)]
 pub(super) struct Base {
     pub(super) parent: Option<SnapshotId>,
+    pub(super) parent_summary: Option<Summary>,
     pub(super) comparisons: Vec<Comparison>,
     /// Sessions of this host whose process is dead and that nobody can go on from, to be expired once this run has
     /// committed.
@@ -77,7 +78,12 @@ pub(super) fn choose(
         (parent, joined) = choose_parent(repository.catalogue()?)?;
     }
     let parent = parent.as_ref();
-    let mut base = Base { parent: parent.map(|info| info.id), joined, ..Base::default() };
+    let mut base = Base {
+        parent: parent.map(|info| info.id),
+        parent_summary: parent.map(|info| info.snapshot.summary),
+        joined,
+        ..Base::default()
+    };
     let (running, ended) = repository.sessions_and_leftovers(Some(session), Some(base.joined.listed()))?;
     base.ended = ended;
     let ours: Vec<&SessionInfo> = running.iter().filter(|other| other.newest.process.host == options.host).collect();

@@ -33,13 +33,15 @@ pub(super) struct Queue<W> {
     state: Mutex<State<W>>,
     changed: Condvar,
     workers: usize,
+    /// No more frames wait to be stored.
+    frames_max: usize,
     parking: AtomicBool,
     /// The run has failed, to see quickly.
     over: AtomicBool,
 }
 
 impl<W> Queue<W> {
-    pub(super) fn new(workers: usize) -> Self {
+    pub(super) fn new(workers: usize, frames_max: usize) -> Self {
         Self {
             state: Mutex::new(State {
                 work: Vec::new(),
@@ -51,6 +53,7 @@ impl<W> Queue<W> {
             }),
             changed: Condvar::new(),
             workers,
+            frames_max,
             parking: AtomicBool::new(false),
             over: AtomicBool::new(false),
         }
@@ -91,7 +94,7 @@ impl<W> Queue<W> {
         }
         let mut state = self.lock();
         // a few wait, so that nobody runs out of them while whoever fills them stores one
-        if !state.work.is_empty() || state.frames.len() >= self.workers || state.ended {
+        if !state.work.is_empty() || state.frames.len() >= self.frames_max || state.ended {
             return Err(frame);
         }
         state.frames.push_back(frame);
@@ -186,10 +189,10 @@ mod tests {
     #[test]
     fn frames_are_taken_where_others_run_dry_and_no_more_than_a_few() {
         let frame = || FrameBuilder::new(FrameContent::LargeFiles);
-        let alone = Queue::<u8>::new(1);
+        let alone = Queue::<u8>::new(1, 1);
         assert!(!alone.runs_dry() && alone.offer(frame()).is_err());
 
-        let queue = Queue::new(2);
+        let queue = Queue::new(2, 2);
         queue.push(1);
         assert!(!queue.runs_dry() && queue.offer(frame()).is_err(), "there is work for the other one");
         assert!(matches!(queue.next(), Next::Work(1)));

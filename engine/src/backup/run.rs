@@ -14,11 +14,13 @@ use lakebed_core::record::RECORD_VERSION;
 use lakebed_core::record::session::{Outcome, Run as RunRecord, Session};
 use lakebed_core::record::snapshot::{Failure, Snapshot, SourceRecord, Summary};
 use lakebed_core::record::tree::{Content, Entry, EntryKind};
-use lakebed_core::source::{Fingerprint, SourceError};
+use lakebed_core::source::{Fingerprint, SourceError, SourceErrorKind};
 use lakebed_core::text::escape_path;
 use lakebed_core::time::Timestamp;
 
+use super::desk::{Desk, Desks};
 use super::directory::{FileWork, Work};
+use super::moves::Moves;
 use super::node::DirNode;
 use super::parent::{Base, Comparison, choose};
 use super::place::Place;
@@ -32,6 +34,9 @@ use crate::repository::{
 };
 use crate::source::{Mount, shard_of};
 
+/// Of fewer files a large share is soon gone.
+const SHRINK_MIN_FILES: u64 = 100;
+
 /// Counts that the workers share.
 #[derive(Default)]
 pub(super) struct Counts {
@@ -41,6 +46,9 @@ pub(super) struct Counts {
     pub(super) files_new: AtomicU64,
     pub(super) files_changed: AtomicU64,
     pub(super) files_unmodified: AtomicU64,
+    pub(super) files_unseen: AtomicU64,
+    /// Files that looked untouched, were read nevertheless, and had other content.
+    pub(super) files_mistaken: AtomicU64,
     pub(super) bytes: AtomicU64,
     pub(super) bytes_read: AtomicU64,
     /// Sources whose root could be listed or read.
@@ -74,14 +82,20 @@ pub(super) struct Run<'a> {
     pub(super) failed: Mutex<Option<Error>>,
     /// The run was told to stop: it makes a checkpoint and ends.
     pub(super) stopping: AtomicBool,
+    /// Why, where nobody interrupted it.
+    stop_reason: Mutex<Option<Error>>,
     pub(super) owners: Mutex<(BTreeSet<u32>, BTreeSet<u32>)>,
     /// User and group that were noted last.
     pub(super) last_owner: AtomicU64,
     pub(super) hard_links: Mutex<HashMap<(u64, u64), LinkedFile>>,
     pub(super) read_limit: Option<RateLimit>,
     pub(super) root: Arc<DirNode>,
-    /// Frames that were not full when their worker ended.
-    pub(super) left_over: Mutex<Vec<FrameBuilder>>,
+    /// Desks that somebody left: with frames that are not full.
+    pub(super) desks: Desks,
+    /// A source is far away: workers wait for it.
+    is_far: bool,
+    /// Where objects are in the first tree compared with.
+    pub(super) moves: Moves,
     pub(super) session: Mutex<Option<SessionHandle>>,
     /// Set when the session was found expired.
     expired: Option<(SessionId, Arc<AtomicBool>)>,
@@ -93,11 +107,55 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Notes that an entry is missing or doubtful. The run goes on.
+    /// Notes that an entry is missing or doubtful. The run goes on, unless it is one too many.
     pub(super) fn entry_failed(&self, path: &[Vec<u8>], error: &SourceError) {
+        self.note_failure(path, error, crate::error_chain(error));
+    }
+
+    /// Notes that an entry could not be seen, and is kept as the parent has it.
+    pub(super) fn entry_unseen(&self, path: &[Vec<u8>], error: &SourceError) {
+        self.note_failure(path, error, format!("{}; kept as in the snapshot before", crate::error_chain(error)));
+    }
+
+    fn note_failure(&self, path: &[Vec<u8>], error: &SourceError, reason: String) {
+        if error.kind == SourceErrorKind::SourceEnded {
+            return self.stop(Error::SourceEnded { reason });
+        }
         self.monitor.entry_failed(error);
-        let failure = Failure { path: escape_path(&path.join(&b'/')), reason: crate::error_chain(error) };
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+        let failure = Failure { path: escape_path(&path.join(&b'/')), reason };
+        let count = {
+            let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            failures.push(failure);
+            failures.len() as u64
+        };
+        if let Some(max) = self.options.max_failures.filter(|max| count > *max) {
+            self.stop(Error::TooManyFailures { max });
+        }
+    }
+
+    /// Ends the run as soon as what was done until now is kept for the next one.
+    fn stop(&self, why: Error) {
+        self.stop_reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.stopping.store(true, Ordering::Relaxed);
+        self.queue.request_parking();
+    }
+
+    /// Keeps what was done for the next run, where this one is not to commit.
+    fn refuse(&self, parent: Option<&Summary>) -> Result<()> {
+        let why = self.stop_reason.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match why.or_else(|| self.has_shrunk(parent?)) {
+            Some(why) => self.checkpoint().and(Err(why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells whether so much of the parent is gone that it is rather not seen than deleted.
+    fn has_shrunk(&self, parent: &Summary) -> Option<Error> {
+        let share = self.options.max_shrink.filter(|_| self.options.shard.is_none())?;
+        let files = self.counts.files.load(Ordering::Relaxed);
+        let fewest = parent.files as f64 * (1.0 - share);
+        let is_refused = parent.files >= SHRINK_MIN_FILES && (files as f64) < fewest;
+        is_refused.then_some(Error::Shrunk { files, parent_files: parent.files })
     }
 
     /// Notes what was asked for and does not come with its source.
@@ -122,6 +180,7 @@ impl Run<'_> {
             files_new: get(&self.counts.files_new),
             files_changed: get(&self.counts.files_changed),
             files_unmodified: get(&self.counts.files_unmodified),
+            files_unseen: get(&self.counts.files_unseen),
             bytes: get(&self.counts.bytes),
             bytes_read: get(&self.counts.bytes_read),
             bytes_new: get(&self.chunks.counts.new),
@@ -131,33 +190,10 @@ impl Run<'_> {
     }
 }
 
-/// The frames that a worker fills, one for each kind of content.
-pub(super) struct Frames {
-    all: [FrameBuilder; 3],
-}
-
-impl Default for Frames {
-    fn default() -> Self {
-        let all = [FrameContent::SmallFiles, FrameContent::LargeFiles, FrameContent::LargeTexts];
-        Self { all: all.map(FrameBuilder::new) }
-    }
-}
-
-impl Frames {
-    fn of(&mut self, content: FrameContent) -> &mut FrameBuilder {
-        &mut self.all[match content {
-            FrameContent::LargeFiles => 1,
-            FrameContent::LargeTexts => 2,
-            FrameContent::SmallFiles | FrameContent::Metadata => 0,
-        }]
-    }
-}
-
 /// What one worker has of its own.
 pub(super) struct Worker<'r, 'a> {
     pub(super) run: &'r Run<'a>,
-    pub(super) frames: Frames,
-    pub(super) buffer: Vec<u8>,
+    pub(super) desk: Desk,
     /// Directories whose listing it has interrupted.
     pub(super) nested: usize,
 }
@@ -165,16 +201,27 @@ pub(super) struct Worker<'r, 'a> {
 impl Worker<'_, '_> {
     fn work(&mut self) -> Result<()> {
         loop {
-            match self.run.queue.next() {
+            let run = self.run;
+            match self.away_from_desk(run.is_far, || run.queue.next()) {
                 Next::Work(work) => self.work_on(work)?,
                 Next::Frame(frame) => self.run.chunks.store_frame(&frame)?,
                 Next::Park => self.park()?,
                 Next::End => break,
             }
         }
-        let left = std::mem::take(&mut self.frames).all.into_iter().filter(|frame| !frame.is_empty());
-        self.run.left_over.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
+        self.run.desks.leave(std::mem::take(&mut self.desk));
         Ok(())
+    }
+
+    /// Waits for something, at no desk where it may take long.
+    pub(super) fn away_from_desk<T>(&mut self, takes_long: bool, wait: impl FnOnce() -> T) -> T {
+        if !takes_long {
+            return wait();
+        }
+        self.run.desks.leave(std::mem::take(&mut self.desk));
+        let outcome = wait();
+        self.desk = self.run.desks.take();
+        outcome
     }
 
     /// Adds a chunk to the frame for its kind of content, and sends the frame off when it is full.
@@ -184,7 +231,7 @@ impl Worker<'_, '_> {
         id: lakebed_core::id::ChunkId,
         plain: &[u8],
     ) -> Result<()> {
-        let builder = self.frames.of(content);
+        let builder = self.desk.frame(content);
         if !builder.has_room(plain.len()) {
             let full = std::mem::replace(builder, FrameBuilder::new(content));
             // an idle worker takes it; else it is stored here, and its memory used again
@@ -220,7 +267,7 @@ impl Worker<'_, '_> {
     }
 
     fn park(&mut self) -> Result<()> {
-        for frame in self.frames.all.iter_mut().filter(|frame| !frame.is_empty()) {
+        for frame in self.desk.filled() {
             self.run.chunks.store_frame(frame)?;
             frame.clear();
         }
@@ -230,7 +277,10 @@ impl Worker<'_, '_> {
             match run.checkpoint() {
                 Err(error) => run.fail(error),
                 // who interrupts a run wants it to end soon, and to go on from here the next time
-                Ok(()) if stopping => run.fail(Error::Interrupted),
+                Ok(()) if stopping => {
+                    let why = run.stop_reason.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    run.fail(why.unwrap_or(Error::Interrupted));
+                }
                 Ok(()) => {}
             }
         });
@@ -250,12 +300,29 @@ struct Finished {
     index: Arc<Index>,
 }
 
+/// Returns the records of what is asked for of a mount.
+fn records_of(mount: &Mount) -> Vec<SourceRecord> {
+    let record = |(names, uri): (Vec<Vec<u8>>, String)| {
+        let path = escape_path(&[&mount.tree_path[..], &names[..]].concat().join(&b'/'));
+        SourceRecord { uri, path, version: None }
+    };
+    mount.source.parts().into_iter().map(record).collect()
+}
+
 /// A tree of mounts: which names lead to which source.
 #[derive(Default)]
 struct MountPoint {
     entry: Option<Entry>,
     source: Option<Arc<Mount>>,
     below: BTreeMap<Vec<u8>, MountPoint>,
+}
+
+impl MountPoint {
+    /// Returns for how much of them at a time sources are best asked.
+    fn readers(&self) -> usize {
+        let here = self.source.as_ref().map_or(0, |mount| mount.source.manner().readers);
+        self.below.values().map(Self::readers).fold(here, usize::max)
+    }
 }
 
 fn arrange(mounts: Vec<Mount>) -> Result<MountPoint> {
@@ -294,14 +361,7 @@ pub(super) fn run(
         Some(shard) => mounts.into_iter().map(|mount| shard_of(mount, shard)).collect(),
         None => mounts,
     };
-    let sources: Vec<SourceRecord> = mounts
-        .iter()
-        .map(|mount| SourceRecord {
-            uri: mount.source.uri(),
-            path: escape_path(&mount.tree_path.join(&b'/')),
-            version: None,
-        })
-        .collect();
+    let sources: Vec<SourceRecord> = mounts.iter().flat_map(records_of).collect();
     if let Some(shard) = &options.shard {
         repository.refuse_joined_run(&shard.run, &options.host, &sources)?;
     }
@@ -432,7 +492,7 @@ fn run_session(
     monitor.step(WriterStep::ChooseParent.into());
     let own_id = session.as_ref().map(SessionHandle::id);
     let nobody = || SessionId::new([0; 32]);
-    let Base { parent, comparisons, dead, ended, resumed, joined } =
+    let Base { parent, parent_summary, comparisons, dead, ended, resumed, joined } =
         choose(repository, own_id.unwrap_or_else(nobody), &sources, options)?;
     if let Some(session) = session {
         session.set_parent(parent);
@@ -455,8 +515,10 @@ fn run_session(
             .map_err(|why| Error::Config(lakebed_core::record::config::ConfigError::Chunker { why }))
     };
     let limit = |rate: Option<u64>| rate.map(|rate| RateLimit::new(rate, repository.shared_clock()));
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let readers = mount_points.readers();
     let workers = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        0 => processors.max(readers),
         threads => threads,
     };
     let comparison_roots = comparisons.iter().enumerate().map(|(i, comparison)| (i, comparison.root)).collect();
@@ -472,7 +534,7 @@ fn run_session(
         chunks: ChunkStore::new(repository, index.clone(), own_id, options.compression, limit(options.write_limit))?,
         chunker: chunker(&config.chunker)?,
         coarse_chunker: chunker(&config.chunker.coarser())?,
-        queue: Queue::new(workers),
+        queue: Queue::new(workers, processors.min(workers)),
         comparisons,
         distrust: request.distrust
             || missing > 0
@@ -483,12 +545,15 @@ fn run_session(
         failures: Mutex::default(),
         failed: Mutex::default(),
         stopping: AtomicBool::new(false),
+        stop_reason: Mutex::default(),
         owners: Mutex::default(),
         last_owner: AtomicU64::new(u64::MAX),
         hard_links: Mutex::default(),
         read_limit: limit(options.read_limit),
         root: root.clone(),
-        left_over: Mutex::default(),
+        desks: Desks::default(),
+        is_far: readers > 0,
+        moves: Moves::default(),
         expired: session.as_ref().map(|session| (session.id(), session.expired())),
         session: Mutex::new(session.take()),
         clock: repository.shared_clock(),
@@ -497,7 +562,7 @@ fn run_session(
         checkpoints: AtomicU64::new(0),
     };
     run.schedule_checkpoint();
-    let walked = walk(&run, mount_points, workers);
+    let walked = walk(&run, mount_points, workers).and_then(|()| run.refuse(parent_summary.as_ref()));
     *session = run.session.get_mut().unwrap_or_else(PoisonError::into_inner).take();
     walked?;
 
@@ -513,7 +578,8 @@ fn run_session(
     let unchanged = options.skip_if_unchanged
         && parent.is_some()
         && run.comparisons.first().is_some_and(|comparison| comparison.protected && comparison.root == root);
-    let mut report = BackupReport { snapshot: None, parent, resumed, summary: run.summary(), failures };
+    let mistaken = run.counts.files_mistaken.load(Ordering::Relaxed);
+    let mut report = BackupReport { snapshot: None, parent, resumed, mistaken, summary: run.summary(), failures };
     if let (Some(session), false) = (session.as_ref(), unchanged) {
         let mut snapshot = snapshot(&run, &report, session, root, sources);
         if (request.review)(&mut snapshot, &run.reader)? {
@@ -569,7 +635,7 @@ fn walk(run: &Run<'_>, mount_points: MountPoint, workers: usize) -> Result<()> {
         for number in 0..workers {
             let thread = std::thread::Builder::new().name(format!("lakebed-backup-{number}"));
             let work = || {
-                let mut worker = Worker { run, frames: Frames::default(), buffer: Vec::new(), nested: 0 };
+                let mut worker = Worker { run, desk: Desk::default(), nested: 0 };
                 // a worker that panics must not leave the others waiting for it
                 let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.work()));
                 match result {
@@ -591,7 +657,7 @@ fn walk(run: &Run<'_>, mount_points: MountPoint, workers: usize) -> Result<()> {
 
 /// Joins the frames that were not full and stores them: files that came in small numbers compress better together.
 fn store_left_over(run: &Run<'_>) -> Result<()> {
-    let mut left_over = std::mem::take(&mut *run.left_over.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut left_over: Vec<FrameBuilder> = run.desks.take_all().into_iter().flat_map(Desk::into_filled).collect();
     left_over.sort_by_key(|frame| frame.plain.len());
     let mut joined: Vec<FrameBuilder> = Vec::new();
     for frame in left_over {
@@ -658,7 +724,7 @@ fn place_mounts(run: &Run<'_>, top: MountPoint) -> Result<()> {
                 Ok(mut entry) => {
                     roots += 1;
                     entry.name = name;
-                    let place = Place::Root(mount.clone());
+                    let place = Place::root(mount.clone());
                     if entry.kind == EntryKind::Directory {
                         if let Err(error) = run.complete_entry(&mut entry, &matching, &path, &place) {
                             run.keep_doubtful(&mut entry, &path, &error);

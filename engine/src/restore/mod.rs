@@ -5,6 +5,7 @@
 //! after everything in them. The tree is planned and written in bounded batches, each in the order in which its content
 //! lies in packs, so that each frame is read and decoded once.
 
+mod elsewhere;
 mod filter;
 mod marker;
 mod run;
@@ -16,25 +17,13 @@ mod write;
 use std::path::PathBuf;
 
 use lakebed_core::monitor::{Monitor, Phase};
+pub use lakebed_core::target::Overwrite;
 
 use crate::error::Result;
 use crate::repository::{BlobReader, SnapshotInfo};
 
+pub use elsewhere::restore_into;
 pub use filter::PathFilter;
-
-/// What to do with what is there already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Overwrite {
-    /// Leave it.
-    #[default]
-    Never,
-    /// Replace it where size or modification time differ.
-    IfChanged,
-    /// Replace it where the snapshot's is newer.
-    IfNewer,
-    /// Replace it; what is equal byte for byte is not written again.
-    Always,
-}
 
 /// How a snapshot is restored.
 #[derive(Debug, Clone)]
@@ -118,6 +107,8 @@ pub struct RestoreReport {
     pub deleted: u64,
     /// Bytes of the files that were created or replaced.
     pub bytes: u64,
+    /// Entries that the target has no place for.
+    pub left_out: u64,
     /// What could not be restored.
     pub failures: Vec<RestoreFailure>,
     /// A restore that had been interrupted was continued.

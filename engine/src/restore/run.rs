@@ -96,8 +96,11 @@ pub(super) fn run(
 }
 
 /// Tells whether the repository is at fault.
-fn is_damage(error: &Error) -> bool {
-    !matches!(error, Error::Local { .. } | Error::Interrupted | Error::Machine { .. } | Error::Index { .. })
+pub(super) fn is_damage(error: &Error) -> bool {
+    !matches!(
+        error,
+        Error::Target(_) | Error::Local { .. } | Error::Interrupted | Error::Machine { .. } | Error::Index { .. }
+    )
 }
 
 /// Tells whether nothing more can be restored either.

@@ -14,34 +14,23 @@ use lakebed_core::source::{ContentChange, Listing, Source, SourceDir, SourceErro
 
 use super::Mount;
 
-/// How directories are divided among shards.
+/// How the directories below a source are divided among shards.
 #[derive(Debug, Clone)]
-pub(crate) struct Division {
-    /// Where a source lies in the snapshot, by the names from the top down.
+struct Division {
+    /// Where the source lies in the snapshot, by the names from the top down.
     base: Vec<Vec<u8>>,
     shard: Shard,
 }
 
 impl Division {
-    /// Divides a source.
-    pub(crate) fn new(base: Vec<Vec<u8>>, shard: &Shard) -> Self {
-        Self { base, shard: shard.clone() }
-    }
-
     /// At least 1: the source itself is everybody's.
     fn depth(&self) -> usize {
         self.shard.depth.map_or(usize::MAX, |depth| usize::try_from(depth).unwrap_or(usize::MAX).max(1))
     }
 
-    /// Returns the names below the source of a path in the snapshot that leads there.
-    pub(crate) fn below<'n>(&self, path: &'n [Vec<u8>]) -> Option<&'n [Vec<u8>]> {
-        path.strip_prefix(self.base.as_slice())
-    }
-
     /// Tells whether a directory is a shard's, by its path below the source.
-    pub(crate) fn owns<'n>(&'n self, path: impl IntoIterator<Item = &'n [u8]>) -> bool {
-        let base = self.base.iter().map(Vec::as_slice);
-        let names: Vec<&[u8]> = base.chain(path.into_iter().take(self.depth())).collect();
+    fn owns(&self, path: &[Vec<u8>]) -> bool {
+        let names: Vec<&[u8]> = self.base.iter().chain(path.iter().take(self.depth())).map(Vec::as_slice).collect();
         let hash = lakebed_core::hash::object_hash(&names.join(&b'/'));
         let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
         let number = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
@@ -49,71 +38,97 @@ impl Division {
     }
 }
 
+/// How the directories of a snapshot are divided, which may be of several sources. Paths are those in the snapshot.
+#[derive(Debug, Clone)]
+pub(crate) struct Divisions {
+    /// Those that lie deepest first; the last one is of what lies above and beside all sources.
+    all: Vec<Division>,
+}
+
+impl Divisions {
+    /// Divides sources that lie at these places.
+    pub(crate) fn new(bases: impl IntoIterator<Item = Vec<Vec<u8>>>, shard: &Shard) -> Self {
+        let mut bases: Vec<_> = bases.into_iter().chain([Vec::new()]).collect();
+        bases.sort_by_key(|base| std::cmp::Reverse(base.len()));
+        Self { all: bases.into_iter().map(|base| Division { base, shard: shard.clone() }).collect() }
+    }
+
+    /// Returns the division that counts for a path, and the path below its source.
+    fn of<'n>(&self, path: &'n [Vec<u8>]) -> Option<(&Division, &'n [Vec<u8>])> {
+        self.all.iter().find_map(|division| Some((division, path.strip_prefix(division.base.as_slice())?)))
+    }
+
+    /// Tells whether a directory is the shard's.
+    pub(crate) fn owns(&self, path: &[Vec<u8>]) -> bool {
+        self.of(path).is_some_and(|(division, below)| division.owns(below))
+    }
+
+    /// Tells whether every shard has the directories in this one.
+    fn is_above_shared(&self, path: &[Vec<u8>]) -> bool {
+        self.of(path).is_some_and(|(division, below)| below.len() + 1 < division.depth())
+    }
+
+    /// Tells whether a directory is a single shard's with all that is in it.
+    fn is_whole(&self, path: &[Vec<u8>]) -> bool {
+        !self.leads_to_source(path) && self.of(path).is_some_and(|(division, below)| below.len() >= division.depth())
+    }
+
+    /// Tells whether a source lies at or below a path.
+    fn leads_to_source(&self, path: &[Vec<u8>]) -> bool {
+        self.all.iter().any(|division| division.base.starts_with(path))
+    }
+}
+
 /// Leaves of a mount what is a shard's.
 pub(crate) fn shard_of(mount: Mount, shard: &Shard) -> Mount {
-    let source = ShardSource { inner: mount.source, division: Division::new(mount.tree_path.clone(), shard) };
+    let base = mount.tree_path.clone();
+    let bases = mount.source.parts().into_iter().map(|(names, _)| [&base[..], &names[..]].concat());
+    let source = ShardSource { divisions: Divisions::new(bases, shard), inner: mount.source, base };
     Mount { source: Arc::new(source), ..mount }
 }
 
 struct ShardSource {
     inner: Arc<dyn Source>,
-    division: Division,
+    /// Where the source lies in the snapshot.
+    base: Vec<Vec<u8>>,
+    divisions: Divisions,
 }
 
 impl Source for ShardSource {
-    fn uri(&self) -> String {
-        self.inner.uri()
-    }
-
-    fn root(&self) -> Result<Entry, SourceError> {
-        self.inner.root()
-    }
-
-    fn complete_root(&self, entry: &mut Entry) -> Result<(), SourceError> {
-        self.inner.complete_root(entry)
-    }
+    forward_source!(inner);
 
     fn open_dir(&self, path: &[Vec<u8>], expected: &Entry) -> Result<Box<dyn SourceDir>, SourceError> {
         let inner = self.inner.open_dir(path, expected)?;
-        if path.len() >= self.division.depth() {
-            // nobody is led here whose it is not
+        let path = [&self.base[..], path].concat();
+        // nobody is led here whose it is not
+        if self.divisions.is_whole(&path) {
             return Ok(inner);
         }
-        Ok(Box::new(SharedDir { inner, path: path.to_vec(), division: self.division.clone() }))
-    }
-
-    fn open_root(&self) -> Result<Box<dyn SourceFile>, SourceError> {
-        self.inner.open_root()
+        Ok(Box::new(SharedDir { inner, path, divisions: self.divisions.clone() }))
     }
 }
 
 /// A directory above the depth at which all that is in one is a single shard's.
 struct SharedDir {
     inner: Box<dyn SourceDir>,
+    /// Its path in the snapshot.
     path: Vec<Vec<u8>>,
-    division: Division,
+    divisions: Divisions,
 }
 
 impl SharedDir {
-    fn path(&self) -> impl Iterator<Item = &[u8]> {
-        self.path.iter().map(Vec::as_slice)
-    }
-
-    /// Tells whether every shard has the directories in this one.
-    fn is_above_shared(&self) -> bool {
-        self.path.len() + 1 < self.division.depth()
-    }
-
     fn is_wanted(&self, entry: &Entry) -> bool {
-        entry.kind != EntryKind::Directory
-            || self.is_above_shared()
-            || self.division.owns(self.path().chain([entry.name.as_slice()]))
+        if entry.kind != EntryKind::Directory || self.divisions.is_above_shared(&self.path) {
+            return true;
+        }
+        let path = [&self.path[..], std::slice::from_ref(&entry.name)].concat();
+        self.divisions.owns(&path) || self.divisions.leads_to_source(&path)
     }
 }
 
 impl SourceDir for SharedDir {
     fn list(&self) -> Result<Listing<'_>, SourceError> {
-        let listing = match self.division.owns(self.path()) {
+        let listing = match self.divisions.owns(&self.path) {
             true => self.inner.list()?,
             false => self.inner.list_directories()?,
         };
@@ -131,7 +146,9 @@ impl SourceDir for SharedDir {
     /// What is unchanged as a whole is not as a part.
     fn content_change(&self, entry: &Entry) -> ContentChange {
         match (self.inner.content_change(entry), entry.kind) {
-            (ContentChange::Unchanged, EntryKind::Directory) if self.is_above_shared() => ContentChange::Unknown,
+            (ContentChange::Unchanged, EntryKind::Directory) if self.divisions.is_above_shared(&self.path) => {
+                ContentChange::Unknown
+            }
             (change, _) => change,
         }
     }
@@ -145,15 +162,19 @@ impl SourceDir for SharedDir {
 mod tests {
     use super::*;
 
-    fn shards(count: u32, depth: Option<u32>) -> Vec<Division> {
+    fn names(path: &str) -> Vec<Vec<u8>> {
+        path.split('/').filter(|name| !name.is_empty()).map(|name| name.as_bytes().to_vec()).collect()
+    }
+
+    fn shards(count: u32, depth: Option<u32>) -> Vec<Divisions> {
         let shard = |index| Shard { run: "night".into(), index, count, depth };
-        (0..count).map(|index| Division::new(vec![b"mnt".to_vec()], &shard(index))).collect()
+        (0..count).map(|index| Divisions::new([names("mnt")], &shard(index))).collect()
     }
 
     /// Returns whose a directory is: of exactly one.
-    fn owner(shards: &[Division], path: &str) -> usize {
-        let names = || path.split('/').filter(|name| !name.is_empty()).map(str::as_bytes);
-        let owners: Vec<usize> = (0..shards.len()).filter(|at| shards[*at].owns(names())).collect();
+    fn owner(shards: &[Divisions], path: &str) -> usize {
+        let path_below = names(&format!("mnt/{path}"));
+        let owners: Vec<usize> = (0..shards.len()).filter(|at| shards[*at].owns(&path_below)).collect();
         assert_eq!(owners.len(), 1, "{path}");
         owners[0]
     }
@@ -178,5 +199,16 @@ mod tests {
         }
         let above: Vec<usize> = (0..50).map(|n| owner(&shards, &n.to_string())).collect();
         assert!(above.iter().any(|owner| *owner != above[0]));
+    }
+
+    #[test]
+    fn whoever_owns_something_in_a_source_is_led_to_it() {
+        let shard = |index| Shard { run: "night".into(), index, count: 8, depth: Some(1) };
+        for index in 0..8 {
+            let divisions = Divisions::new([names("a/b/c"), names("d")], &shard(index));
+            assert!(["a", "a/b", "a/b/c", "d"].iter().all(|path| divisions.leads_to_source(&names(path))));
+            assert!(!divisions.is_whole(&names("a/b")) && !divisions.is_whole(&names("a/b/c")));
+            assert!(divisions.is_whole(&names("a/b/c/x")) && divisions.is_whole(&names("x")));
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! * [`source`] gives a described tree to a backup without any file system.
 //! * [`fuzz`] looks at what decoders make of any bytes.
 //! * [`damage`] harms the objects of a repository folder and mends them again.
+//! * [`databricks`] is a workspace of Databricks on this machine, as well-behaved or bad as it is told to be.
 //! * [`disk`] has disks that are full or read-only.
 //!
 //! Everything panics where something it does not test goes wrong, with the path that was concerned.
@@ -22,6 +23,7 @@ pub mod clock;
 pub mod compare;
 pub mod crash;
 pub mod damage;
+pub mod databricks;
 pub mod disk;
 pub mod fuzz;
 pub mod lax;

@@ -6,12 +6,11 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use configparser::ini::{Ini, IniDefault};
+use configparser::ini::Ini;
 use lakebed_core::time::Timestamp;
 use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
@@ -19,15 +18,15 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::ini::{IniError, read_ini};
+use crate::process::{ProcessError, output_of, quoted};
+
 /// Credentials are asked for again so long before they expire: a request may take long.
 const REFRESH_BEFORE: Duration = Duration::from_secs(300);
 
 /// They are asked for again no sooner than after so long, as long as those that are known have not ended: a process may hand
 /// the same out until they do.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
-
-/// A process that takes longer is given up.
-const PROCESS_MAX: Duration = Duration::from_secs(60);
 
 /// A profile that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -178,56 +177,30 @@ impl Profile {
 
 /// Returns the command line by which the AWS command line hands credentials over, whatever the profile asks for.
 fn asking_the_cli(profile: &str) -> String {
-    let quoted = profile.replace('\'', r"'\''");
-    format!("aws configure export-credentials --format process --profile '{quoted}'")
+    format!("aws configure export-credentials --format process --profile {}", quoted(profile))
 }
 
 /// Reads a file; `None` where there is none.
 fn read(path: &Path) -> Result<Option<Ini>, ProfileError> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(ProfileError::Unreadable { path: path.into(), source }),
-    };
-    let mut defaults = IniDefault::default();
-    // what stands before the first section belongs to none
-    defaults.default_section = String::new();
-    defaults.case_sensitive = true;
-    let mut file = Ini::new_from_defaults(defaults);
-    // what is indented belongs to the setting above it, and a value may have any character
-    file.set_multiline(true);
-    file.set_inline_comment_symbols(Some(&[]));
-    file.read(text).map_err(|why| ProfileError::Malformed { path: path.into(), why })?;
-    Ok(Some(file))
+    read_ini(path).map_err(|error| match error {
+        IniError::Unreadable(source) => ProfileError::Unreadable { path: path.into(), source },
+        IniError::Malformed(why) => ProfileError::Malformed { path: path.into(), why },
+    })
 }
 
 /// Why a process gave no credentials.
 #[derive(Debug, thiserror::Error)]
-enum ProcessError {
-    #[error("Cannot run it")]
-    Run(#[source] std::io::Error),
+enum AskingError {
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     #[error("{program} was not found: a profile with a role or single sign-on needs the AWS command line, version 2")]
     NoCli { program: &'static str },
     #[error("`aws configure export-credentials`, of version 2 of the AWS command line, ended with {status}: {said}")]
     Cli { status: std::process::ExitStatus, said: String },
-    #[error("it ended with {status}: {said}")]
-    Failed { status: std::process::ExitStatus, said: String },
     #[error("what it printed is no JSON with `Version` 1, `AccessKeyId` and `SecretAccessKey`")]
     Output,
-    #[error("it has not ended after a minute")]
-    TooLong,
     #[error("the credentials that it printed have ended at {end}")]
     Ended { end: Timestamp },
-}
-
-/// Returns the beginning of what a process said, without line ends.
-fn in_one_line(said: &[u8]) -> String {
-    const LONGEST: usize = 300;
-    let words = String::from_utf8_lossy(said).split_whitespace().collect::<Vec<_>>().join(" ");
-    match words.char_indices().nth(LONGEST) {
-        Some((at, _)) => format!("{} ...", &words[..at]),
-        None => words,
-    }
 }
 
 /// What such a process prints.
@@ -265,25 +238,18 @@ impl ProcessCredentials {
         Self { line, known: Mutex::default() }
     }
 
-    async fn run(&self) -> Result<Known, ProcessError> {
-        let mut command = tokio::process::Command::new("sh");
-        command.args(["-c", &self.line]).stdin(Stdio::null()).kill_on_drop(true);
-        let output = tokio::time::timeout(PROCESS_MAX, command.output()).await;
-        let output = output.map_err(|_| ProcessError::TooLong)?.map_err(ProcessError::Run)?;
-        if !output.status.success() {
+    async fn run(&self) -> Result<Known, AskingError> {
+        let printed = output_of(&self.line).await.map_err(|error| match error {
             // as the shell says that there is no such program
-            if output.status.code() == Some(127) && self.line.starts_with("aws ") {
-                return Err(ProcessError::NoCli { program: "aws" });
+            ProcessError::Failed { status, .. } if status.code() == Some(127) && self.line.starts_with("aws ") => {
+                AskingError::NoCli { program: "aws" }
             }
-            let said = in_one_line(&output.stderr);
-            return Err(match self.line.starts_with("aws ") {
-                true => ProcessError::Cli { status: output.status, said },
-                false => ProcessError::Failed { status: output.status, said },
-            });
-        }
-        let printed: Printed = serde_json::from_slice(&output.stdout).map_err(|_| ProcessError::Output)?;
+            ProcessError::Failed { status, said } if self.line.starts_with("aws ") => AskingError::Cli { status, said },
+            error => error.into(),
+        })?;
+        let printed: Printed = serde_json::from_slice(&printed).map_err(|_| AskingError::Output)?;
         if printed.version != 1 {
-            return Err(ProcessError::Output);
+            return Err(AskingError::Output);
         }
         let credential = AwsCredential {
             key_id: printed.access_key_id,
@@ -291,7 +257,7 @@ impl ProcessCredentials {
             token: printed.session_token,
         };
         if let Some(end) = printed.expiration.filter(|end| !is_later(*end, Duration::ZERO)) {
-            return Err(ProcessError::Ended { end });
+            return Err(AskingError::Ended { end });
         }
         Ok(Known { credential: Arc::new(credential), end: printed.expiration, asked: Instant::now() })
     }

@@ -36,7 +36,7 @@ use tokio::runtime::Runtime;
 
 use error::{may_have_been_carried_out, storage_error};
 pub use store::Store;
-pub use target::{ConnectError, ConnectOptions, Target, Tell};
+pub use target::{ConnectError, ConnectOptions, Target};
 use traffic::Meter;
 pub use traffic::{Prices, Traffic};
 use wire::{SENT, Sent};

@@ -18,6 +18,7 @@ use super::aws_profile::{Credentials, ProcessCredentials, Profile, ProfileError}
 use super::store::Store;
 use super::traffic::Meter;
 use super::wire::{Limits, WireConnector};
+use crate::Tell;
 
 /// Requests that may go well later are tried again so long.
 const RETRY_FOR: Duration = Duration::from_secs(180);
@@ -65,9 +66,6 @@ pub struct ConnectOptions {
     /// Is told of requests that are sent again, now and then.
     pub tell: Option<Tell>,
 }
-
-/// Hears a line of what goes on.
-pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A place that cannot be reached, as far as that is known before anything is asked of it.
 #[derive(Debug, thiserror::Error)]

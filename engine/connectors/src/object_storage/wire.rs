@@ -24,8 +24,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::azure_delete;
 use super::error::innermost;
-use super::target::Tell;
 use super::traffic::{Kind, Meter};
+use crate::Tell;
+use crate::pace::Pace;
 
 /// What S3 and its like say of what they have, where they were sent it.
 const SHA256_OF_S3: &str = "x-amz-checksum-sha256";
@@ -101,7 +102,7 @@ pub(super) struct WireConnector(Arc<Wire>);
 impl WireConnector {
     pub(super) fn new(limits: Limits, meter: Arc<Meter>, tell: Option<Tell>) -> Self {
         let in_flight = Arc::new(Semaphore::new(limits.requests_in_flight.clamp(1, Semaphore::MAX_PERMITS)));
-        let pace = |rate: Option<u64>| rate.map(|rate| Arc::new(Pace::new(rate)));
+        let pace = |rate: Option<u64>| rate.map(|rate| Arc::new(Pace::new(rate as f64)));
         let (upload, download, told) = (pace(limits.upload), pace(limits.download), Mutex::default());
         Self(Arc::new(Wire { in_flight, upload, download, meter, tell, told }))
     }
@@ -165,7 +166,7 @@ impl Wired {
         let permit = wire.in_flight.clone().acquire_owned().await.ok();
         let length = request.body().content_length() as u64;
         if let Some(pace) = &wire.upload {
-            sleep_until(pace.reserve(length)).await;
+            pace.pass(length).await;
         }
         let sent = SENT.try_with(Arc::clone).ok();
         if let Some(sent) = &sent {
@@ -237,49 +238,5 @@ impl Body for Received {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// Holds a rate: each who takes bytes waits until those before are paid for.
-#[derive(Debug)]
-struct Pace {
-    bytes_per_second: u64,
-    /// When everything that was taken is paid for.
-    free_at: Mutex<Option<Instant>>,
-}
-
-impl Pace {
-    fn new(bytes_per_second: u64) -> Self {
-        Self { bytes_per_second: bytes_per_second.max(1), free_at: Mutex::default() }
-    }
-
-    /// Takes bytes; returns when they may go. What was not used before is not saved up.
-    fn reserve(&self, bytes: u64) -> Instant {
-        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let start = free_at.map_or(now, |at| at.max(now));
-        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);
-        // a rate at which one request takes centuries is a year long enough
-        let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(Duration::from_secs(31_536_000));
-        *free_at = Some(start + takes);
-        start
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_waits_until_those_before_are_paid_for() {
-        let pace = Pace::new(1_000_000);
-        let first = pace.reserve(500_000);
-        let second = pace.reserve(2_000_000);
-        assert_eq!(second - first, Duration::from_millis(500));
-        assert_eq!(pace.reserve(0) - second, Duration::from_secs(2));
-        // no rate is so low, and nothing so large, that a time cannot be told
-        let pace = Pace::new(0);
-        pace.reserve(u64::MAX);
-        assert!(pace.reserve(1) > Instant::now());
     }
 }

@@ -150,6 +150,10 @@ pub struct SourceRecord {
     pub version: Option<String>,
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Counts and bytes of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Summary {
@@ -169,6 +173,9 @@ pub struct Summary {
     pub files_changed: u64,
     /// Files taken over from the parent unread.
     pub files_unmodified: u64,
+    /// Files that could not be seen and are kept as the parent has them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub files_unseen: u64,
     /// Bytes of all files.
     pub bytes: u64,
     /// Bytes that were read.

@@ -1,0 +1,243 @@
+//! Sources of generated notebooks: what one would find in a Databricks workspace, made from a seed.
+//!
+//! The same seed and version always give the same text, at a price so low that nobody need keep it. A new version
+//! differs from the last one in one cell.
+
+use super::random::{Random, mixed};
+
+const HEADER: &[u8] = b"# Databricks notebook source\n";
+/// Half of all sources are smaller.
+const MEDIAN_BYTES: f64 = 4096.0;
+/// How far sizes spread: two thirds of them lie within this power of e around the median.
+const SPREAD: f64 = 1.0;
+const MIN_BYTES: usize = 200;
+const MAX_BYTES: usize = 200_000;
+/// No line and no separator is longer.
+const LONGEST_LINE: usize = 200;
+/// No cell is longer.
+const LONGEST_CELL: usize = 2000;
+
+// In lines, `%w` stands for a word, `%t` for a table, `%c` for a column, `%n` for a number, `%h` for eight hex digits.
+
+const PYTHON: [&str; 40] = [
+    "df_%w = spark.table(\"%t\")",
+    "df_%w = spark.read.format(\"delta\").load(f\"{base_path}/%w/%w_%n\")",
+    "df_%w = df_%w.filter(F.col(\"%c\") > %n)",
+    "df_%w = df_%w.withColumn(\"%c\", F.to_date(F.col(\"%c\"), \"yyyy-MM-dd\"))",
+    "df_%w = df_%w.join(df_%w, on=[\"%c\", \"%c\"], how=\"left\")",
+    "df_%w = df_%w.groupBy(\"%c\").agg(F.sum(\"%c\").alias(\"%c_total\"), F.countDistinct(\"%c\").alias(\"%c_count\"))",
+    "df_%w = df_%w.dropDuplicates([\"%c\"]).orderBy(F.desc(\"%c\"))",
+    "df_%w.write.format(\"delta\").mode(\"overwrite\").option(\"mergeSchema\", \"true\").saveAsTable(\"%t\")",
+    "df_%w.write.mode(\"append\").partitionBy(\"%c\").saveAsTable(\"%t\")",
+    "display(df_%w.limit(%n))",
+    "print(f\"%w: {df_%w.count()} rows\")",
+    "assert df_%w.count() > %n, \"too few rows in %t\"",
+    "dbutils.widgets.text(\"%w_%w\", \"%n\")",
+    "%w_%w = dbutils.widgets.get(\"%w_%w\")",
+    "spark.sql(f\"OPTIMIZE %t ZORDER BY (%c)\")",
+    "spark.sql(\"DELETE FROM %t WHERE %c < %n\")",
+    "spark.conf.set(\"spark.sql.shuffle.partitions\", %n)",
+    "from pyspark.sql import functions as F, Window",
+    "from pyspark.sql.types import StructType, StructField, StringType, LongType",
+    "window_%w = Window.partitionBy(\"%c\").orderBy(F.col(\"%c\").desc())",
+    "df_%w = df_%w.withColumn(\"rank\", F.row_number().over(window_%w)).filter(\"rank = 1\")",
+    "def %w_%w(df, %w=%n):",
+    "    df = df.withColumn(\"%c\", F.coalesce(F.col(\"%c\"), F.lit(%n)))",
+    "    if %w is None:",
+    "        raise ValueError(\"no %w for %t\")",
+    "    return df.select(\"%c\", \"%c\", \"%c\")",
+    "for %w in range(%n):",
+    "    %w_%w.append(\"%h\")",
+    "try:",
+    "    %w_%w = dbutils.notebook.run(\"./%w_%w\", %n, {\"%c\": \"%h\"})",
+    "except Exception as error:",
+    "    logger.error(\"%w %w failed for batch %h: %s\", error)",
+    "batch_id = \"%h%h\"",
+    "base_path = \"abfss://%w@%w%n.dfs.core.windows.net/%w\"",
+    "# %w the %w of %t before the %w, see ticket %n",
+    "config = {\"%c\": %n, \"%c\": \"%h\", \"%w\": [%n, %n, %n]}",
+    "threshold_%w = %n.%n",
+    "mlflow.log_metric(\"%w_%w\", %n)",
+    "import json, logging, datetime",
+    "logger = logging.getLogger(\"%w.%w\")",
+];
+
+const SQL: [&str; 10] = [
+    "SELECT %c, %c, count(*) AS %c_count",
+    "FROM %t AS %w",
+    "JOIN %t AS %w ON %w.%c = %w.%c",
+    "WHERE %c BETWEEN %n AND %n",
+    "GROUP BY %c, %c",
+    "HAVING count(*) > %n",
+    "ORDER BY %c DESC",
+    "-- %w %w only, since %h",
+    "  AND %c IN ('%h', '%h')",
+    "LIMIT %n",
+];
+
+const MARKDOWN: [&str; 6] = [
+    "## %w %w",
+    "Reads `%t` and writes `%t`. The %w of the %w is checked for each `%c`.",
+    "* **%w**: %w %w %w, from %n to %n",
+    "* `%c` comes from the %w %w and may be empty",
+    "Owner: team %w, last reviewed in run %h.",
+    "The %w is %w after %n days, as agreed with the %w team.",
+];
+
+const WORDS: [&str; 48] = [
+    "orders", "events", "clean", "raw", "load", "daily", "ledger", "customer", "invoice", "merge", "stage", "bronze",
+    "silver", "gold", "audit", "sales", "forecast", "region", "product", "stock", "price", "margin", "quality",
+    "schema", "model", "feature", "score", "batch", "stream", "window", "key", "index", "source", "target", "delta",
+    "snapshot", "history", "report", "finance", "claims", "policy", "asset", "device", "sensor", "session", "contract",
+    "vendor", "payment",
+];
+
+const COLUMNS: [&str; 24] = [
+    "id",
+    "customer_id",
+    "order_id",
+    "amount",
+    "net_amount",
+    "currency",
+    "created_at",
+    "updated_at",
+    "country",
+    "status",
+    "quantity",
+    "unit_price",
+    "valid_from",
+    "valid_to",
+    "source_system",
+    "batch_date",
+    "tax_rate",
+    "account",
+    "segment",
+    "channel",
+    "version",
+    "is_active",
+    "row_hash",
+    "event_time",
+];
+
+/// Returns the source of a notebook.
+pub(super) fn source(seed: u64, version: u32) -> Vec<u8> {
+    let target = size(seed);
+    let mut source = Vec::with_capacity(target + LONGEST_LINE);
+    source.extend_from_slice(HEADER);
+    let mut cell = 0;
+    while source.len() < target {
+        if cell > 0 {
+            source.extend_from_slice(b"\n# COMMAND ----------\n\n");
+        }
+        write_cell(
+            &mut source,
+            target,
+            &mut Random::new(&[seed, cell, u64::from(edit_of(seed, version, cell, target))]),
+        );
+        cell += 1;
+    }
+    source
+}
+
+/// Returns the text of a file that is no notebook.
+pub(super) fn text(seed: u64, version: u32) -> Vec<u8> {
+    let mut text = source(seed, version);
+    text.drain(..HEADER.len());
+    text
+}
+
+fn size(seed: u64) -> usize {
+    let normal = Random::new(&[seed, 0x517e]).normal();
+    ((MEDIAN_BYTES * (SPREAD * normal).exp()) as usize).clamp(MIN_BYTES, MAX_BYTES - LONGEST_LINE)
+}
+
+/// Returns the version in which a cell was last edited.
+fn edit_of(seed: u64, version: u32, cell: u64, target: usize) -> u32 {
+    let cells = (target / LONGEST_CELL) as u64 + 1;
+    (1..=version).rev().find(|edit| mixed(&[seed, u64::from(*edit), 0xed17]) % cells == cell).unwrap_or(0)
+}
+
+fn write_cell(source: &mut Vec<u8>, target: usize, random: &mut Random) {
+    if random.below(10) == 0 {
+        write_line(source, "# DBTITLE 1,", "%w %w %n", random);
+    }
+    let (prefix, magic, lines): (_, _, &[&str]) = match random.below(10) {
+        0 => ("# MAGIC ", Some("%md"), &MARKDOWN),
+        1 => ("# MAGIC ", Some("%sql"), &SQL),
+        _ => ("", None, &PYTHON),
+    };
+    if let Some(magic) = magic {
+        source.extend_from_slice(prefix.as_bytes());
+        source.extend_from_slice(magic.as_bytes());
+        source.push(b'\n');
+    }
+    for _ in 0..3 + random.below(8) {
+        write_line(source, prefix, random.choose(lines), random);
+        if source.len() >= target {
+            break;
+        }
+    }
+}
+
+fn write_line(source: &mut Vec<u8>, prefix: &str, template: &str, random: &mut Random) {
+    source.extend_from_slice(prefix.as_bytes());
+    let mut pieces = template.split('%');
+    source.extend_from_slice(pieces.next().unwrap_or_default().as_bytes());
+    for piece in pieces {
+        let (mark, rest) = piece.split_at(1);
+        match mark {
+            "w" => source.extend_from_slice(random.choose(&WORDS).as_bytes()),
+            "c" => source.extend_from_slice(random.choose(&COLUMNS).as_bytes()),
+            "t" => {
+                for (at, part) in
+                    [random.choose(&WORDS), random.choose(&WORDS), random.choose(&COLUMNS)].iter().enumerate()
+                {
+                    source.extend_from_slice(if at > 0 { b"." } else { b"" });
+                    source.extend_from_slice(part.as_bytes());
+                }
+            }
+            "n" => write_number(source, random.below(10_000)),
+            "h" => write_hex(source, random.next() as u32),
+            other => {
+                source.push(b'%');
+                source.extend_from_slice(other.as_bytes());
+            }
+        }
+        source.extend_from_slice(rest.as_bytes());
+    }
+    source.push(b'\n');
+}
+
+fn write_number(source: &mut Vec<u8>, number: usize) {
+    if number >= 10 {
+        write_number(source, number / 10);
+    }
+    source.push(b'0' + (number % 10) as u8);
+}
+
+fn write_hex(source: &mut Vec<u8>, number: u32) {
+    source.extend((0..8).rev().map(|digit| b"0123456789abcdef"[(number >> (4 * digit) & 15) as usize]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_notebooks_of_realistic_sizes() {
+        let mut sizes: Vec<usize> = (0..2000).map(|seed| source(seed, 0).len()).collect();
+        sizes.sort_unstable();
+        assert!((3500..4700).contains(&sizes[1000]), "{}", sizes[1000]);
+        assert!(sizes[0] >= MIN_BYTES && sizes[1999] <= MAX_BYTES && sizes[1950] > 20_000);
+        let text = String::from_utf8(source(7, 0)).unwrap();
+        assert!(text.starts_with("# Databricks notebook source\n"), "{text}");
+    }
+
+    #[test]
+    fn versions_differ_a_little_and_are_the_same_each_time() {
+        let versions: Vec<Vec<u8>> = (0..4).map(|version| source(3, version)).collect();
+        assert!(versions.windows(2).all(|pair| pair[0] != pair[1]));
+        assert_eq!(source(3, 2), versions[2]);
+        assert_ne!(source(4, 0), versions[0]);
+    }
+}

@@ -1,0 +1,1 @@
+//! Behaviour of a fake workspace, over real connections.
