@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
-use lakebed_connectors::databricks::{NotebookFormat, Workspace, WorkspaceOptions, WorkspaceSource, WorkspaceUri};
+use lakebed_connectors::databricks::{
+    Include, NotebookFormat, Workspace, WorkspaceOptions, WorkspaceSource, WorkspaceUri,
+};
 use lakebed_engine::backup::{BackupOptions, BackupReport, ParentChoice};
 use lakebed_engine::core::codec::compress::Compression;
 use lakebed_engine::core::record::snapshot::{Shard, Snapshot};
@@ -160,6 +162,10 @@ pub(crate) struct BackupArgs {
 
     #[command(flatten)]
     workspace: WorkspaceArgs,
+    /// What is taken besides: volumes, jobs, pipelines, catalogs, dashboards, permissions, secret-scopes
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,...", help_heading = "Workspaces")]
+    #[arg(hide_possible_values = true)]
+    include: Vec<IncludeArg>,
     /// As what notebooks are taken
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Workspaces")]
     notebook_format: FormatArg,
@@ -169,6 +175,32 @@ pub(crate) struct BackupArgs {
     /// Leave out Git folders
     #[arg(long, help_heading = "Workspaces")]
     exclude_git_folders: bool,
+}
+
+/// What is taken besides notebooks and files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum IncludeArg {
+    Volumes,
+    Jobs,
+    Pipelines,
+    Catalogs,
+    Dashboards,
+    Permissions,
+    SecretScopes,
+}
+
+impl From<IncludeArg> for Include {
+    fn from(arg: IncludeArg) -> Self {
+        match arg {
+            IncludeArg::Volumes => Self::Volumes,
+            IncludeArg::Jobs => Self::Jobs,
+            IncludeArg::Pipelines => Self::Pipelines,
+            IncludeArg::Catalogs => Self::Catalogs,
+            IncludeArg::Dashboards => Self::Dashboards,
+            IncludeArg::Permissions => Self::Permissions,
+            IncludeArg::SecretScopes => Self::SecretScopes,
+        }
+    }
 }
 
 /// As what notebooks are taken.
@@ -296,6 +328,7 @@ impl BackupArgs {
             formats: self.notebook_format.formats(),
             without_trash: self.exclude_trash,
             without_git_folders: self.exclude_git_folders,
+            include: self.include.iter().map(|include| (*include).into()).collect(),
         };
         Ok(Some(WorkspaceSource::new(self.workspace.connect(ctx, first)?, options)?))
     }

@@ -6,16 +6,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
+use lakebed_connectors::databricks::{WorkspaceTarget, WorkspaceTargetOptions, WorkspaceUri};
 use lakebed_engine::Monitor;
+use lakebed_engine::core::target::Target;
 use lakebed_engine::core::text::escape_path;
 use lakebed_engine::repository::SnapshotInfo;
-use lakebed_engine::restore::{Action, Overwrite, PathFilter, RestoreOptions, RestoreReport, restore};
+use lakebed_engine::restore::{Action, Overwrite, PathFilter, RestoreOptions, RestoreReport, restore, restore_into};
 use serde_json::{Value, json};
 
 use super::select::{ChoiceArgs, snapshot_path};
 use crate::context::{Access, Context};
 use crate::error::{CliError, Exit, one_line};
 use crate::ui;
+use crate::workspace::{WorkspaceArgs, traffic_json, traffic_line};
 
 const EXAMPLES: &str = "\
 SNAPSHOT is `latest`, the beginning of an id, or `@TIME`: the newest snapshot at or before that time. \
@@ -26,7 +29,8 @@ the repository is damaged.
 Examples:
   lakebed restore --repo /mnt/backup/lake latest --target /tmp/out
   lakebed restore --repo /mnt/backup/lake --at '2026-11-17 02:00' --target /tmp/out --path data/lake/sales
-  lakebed restore --repo /mnt/backup/lake latest --target / --overwrite if-changed --dry-run";
+  lakebed restore --repo /mnt/backup/lake latest --target / --overwrite if-changed --dry-run
+  lakebed restore --repo /mnt/backup/lake latest --target databricks:/// --path Clients/2024/ENG-101";
 
 /// Write a snapshot, or a part of it, to a folder
 ///
@@ -39,8 +43,8 @@ pub(crate) struct RestoreArgs {
     snapshot: Option<String>,
     #[command(flatten)]
     choice: ChoiceArgs,
-    /// Folder to restore into; it is made if need be
-    #[arg(short, long, value_name = "FOLDER", help_heading = None)]
+    /// Folder to restore into, which is made if need be; or databricks://[PROFILE@]HOST/PATH of a workspace
+    #[arg(short, long, value_name = "FOLDER|URI", help_heading = None)]
     target: PathBuf,
     /// Restore only this path of the snapshot, with all that is in it
     #[arg(long, value_name = "PATH", help_heading = "What is restored")]
@@ -71,6 +75,12 @@ pub(crate) struct RestoreArgs {
     /// Worker threads [default: one for each processor]
     #[arg(long, value_name = "N", default_value_t, hide_default_value = true, help_heading = "How it is written")]
     threads: usize,
+
+    #[command(flatten)]
+    workspace: WorkspaceArgs,
+    /// Also say who may do what with what is restored, as far as the snapshot has it
+    #[arg(long, help_heading = "Workspaces")]
+    with_permissions: bool,
 }
 
 /// What to do with files that exist.
@@ -98,10 +108,35 @@ impl From<OverwriteArg> for Overwrite {
     }
 }
 
+impl RestoreArgs {
+    /// Returns the workspace that is restored into, if it is one.
+    fn workspace_target(&self, ctx: &Context) -> Result<Option<WorkspaceTarget>, CliError> {
+        let Some(uri) = self.target.to_str().filter(|text| WorkspaceUri::looks_like_one(text)) else {
+            return match self.with_permissions {
+                true => Err(CliError::usage("--with-permissions is for workspaces: --target databricks://HOST/PATH")),
+                false => Ok(None),
+            };
+        };
+        if self.delete || self.sync || self.no_owner || self.threads != 0 {
+            let only = "--delete, --sync, --no-owner and --threads are for folders of this machine";
+            return Err(CliError::usage(only));
+        }
+        let uri = WorkspaceUri::parse(uri)?;
+        let options = WorkspaceTargetOptions {
+            path: uri.path.clone(),
+            overwrite: self.overwrite.into(),
+            permissions: self.with_permissions,
+            dry_run: self.dry_run,
+        };
+        Ok(Some(WorkspaceTarget::new(self.workspace.connect(ctx, &uri)?, options)?))
+    }
+}
+
 pub(crate) fn run(ctx: &Context, args: &RestoreArgs) -> Result<Exit, CliError> {
     let paths =
         args.path.iter().map(|path| Ok(snapshot_path(path)?.join(&b'/'))).collect::<Result<Vec<_>, CliError>>()?;
     let filter = PathFilter::new(&paths, &args.include, &args.exclude)?;
+    let workspace = args.workspace_target(ctx)?;
     let repository = ctx.open(Access::Read)?;
     let info = args.choice.find(&repository, args.snapshot.as_deref(), &ctx.question())?;
     let mut options = RestoreOptions {
@@ -136,14 +171,17 @@ pub(crate) fn run(ctx: &Context, args: &RestoreArgs) -> Result<Exit, CliError> {
             ctx.ui.line(&format!("{} {}", ui::action_sign(action), shown(path)));
         }
     };
-    let result = restore(&reader, &info, &options, &visitor, &monitor);
+    let result = match &workspace {
+        Some(target) => restore_into(&reader, &info, target, &options.filter, &visitor, &monitor),
+        None => restore(&reader, &info, &options, &visitor, &monitor),
+    };
     drop(monitor);
     let report = result?;
     for failure in &report.failures {
         ctx.ui.warn(&format!("cannot restore `{}`: {}", shown(&failure.path), one_line(&failure.error)));
     }
     let planned = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
-    print(ctx, args, &info, &report, planned)?;
+    print(ctx, args, &info, &report, workspace.as_ref(), planned)?;
     Ok(match report.failures.iter().any(|failure| failure.damage) {
         true => Exit::Damage,
         false if report.failures.is_empty() => Exit::Done,
@@ -169,10 +207,11 @@ fn print(
     args: &RestoreArgs,
     info: &SnapshotInfo,
     report: &RestoreReport,
+    workspace: Option<&WorkspaceTarget>,
     planned: Vec<(Action, PathBuf)>,
 ) -> Result<(), CliError> {
     ctx.ui.report(
-        || result_json(args, info, report, &planned),
+        || result_json(args, info, report, workspace, &planned),
         |out| {
             let what = if args.dry_run { "would restore" } else { "restored" };
             writeln!(
@@ -180,7 +219,7 @@ fn print(
                 "{what} snapshot {} of {} to {}",
                 info.id.short(),
                 ui::local_time(info.snapshot.time),
-                args.target.display()
+                workspace.map_or_else(|| args.target.display().to_string(), Target::location)
             )?;
             if report.continued {
                 writeln!(out, "continued a restore that had been interrupted")?;
@@ -195,6 +234,16 @@ fn print(
                 count(report.deleted),
                 ui::bytes(report.bytes)
             )?;
+            if report.left_out > 0 {
+                let left_out = ui::counted(report.left_out, "entry", "entries");
+                writeln!(
+                    out,
+                    "left out: {left_out} that a workspace has no place for, or that came in another format"
+                )?;
+            }
+            if let Some(workspace) = workspace {
+                writeln!(out, "{}", traffic_line(workspace.workspace()))?;
+            }
             if !report.failures.is_empty() {
                 let failed = ui::counted(report.failures.len() as u64, "entry", "entries");
                 writeln!(out, "failed:  {failed}, told above")?;
@@ -216,6 +265,7 @@ fn result_json(
     args: &RestoreArgs,
     info: &SnapshotInfo,
     report: &RestoreReport,
+    workspace: Option<&WorkspaceTarget>,
     planned: &[(Action, PathBuf)],
 ) -> Value {
     let failures = report.failures.iter();
@@ -225,7 +275,9 @@ fn result_json(
     let mut result = json!({
         "snapshot": info.id,
         "time": info.snapshot.time,
-        "target": shown(&args.target),
+        "target": workspace.map_or_else(|| shown(&args.target), Target::location),
+        "workspace": workspace.map(|workspace| traffic_json(workspace.workspace())),
+        "left_out": report.left_out,
         "dry_run": args.dry_run,
         "continued": report.continued,
         "created": report.created,

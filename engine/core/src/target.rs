@@ -70,8 +70,14 @@ pub trait FileContent {
     fn write_to(&self, out: &mut dyn Write) -> std::io::Result<()>;
 }
 
-/// Other files of the snapshot.
+/// What else is in the snapshot.
 pub trait Beside: Send + Sync {
+    /// Returns the entry with these names from the snapshot's root down; `None` where there is none.
+    ///
+    /// # Errors
+    /// The tree cannot be read.
+    fn entry(&self, path: &[Vec<u8>]) -> std::io::Result<Option<Entry>>;
+
     /// Reads a file by its names from the snapshot's root; `None` where there is none.
     ///
     /// # Errors
@@ -88,31 +94,26 @@ pub trait Target: Send + Sync {
     fn writers(&self) -> usize;
 
     /// Makes a directory, or finds it. `path`: the names from the snapshot's root, that of the entry included; empty for the
-    /// root itself. `beside` gives other files of the snapshot.
+    /// root itself.
     ///
     /// # Errors
     /// It cannot be made: nothing in it can be put.
-    fn directory(
-        &self,
-        path: &[Vec<u8>],
-        entry: &Entry,
-        beside: &dyn Beside,
-    ) -> Result<(Put, Box<dyn TargetDir>), TargetError>;
+    fn directory(&self, path: &[Vec<u8>], entry: &Entry) -> Result<(Put, Box<dyn TargetDir>), TargetError>;
 }
 
 /// A directory of a target that things are put into.
 pub trait TargetDir: Send + Sync {
-    /// Puts what is no directory.
+    /// Puts what is no directory. `beside` has the rest of the snapshot.
     ///
     /// # Errors
     /// It cannot be put.
-    fn put(&self, entry: &Entry, content: &dyn FileContent) -> Result<Put, TargetError>;
+    fn put(&self, entry: &Entry, content: &dyn FileContent, beside: &dyn Beside) -> Result<Put, TargetError>;
 
     /// Is told that everything in the directory was put, that in directories below it aside.
     ///
     /// # Errors
     /// What was to be done at the end could not be done, for these entries.
-    fn finish(&self) -> Vec<TargetError> {
+    fn finish(&self, _beside: &dyn Beside) -> Vec<TargetError> {
         Vec::new()
     }
 }

@@ -63,14 +63,22 @@ impl FileContent for Content<'_> {
     }
 }
 
+/// Says the same as an error of the system, for whoever knows no other.
+fn told(error: Error) -> std::io::Error {
+    std::io::Error::other(crate::error_chain(&error))
+}
+
 impl Beside for Elsewhere<'_> {
+    fn entry(&self, path: &[Vec<u8>]) -> std::io::Result<Option<Entry>> {
+        match entry_at(self.reader, self.info, path) {
+            Ok(entry) => Ok(Some(entry)),
+            Err(Error::NoPath { .. }) => Ok(None),
+            Err(error) => Err(told(error)),
+        }
+    }
+
     fn read(&self, path: &[Vec<u8>]) -> std::io::Result<Option<Vec<u8>>> {
-        let told = |error: Error| std::io::Error::other(crate::error_chain(&error));
-        let entry = match entry_at(self.reader, self.info, path) {
-            Ok(entry) if entry.kind == EntryKind::File => entry,
-            Ok(_) | Err(Error::NoPath { .. }) => return Ok(None),
-            Err(error) => return Err(told(error)),
-        };
+        let Some(entry) = self.entry(path)?.filter(|entry| entry.kind == EntryKind::File) else { return Ok(None) };
         let mut bytes = Vec::new();
         write_content(self.reader, &entry, &escape_path(&path.join(&b'/')), &mut bytes).map_err(told)?;
         Ok(Some(bytes))
@@ -119,7 +127,7 @@ impl<'a> Elsewhere<'a> {
         'a: 's,
     {
         let Some(subtree) = entry.subtree.filter(|_| self.goes_on()) else { return };
-        let made = split_path(&path).and_then(|names| Ok(self.target.directory(&names, entry, self)?));
+        let made = split_path(&path).and_then(|names| Ok(self.target.directory(&names, entry)?));
         let (put, dir) = match made {
             Ok(made) => made,
             Err(error) => return self.fail(&path, error),
@@ -178,7 +186,7 @@ impl<'a> Elsewhere<'a> {
             return;
         }
         let content = Content { reader: self.reader, entry, path, error: Mutex::default() };
-        match open.dir.put(entry, &content) {
+        match open.dir.put(entry, &content, self) {
             Ok(put) => self.note(put, path, entry.size),
             Err(error) => {
                 let content = content.error.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -190,7 +198,7 @@ impl<'a> Elsewhere<'a> {
     /// Finishes a directory after the last thing in it.
     fn one_less(&self, open: &Open) {
         if open.pending.fetch_sub(1, Ordering::AcqRel) == 1 && self.goes_on() {
-            open.dir.finish().into_iter().for_each(|error| self.fail(&open.path, error.into()));
+            open.dir.finish(self).into_iter().for_each(|error| self.fail(&open.path, error.into()));
         }
     }
 

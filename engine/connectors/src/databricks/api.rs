@@ -8,8 +8,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
-use super::calls::{EXPORT, LIST};
+use super::calls::{EXPORT, LIST, WORKSPACE};
 use super::refusal::in_good_answer;
 use crate::rest::{Answer, Call, CallError, CallErrorKind, Client};
 
@@ -30,6 +32,16 @@ impl Language {
             Some("SCALA") => Self::Scala,
             Some("R") => Self::R,
             _ => Self::Python,
+        }
+    }
+
+    /// Returns the workspace's word.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Python => "PYTHON",
+            Self::Sql => "SQL",
+            Self::Scala => "SCALA",
+            Self::R => "R",
         }
     }
 
@@ -105,13 +117,28 @@ impl Object {
 struct Listing {
     objects: Option<Vec<Object>>,
     #[serde(flatten)]
-    others: serde_json::Map<String, serde_json::Value>,
+    others: Map<String, Value>,
 }
 
 /// What a good answer to an export is.
 #[derive(Deserialize)]
 struct Exported {
     content: String,
+}
+
+/// Asks for a document, which is no refusal in disguise.
+pub(super) async fn document<T: DeserializeOwned>(client: &Client, call: &Call<'_>) -> Result<T, CallError> {
+    let read = |answer: &Answer| match in_good_answer(answer.status, &answer.body) {
+        Some(refusal) => Err(CallErrorKind::Refused(refusal)),
+        None => answer.json(),
+    };
+    client.send(call, read).await
+}
+
+/// Asks for what is at a path.
+pub(super) async fn look_at(client: &Client, path: &str) -> Result<Object, CallError> {
+    let query = [("path", path)];
+    document(client, &Call::get(WORKSPACE, "/api/2.0/workspace/get-status", path).query(&query)).await
 }
 
 /// Lists a folder; of what is no folder, that one object.

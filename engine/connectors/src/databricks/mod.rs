@@ -1,15 +1,21 @@
 //! Workspaces of Databricks: where backups are taken from, and restored into.
 //!
-//! [`Workspace`] is the connection; [`WorkspaceSource`] is what a backup reads. What objects are called in a snapshot is in
-//! [`names`]; `docs/databricks.md` specifies it.
+//! [`Workspace`] is the connection, [`WorkspaceSource`] what a backup reads, [`WorkspaceTarget`] what a restore fills. What
+//! objects are called in a snapshot is in [`names`]; `docs/databricks.md` specifies it.
 
 mod api;
 mod auth;
 mod calls;
+mod catalog;
+mod change;
+mod describe;
+mod files;
 mod names;
+mod pages;
 mod refusal;
 mod settings;
 mod source;
+mod target;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +27,8 @@ use tokio::runtime::Runtime;
 pub use self::calls::RATES;
 pub use self::names::NotebookFormat;
 pub use self::settings::{SettingsError, WorkspaceUri};
-pub use self::source::{WorkspaceOptions, WorkspaceSource};
+pub use self::source::{Include, WorkspaceOptions, WorkspaceSource};
+pub use self::target::{WorkspaceTarget, WorkspaceTargetOptions};
 use crate::Tell;
 use crate::rest::token::Tokens;
 use crate::rest::{CallTraffic, Client, ClientError, ClientOptions, Gates, http_client};

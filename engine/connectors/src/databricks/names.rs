@@ -62,7 +62,7 @@ const SUFFIXES: [&str; 6] = [".py", ".sql", ".scala", ".r", ".ipynb", ".dbc"];
 /// Tells whether a name looks like one that was marked.
 fn looks_marked(name: &str) -> bool {
     let is_notebook = |suffix: &&str| name.strip_suffix(*suffix).is_some_and(|stem| stem.ends_with(NOTEBOOK_MARK));
-    name.ends_with(FILE_MARK) || name.ends_with(FOLDER_MARK) || SUFFIXES.iter().any(|suffix| is_notebook(suffix))
+    name.ends_with(FILE_MARK) || name.ends_with(FOLDER_MARK) || SUFFIXES.iter().any(is_notebook)
 }
 
 /// Returns what a folder is called in a snapshot. `reserved`: its name has a meaning of its own where it lies.

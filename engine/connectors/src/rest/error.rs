@@ -74,7 +74,7 @@ pub enum CallErrorKind {
     #[error(transparent)]
     Auth(#[from] AuthError),
     /// This machine is at fault.
-    #[error("cannot keep the answer")]
+    #[error("this machine cannot read or keep what is sent")]
     Machine(#[source] std::io::Error),
 }
 

@@ -52,14 +52,14 @@ impl Gates {
     }
 
     /// Waits until a call may go, and counts it.
-    pub(crate) async fn pass(&self, kind: &str, sent_bytes: usize) {
+    pub(crate) async fn pass(&self, kind: &str, sent_bytes: u64) {
         if let Some(gate) = self.kinds.get(kind) {
             if let Some(pace) = &gate.pace {
                 pace.pass(1).await;
             }
             gate.calls.fetch_add(1, Ordering::Relaxed);
         }
-        self.sent_bytes.fetch_add(sent_bytes as u64, Ordering::Relaxed);
+        self.sent_bytes.fetch_add(sent_bytes, Ordering::Relaxed);
     }
 
     /// Lets no call of a kind pass for so long: the service has asked for that.

@@ -96,6 +96,37 @@ pub(crate) fn http_client(authorities: Option<&PathBuf>) -> Result<reqwest::Clie
     builder.build().map_err(ClientError::Setup)
 }
 
+/// What is sent, again if need be.
+pub(crate) enum Body {
+    /// What is in memory, and what it is.
+    Memory(Bytes, &'static str),
+    /// A file of this machine, of so many bytes.
+    Local(std::fs::File, u64),
+}
+
+impl Body {
+    fn length(&self) -> u64 {
+        match self {
+            Self::Memory(bytes, _) => bytes.len() as u64,
+            Self::Local(_, length) => *length,
+        }
+    }
+
+    /// Adds it to a request.
+    fn add_to(&self, request: reqwest::RequestBuilder) -> std::io::Result<reqwest::RequestBuilder> {
+        Ok(match self {
+            Self::Memory(bytes, kind) => request.header(http::header::CONTENT_TYPE, *kind).body(bytes.clone()),
+            Self::Local(file, length) => {
+                // tries come one after the other, so that they may share the place in the file
+                let mut file = file.try_clone()?;
+                file.rewind()?;
+                let request = request.header(http::header::CONTENT_TYPE, "application/octet-stream");
+                request.header(http::header::CONTENT_LENGTH, *length).body(tokio::fs::File::from_std(file))
+            }
+        })
+    }
+}
+
 /// A call.
 pub(crate) struct Call<'a> {
     /// Of which kind it is: its rate, and its count.
@@ -105,8 +136,7 @@ pub(crate) struct Call<'a> {
     pub(crate) path: Cow<'a, str>,
     pub(crate) query: &'a [(&'a str, &'a str)],
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    /// What is sent, and what it is.
-    pub(crate) body: Option<(Bytes, &'static str)>,
+    pub(crate) body: Option<Body>,
     /// It may be sent again though the one before may have been carried out.
     pub(crate) repeatable: bool,
     /// What it concerns, as people call it.
@@ -132,7 +162,7 @@ impl<'a> Call<'a> {
         subject: &'a str,
         body: &serde_json::Value,
     ) -> Self {
-        let body = Some((Bytes::from(body.to_string()), "application/json"));
+        let body = Some(Body::Memory(Bytes::from(body.to_string()), "application/json"));
         Self { method: Method::POST, body, repeatable: false, ..Self::get(kind, path, subject) }
     }
 
@@ -212,11 +242,6 @@ impl Client {
     /// Returns what was asked of the service until now.
     pub(crate) fn traffic(&self) -> CallTraffic {
         self.gates.traffic()
-    }
-
-    /// Sends a call, and reads what a JSON document says.
-    pub(crate) async fn json<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, CallError> {
-        self.send(call, Answer::json).await
     }
 
     /// Sends a call until its answer can be read, or will not be.
@@ -305,7 +330,7 @@ impl Client {
     }
 
     async fn once(&self, call: &Call<'_>, held: &Held) -> Result<reqwest::Response, Failed> {
-        self.gates.pass(call.kind, call.body.as_ref().map_or(0, |(body, _)| body.len())).await;
+        self.gates.pass(call.kind, call.body.as_ref().map_or(0, Body::length)).await;
         let mut url = self.base.clone();
         url.set_path(&call.path);
         if !call.query.is_empty() {
@@ -315,8 +340,8 @@ impl Client {
         for (name, value) in &call.headers {
             request = request.header(name, value);
         }
-        if let Some((body, kind)) = &call.body {
-            request = request.header(http::header::CONTENT_TYPE, *kind).body(body.clone());
+        if let Some(body) = &call.body {
+            request = body.add_to(request).map_err(CallErrorKind::Machine)?;
         }
         let response = request.send().await.map_err(no_answer)?;
         let status = response.status().as_u16();

@@ -40,6 +40,9 @@ struct Args {
     /// The share of what is generated that are files instead of notebooks.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     files_share: f64,
+    /// Adds jobs, pipelines, catalogs, volumes, dashboards, secret scopes and permissions.
+    #[arg(long)]
+    extras: bool,
     /// Takes what lies in a folder on disk.
     #[arg(long, value_name = "FOLDER")]
     from: Option<PathBuf>,
@@ -89,6 +92,9 @@ fn main() -> io::Result<()> {
             files_share: args.files_share,
             ..GenerateOptions::default()
         });
+    }
+    if args.extras {
+        workspace.generate_extras();
     }
     if let Some(folder) = &args.from {
         workspace.load_folder(folder);

@@ -248,6 +248,7 @@ impl Fake {
 
     pub(super) fn wipe(&self) {
         self.tree.write().clear();
+        self.dashboards.trash_within("/");
     }
 
     pub(super) fn digest(&self) -> String {

@@ -23,6 +23,7 @@ type Shared = State<Arc<Fake>>;
 pub(super) fn router() -> Router<Arc<Fake>> {
     Router::new()
         .route("/_fake/generate", post(generate))
+        .route("/_fake/extras", post(extras))
         .route("/_fake/night", post(night))
         .route("/_fake/wipe", post(wipe))
         .route("/_fake/digest", get(digest))
@@ -41,6 +42,11 @@ pub(super) fn router() -> Router<Arc<Fake>> {
 
 async fn generate(State(fake): Shared, Payload(options): Payload<GenerateOptions>) -> Response {
     generate::generate(&mut fake.tree.write(), &options);
+    empty()
+}
+
+async fn extras(State(fake): Shared) -> Response {
+    fake.generate_extras();
     empty()
 }
 

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     fn contents(options: &GenerateOptions) -> (usize, usize, Vec<(String, Vec<u8>)>) {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(1);
         generate(&mut tree, options);
         let (mut folders, mut files, mut contents) = (0, 0, Vec::new());
         tree.walk(At::ROOT, "/", &mut |path, _, node| {

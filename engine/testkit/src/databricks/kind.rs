@@ -94,7 +94,7 @@ impl Kind {
 
     /// Returns the kind of a call with this path.
     pub(super) fn of(path: &str) -> Self {
-        if path.ends_with("/oauth2/token") || path.starts_with("/oidc/") {
+        if path.ends_with("/oauth2/token") || path.starts_with("/oidc/") || path.starts_with("/.well-known/") {
             return Self::Tokens;
         }
         let mut names = path.trim_start_matches('/').split('/');

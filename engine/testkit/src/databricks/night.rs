@@ -124,7 +124,7 @@ mod tests {
     use crate::databricks::generate::{GenerateOptions, generate};
 
     fn generated() -> Tree {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(1);
         generate(&mut tree, &GenerateOptions::default());
         tree
     }

@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::object::{Language, Notebook};
-use super::random::mixed;
+use super::random::{mixed, uuid};
 
 const CELL_METADATA: &str = "application/vnd.databricks.v1+cell";
 const NOTEBOOK_METADATA: &str = "application/vnd.databricks.v1+notebook";
@@ -134,16 +134,7 @@ pub(super) fn to_jupyter(name: &str, notebook: &Notebook, with_outputs: bool) ->
 
 /// An identifier that follows from a cell.
 fn identifier(at: usize, text: &str) -> String {
-    let hash = text.bytes().fold(at as u64, |hash, byte| mixed(&[hash, u64::from(byte)]));
-    let more = mixed(&[hash]);
-    format!(
-        "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
-        hash >> 32,
-        hash >> 16 & 0xffff,
-        hash & 0xfff,
-        more >> 48 & 0xfff,
-        more & 0xffff_ffff_ffff
-    )
+    uuid(&[text.bytes().fold(at as u64, |hash, byte| mixed(&[hash, u64::from(byte)]))])
 }
 
 fn lines(text: &str) -> Vec<&str> {

@@ -20,8 +20,7 @@ impl Start {
             return Ok(Self::default());
         };
         let invalid = || ApiError::invalid(format!("Invalid page token: {token}"));
-        let (mark, offset) =
-            token.strip_suffix("==").and_then(|token| token.split_once('+')).ok_or_else(invalid)?;
+        let (mark, offset) = token.strip_suffix("==").and_then(|token| token.split_once('+')).ok_or_else(invalid)?;
         Ok(Self { offset: offset.parse().map_err(|_| invalid())?, is_after_empty: mark == "e" })
     }
 
@@ -31,17 +30,34 @@ impl Start {
     }
 }
 
-/// Returns a page of some entries under a name, which an empty page does not have.
-pub(super) fn page(name: &str, entries: Vec<Value>, start: Start, limit: usize) -> Map<String, Value> {
-    let end = start.offset.saturating_add(limit.max(1));
-    let next = (end < entries.len()).then(|| Start { offset: end, is_after_empty: false }.token());
-    let entries: Vec<Value> = entries.into_iter().take(end).skip(start.offset).collect();
+/// Returns a page of a listing, its entries under a name, which a page without entries does not have.
+pub(super) fn page<T>(
+    name: &str,
+    items: impl IntoIterator<Item = T>,
+    start: Start,
+    limit: usize,
+    entry: impl Fn(T) -> Value,
+) -> Map<String, Value> {
+    let mut items = items.into_iter().skip(start.offset);
+    let entries: Vec<Value> = items.by_ref().take(limit.max(1)).map(entry).collect();
+    let next = Start { offset: start.offset + entries.len(), is_after_empty: false };
     let mut page = Map::new();
     if !entries.is_empty() {
         page.insert(name.to_owned(), entries.into());
     }
-    page.extend(next.map(|token| ("next_page_token".to_owned(), token.into())));
+    if items.next().is_some() {
+        page.insert("next_page_token".to_owned(), next.token().into());
+    }
     page
+}
+
+/// Returns a listing that comes at once.
+pub(super) fn whole<T>(
+    name: &str,
+    items: impl IntoIterator<Item = T>,
+    entry: impl Fn(T) -> Value,
+) -> Map<String, Value> {
+    page(name, items, Start::default(), usize::MAX, entry)
 }
 
 #[cfg(test)]
@@ -50,16 +66,15 @@ mod tests {
 
     #[test]
     fn pages_follow_each_other_until_one_has_no_token() {
-        let entries: Vec<Value> = (0..5).map(Value::from).collect();
         let (mut seen, mut start) = (Vec::new(), Start::default());
         loop {
-            let page = page("entries", entries.clone(), start, 2);
+            let page = page("entries", 0..5, start, 2, Value::from);
             seen.push(page["entries"].as_array().unwrap().len());
             let Some(token) = page.get("next_page_token") else { break };
             start = Start::of(token.as_str()).unwrap();
         }
         assert_eq!(seen, [2, 2, 1]);
-        assert!(page("entries", Vec::new(), Start::default(), 2).is_empty());
+        assert!(whole("entries", 0..0, Value::from).is_empty());
         assert!(Start::of(Some("t 2==")).is_err() && Start::of(Some("")).is_ok());
     }
 }

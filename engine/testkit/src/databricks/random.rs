@@ -5,6 +5,20 @@ pub(super) fn mixed(numbers: &[u64]) -> u64 {
     numbers.iter().fold(0x9e37_79b9_7f4a_7c15, |state, number| finish(state ^ number))
 }
 
+/// Returns an identifier that follows from numbers, in the form of a UUID.
+pub(super) fn uuid(numbers: &[u64]) -> String {
+    let high = mixed(numbers);
+    let low = mixed(&[high]);
+    format!(
+        "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xfff,
+        low >> 52,
+        low & 0xffff_ffff_ffff
+    )
+}
+
 fn finish(state: u64) -> u64 {
     let state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

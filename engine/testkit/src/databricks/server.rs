@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 
 use super::answer::ApiError;
 use super::auth::Tokens;
+use super::calls::{Catalog, Dashboards, Jobs, Permissions, Pipelines, Repos, Secrets};
 use super::counters::Counting;
 use super::options::FakeOptions;
 use super::rates::Rates;
@@ -27,6 +28,15 @@ pub(super) struct Fake {
     pub(super) url: String,
     /// The objects of the workspace.
     pub(super) tree: RwLock<Tree>,
+    /// The files in volumes.
+    pub(super) volumes: RwLock<Tree>,
+    pub(super) permissions: Permissions,
+    pub(super) repos: Repos,
+    pub(super) jobs: Jobs,
+    pub(super) pipelines: Pipelines,
+    pub(super) dashboards: Dashboards,
+    pub(super) secrets: Secrets,
+    pub(super) catalog: Catalog,
     /// How many nights have passed.
     pub(super) nights: AtomicU64,
     pub(super) tokens: Tokens,
@@ -43,7 +53,16 @@ impl Fake {
     pub(super) fn new(options: FakeOptions, url: String) -> Self {
         let fake = Self {
             url,
-            tree: RwLock::new(Tree::new()),
+            tree: RwLock::new(Tree::new(1)),
+            // headers tell whole seconds
+            volumes: RwLock::new(Tree::new(1000)),
+            permissions: Permissions::default(),
+            repos: Repos::default(),
+            jobs: Jobs::default(),
+            pipelines: Pipelines::default(),
+            dashboards: Dashboards::default(),
+            secrets: Secrets::default(),
+            catalog: Catalog::default(),
             nights: AtomicU64::new(0),
             tokens: Tokens::new(&options),
             rules: Rules::default(),

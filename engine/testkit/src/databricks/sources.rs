@@ -3,6 +3,8 @@
 //! The same seed and version always give the same text, at a price so low that nobody need keep it. A new version
 //! differs from the last one in one cell.
 
+use std::sync::LazyLock;
+
 use super::random::{Random, mixed};
 
 const HEADER: &[u8] = b"# Databricks notebook source\n";
@@ -51,7 +53,7 @@ const PYTHON: [&str; 40] = [
     "try:",
     "    %w_%w = dbutils.notebook.run(\"./%w_%w\", %n, {\"%c\": \"%h\"})",
     "except Exception as error:",
-    "    logger.error(\"%w %w failed for batch %h: %s\", error)",
+    "    logger.error(\"%w %w failed for batch %h\", exc_info=error)",
     "batch_id = \"%h%h\"",
     "base_path = \"abfss://%w@%w%n.dfs.core.windows.net/%w\"",
     "# %w the %w of %t before the %w, see ticket %n",
@@ -119,6 +121,46 @@ const COLUMNS: [&str; 24] = [
     "event_time",
 ];
 
+/// Lines of one kind of cells, ready to be filled.
+type Lines = Vec<Template>;
+
+static PYTHON_LINES: LazyLock<Lines> = LazyLock::new(|| templates(&PYTHON));
+static SQL_LINES: LazyLock<Lines> = LazyLock::new(|| templates(&SQL));
+static MARKDOWN_LINES: LazyLock<Lines> = LazyLock::new(|| templates(&MARKDOWN));
+static TITLE: LazyLock<Lines> = LazyLock::new(|| templates(&["%w %w %n"]));
+
+/// A line with its slots, each followed by the text up to the next one.
+struct Template {
+    start: &'static str,
+    rest: Vec<(Slot, &'static str)>,
+}
+
+enum Slot {
+    Word,
+    Table,
+    Column,
+    Number,
+    Hex,
+}
+
+fn templates(lines: &[&'static str]) -> Lines {
+    lines.iter().map(|line| template(line)).collect()
+}
+
+fn template(line: &'static str) -> Template {
+    let mut pieces = line.split('%');
+    let start = pieces.next().unwrap_or_default();
+    let slot = |piece: &'static str| match piece.split_at(1) {
+        ("w", text) => (Slot::Word, text),
+        ("t", text) => (Slot::Table, text),
+        ("c", text) => (Slot::Column, text),
+        ("n", text) => (Slot::Number, text),
+        ("h", text) => (Slot::Hex, text),
+        (other, _) => panic!("no slot is named {other}"),
+    };
+    Template { start, rest: pieces.map(slot).collect() }
+}
+
 /// Returns the source of a notebook.
 pub(super) fn source(seed: u64, version: u32) -> Vec<u8> {
     let target = size(seed);
@@ -159,51 +201,40 @@ fn edit_of(seed: u64, version: u32, cell: u64, target: usize) -> u32 {
 
 fn write_cell(source: &mut Vec<u8>, target: usize, random: &mut Random) {
     if random.below(10) == 0 {
-        write_line(source, "# DBTITLE 1,", "%w %w %n", random);
+        write_line(source, "# DBTITLE 1,", &TITLE[0], random);
     }
-    let (prefix, magic, lines): (_, _, &[&str]) = match random.below(10) {
-        0 => ("# MAGIC ", Some("%md"), &MARKDOWN),
-        1 => ("# MAGIC ", Some("%sql"), &SQL),
-        _ => ("", None, &PYTHON),
+    let (prefix, magic, lines) = match random.below(10) {
+        0 => ("# MAGIC ", "# MAGIC %md\n", &MARKDOWN_LINES),
+        1 => ("# MAGIC ", "# MAGIC %sql\n", &SQL_LINES),
+        _ => ("", "", &PYTHON_LINES),
     };
-    if let Some(magic) = magic {
-        source.extend_from_slice(prefix.as_bytes());
-        source.extend_from_slice(magic.as_bytes());
-        source.push(b'\n');
-    }
+    source.extend_from_slice(magic.as_bytes());
     for _ in 0..3 + random.below(8) {
-        write_line(source, prefix, random.choose(lines), random);
+        write_line(source, prefix, &lines[random.below(lines.len())], random);
         if source.len() >= target {
             break;
         }
     }
 }
 
-fn write_line(source: &mut Vec<u8>, prefix: &str, template: &str, random: &mut Random) {
+fn write_line(source: &mut Vec<u8>, prefix: &str, template: &Template, random: &mut Random) {
     source.extend_from_slice(prefix.as_bytes());
-    let mut pieces = template.split('%');
-    source.extend_from_slice(pieces.next().unwrap_or_default().as_bytes());
-    for piece in pieces {
-        let (mark, rest) = piece.split_at(1);
-        match mark {
-            "w" => source.extend_from_slice(random.choose(&WORDS).as_bytes()),
-            "c" => source.extend_from_slice(random.choose(&COLUMNS).as_bytes()),
-            "t" => {
-                for (at, part) in
-                    [random.choose(&WORDS), random.choose(&WORDS), random.choose(&COLUMNS)].iter().enumerate()
-                {
-                    source.extend_from_slice(if at > 0 { b"." } else { b"" });
-                    source.extend_from_slice(part.as_bytes());
-                }
+    source.extend_from_slice(template.start.as_bytes());
+    for (slot, text) in &template.rest {
+        match slot {
+            Slot::Word => source.extend_from_slice(random.choose(&WORDS).as_bytes()),
+            Slot::Column => source.extend_from_slice(random.choose(&COLUMNS).as_bytes()),
+            Slot::Table => {
+                source.extend_from_slice(random.choose(&WORDS).as_bytes());
+                source.push(b'.');
+                source.extend_from_slice(random.choose(&WORDS).as_bytes());
+                source.push(b'_');
+                source.extend_from_slice(random.choose(&WORDS).as_bytes());
             }
-            "n" => write_number(source, random.below(10_000)),
-            "h" => write_hex(source, random.next() as u32),
-            other => {
-                source.push(b'%');
-                source.extend_from_slice(other.as_bytes());
-            }
+            Slot::Number => write_number(source, random.below(10_000)),
+            Slot::Hex => write_hex(source, random.next() as u32),
         }
-        source.extend_from_slice(rest.as_bytes());
+        source.extend_from_slice(text.as_bytes());
     }
     source.push(b'\n');
 }

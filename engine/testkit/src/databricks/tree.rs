@@ -34,11 +34,13 @@ pub(super) struct Tree {
     /// The id of the root.
     first_id: u64,
     now_ms: i64,
+    /// How far apart two changes are.
+    step_ms: i64,
 }
 
 impl Tree {
-    pub(super) fn new() -> Self {
-        let mut tree = Self { nodes: Vec::new(), first_id: FIRST_ID, now_ms: EPOCH_MS + DAY_MS };
+    pub(super) fn new(step_ms: i64) -> Self {
+        let mut tree = Self { nodes: Vec::new(), first_id: FIRST_ID, now_ms: EPOCH_MS + DAY_MS, step_ms };
         tree.add_root();
         tree
     }
@@ -68,7 +70,7 @@ impl Tree {
 
     /// Returns the time of the next change.
     pub(super) fn tick(&mut self) -> i64 {
-        self.now_ms += 1;
+        self.now_ms += self.step_ms;
         self.now_ms
     }
 
@@ -113,6 +115,19 @@ impl Tree {
 
     pub(super) fn find(&self, path: &str) -> Option<At> {
         path::names(path).try_fold(At::ROOT, |at, name| self.child(at, name))
+    }
+
+    /// Returns where an object lies.
+    pub(super) fn path(&self, at: At) -> String {
+        let mut names = Vec::new();
+        let mut below = at;
+        while below != At::ROOT {
+            let parent = self.node(below).parent;
+            let children = &self.folder(parent).expect("what is above an object is a folder").children;
+            names.extend(children.iter().find(|(_, child)| **child == below).map(|(name, _)| &**name));
+            below = parent;
+        }
+        names.iter().rev().fold("/".to_owned(), |path, name| path::joined(&path, name))
     }
 
     /// Returns a folder, after making it and all folders above it where they are not yet.
@@ -228,12 +243,12 @@ mod tests {
 
     #[test]
     fn an_object_keeps_its_id_when_it_is_moved_or_replaced_and_no_id_comes_again() {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(1);
         let (a, b) = (tree.mkdirs("/a").unwrap(), tree.mkdirs("/b/c").unwrap());
         let at = tree.put(a, "x", file()).unwrap();
         let id = tree.id(at);
         assert!(tree.rename("/a", "/b/c/d"));
-        assert_eq!(tree.find("/b/c/d/x"), Some(at));
+        assert_eq!((tree.find("/b/c/d/x"), tree.path(at).as_str()), (Some(at), "/b/c/d/x"));
         assert_eq!(tree.put(a, "x", file()), Ok(at));
         assert!(!tree.rename("/b", "/b/c/e") && !tree.rename("/b", "/nowhere/b"));
         assert!(tree.remove("/b"));
@@ -245,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_file_is_in_the_way_of_folders() {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(1);
         tree.put(At::ROOT, "x", file()).unwrap();
         assert_eq!(tree.mkdirs("/x/y"), Err(Blocked));
         assert_eq!(tree.mkdirs("/x"), Err(Blocked));

@@ -99,6 +99,13 @@ impl Wanted {
     }
 }
 
+/// Makes a file of a document that is here, of which nothing was known before.
+pub(super) fn in_memory(bytes: Bytes, path: String) -> Box<dyn SourceFile> {
+    let (length, never) = (bytes.len() as u64, Timestamp::default());
+    let print = Fingerprint { size: 0, mtime: never, ctime: never, inode: 0 };
+    Box::new(Content { body: Body::Memory(bytes), length, at: 0, path, print })
+}
+
 fn is_too_large(error: &CallError) -> bool {
     error.kind.refusal().is_some_and(Refusal::is_too_large)
 }

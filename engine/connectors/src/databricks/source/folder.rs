@@ -8,12 +8,9 @@ use lakebed_core::text::escape_path;
 use lakebed_core::time::Timestamp;
 
 use super::content::{Kind, Wanted};
-use super::{WorkspaceSource, below};
+use super::{ROOT_RESERVED, WorkspaceSource, below};
 use crate::databricks::api::{Language, Object, ObjectKind};
 use crate::databricks::names::{NotebookFormat, file_name, file_of, folder_name, notebook_name, notebook_of};
-
-/// Names at the top of a snapshot that mean something else than a folder of the workspace.
-pub(super) const ROOT_RESERVED: [&str; 2] = ["Volumes", ".databricks"];
 
 pub(super) struct FolderDir {
     source: WorkspaceSource,
@@ -31,7 +28,7 @@ pub(super) fn folder_entry(name: &str) -> Entry {
 }
 
 /// Reads milliseconds since 1970.
-pub(super) fn from_millis(millis: i64) -> Timestamp {
+pub(in crate::databricks) fn from_millis(millis: i64) -> Timestamp {
     let nanos = u32::try_from(millis.rem_euclid(1000)).unwrap_or(0) * 1_000_000;
     Timestamp { secs: millis.div_euclid(1000), nanos }
 }
@@ -41,7 +38,7 @@ impl FolderDir {
         let mut dir = Self { source, path, entries: Vec::new(), impossible: Vec::new() };
         let is_top = dir.path == "/";
         let mut named: Vec<(String, &Object)> = Vec::with_capacity(objects.len());
-        for object in objects.iter().filter(|object| dir.is_wanted(object)) {
+        for object in objects.iter().filter(|object| dir.source.is_wanted(&dir.path, object)) {
             let name = object.name();
             let reserved = is_top && ROOT_RESERVED.contains(&name);
             match object.kind() {
@@ -53,7 +50,10 @@ impl FolderDir {
         }
         let taken: BTreeSet<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
         let mut notebooks = Vec::new();
-        for object in objects.iter().filter(|object| object.kind() == ObjectKind::Notebook && dir.is_wanted(object)) {
+        for object in objects
+            .iter()
+            .filter(|object| object.kind() == ObjectKind::Notebook && dir.source.is_wanted(&dir.path, object))
+        {
             let language = Language::parse(object.language.as_deref());
             for format in dir.source.options().formats.clone() {
                 let name = notebook_name(object.name(), language, format, |name| taken.contains(name));
@@ -69,6 +69,11 @@ impl FolderDir {
         dir
     }
 
+    /// Returns its path in the workspace.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Adds entries.
     pub(super) fn add(&mut self, entries: impl IntoIterator<Item = Entry>) {
         for entry in entries {
@@ -81,16 +86,6 @@ impl FolderDir {
         self.entries.sort_by(|one, other| one.name.cmp(&other.name));
         // two of a name would be one too many: the listing was not of one moment
         self.entries.dedup_by(|one, other| one.name == other.name);
-    }
-
-    fn is_wanted(&self, object: &Object) -> bool {
-        let options = self.source.options();
-        let is_trash = || {
-            let names: Vec<&str> = self.path.split('/').collect();
-            matches!(names[..], ["", "Users", _]) && object.name() == "Trash" && object.kind() == ObjectKind::Folder
-        };
-        let is_left_out = options.without_git_folders && object.is_git_folder() || options.without_trash && is_trash();
-        !is_left_out
     }
 }
 

@@ -5,7 +5,10 @@
 //! cannot be seen is never taken for deleted, since a workspace gives the same answer for both.
 
 mod content;
+mod described;
 mod folder;
+mod permissions;
+mod volumes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,8 +17,13 @@ use lakebed_core::record::tree::{Entry, EntryKind};
 use lakebed_core::source::{Source, SourceDir, SourceError, SourceErrorKind, SourceFile, SourceManner};
 use lakebed_core::text::escape_path;
 use lakebed_core::time::Timestamp;
+use tokio::sync::Semaphore;
 
-use self::folder::{FolderDir, ROOT_RESERVED, folder_entry};
+use self::described::DescribedDir;
+pub(super) use self::folder::from_millis;
+use self::folder::{FolderDir, folder_entry};
+pub(super) use self::permissions::{FolderPermissions, PERMISSIONS_FILE, permissions_kind};
+use self::volumes::{VolumeDir, large_files};
 use super::api::{self, Object, ObjectKind};
 use super::names::{NotebookFormat, folder_of};
 use super::{SettingsError, Workspace, settings};
@@ -28,6 +36,66 @@ const READERS: usize = 48;
 /// clocks of a workspace and of this machine differ.
 const CLOCKS_DIFFER_SECS: i64 = 60;
 
+/// Names at the top of a snapshot that mean something else than a folder of the workspace.
+const ROOT_RESERVED: [&str; 2] = [VOLUMES, DESCRIPTIONS];
+/// Where files of volumes lie, as in the workspace.
+const VOLUMES: &str = "Volumes";
+/// Where what describes the workspace lies.
+const DESCRIPTIONS: &str = ".databricks";
+
+/// What is taken besides what lies below the roots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Include {
+    /// Files in volumes.
+    Volumes,
+    /// Jobs.
+    Jobs,
+    /// Pipelines.
+    Pipelines,
+    /// What is in Unity Catalog: catalogs, schemas, tables, volumes, functions, and what is granted on them.
+    Catalogs,
+    /// Dashboards.
+    Dashboards,
+    /// Who may do what with objects below the roots.
+    Permissions,
+    /// Secret scopes: names of secrets, and never a secret.
+    SecretScopes,
+}
+
+impl Include {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Volumes,
+        Self::Jobs,
+        Self::Pipelines,
+        Self::Catalogs,
+        Self::Dashboards,
+        Self::Permissions,
+        Self::SecretScopes,
+    ];
+
+    /// Returns the folder among the descriptions, of what is one.
+    fn folder(self) -> Option<&'static str> {
+        match self {
+            Self::Volumes => None,
+            described => Some(described.as_str()),
+        }
+    }
+
+    /// Returns the word that people use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Volumes => "volumes",
+            Self::Jobs => "jobs",
+            Self::Pipelines => "pipelines",
+            Self::Catalogs => "catalogs",
+            Self::Dashboards => "dashboards",
+            Self::Permissions => "permissions",
+            Self::SecretScopes => "secret-scopes",
+        }
+    }
+}
+
 /// What is taken of a workspace.
 #[derive(Debug, Clone)]
 pub struct WorkspaceOptions {
@@ -39,6 +107,8 @@ pub struct WorkspaceOptions {
     pub without_trash: bool,
     /// Leave out Git folders: another place has what was committed in them.
     pub without_git_folders: bool,
+    /// What is taken besides.
+    pub include: Vec<Include>,
 }
 
 impl Default for WorkspaceOptions {
@@ -48,6 +118,7 @@ impl Default for WorkspaceOptions {
             formats: vec![NotebookFormat::Source],
             without_trash: false,
             without_git_folders: false,
+            include: Vec::new(),
         }
     }
 }
@@ -66,6 +137,8 @@ struct Inner {
     looked_at: Mutex<HashMap<String, Vec<Object>>>,
     /// Objects by kind that no export gives.
     left_out: Mutex<BTreeMap<String, u64>>,
+    /// Permits to read large files.
+    large_files: Arc<Semaphore>,
 }
 
 impl WorkspaceSource {
@@ -86,7 +159,7 @@ impl WorkspaceSource {
         options.formats.sort();
         options.formats.dedup();
         let (looked_at, left_out) = (Mutex::default(), Mutex::default());
-        Ok(Self { inner: Arc::new(Inner { workspace, options, looked_at, left_out }) })
+        Ok(Self { inner: Arc::new(Inner { workspace, options, looked_at, left_out, large_files: large_files() }) })
     }
 
     /// Returns how many objects, by their kind, were left out because no call takes them out of the workspace.
@@ -107,6 +180,17 @@ impl WorkspaceSource {
     fn list(&self, path: &str) -> Result<Vec<Object>, SourceError> {
         let workspace = &self.inner.workspace;
         workspace.wait(api::list(workspace.client(), path)).map_err(|error| failure("list", path, error))
+    }
+
+    /// Tells whether an object in a folder is to be taken.
+    fn is_wanted(&self, folder: &str, object: &Object) -> bool {
+        let options = self.options();
+        let is_trash = || {
+            let names: Vec<&str> = folder.split('/').collect();
+            matches!(names[..], ["", "Users", _]) && object.name() == "Trash" && object.kind() == ObjectKind::Folder
+        };
+        let is_left_out = options.without_git_folders && object.is_git_folder() || options.without_trash && is_trash();
+        !is_left_out
     }
 
     fn note_left_out(&self, object_type: &str) {
@@ -176,7 +260,8 @@ impl Source for WorkspaceSource {
         let told = |entry: &Entry| -> Vec<(String, Vec<u8>)> {
             entry.attributes.iter().filter(|(name, _)| name != "name").cloned().collect()
         };
-        Some(is_known && is_settled && entry.mtime == known.mtime && told(entry) == told(known))
+        let is_as_long = entry.size == 0 || entry.size == known.size;
+        Some(is_known && is_settled && is_as_long && entry.mtime == known.mtime && told(entry) == told(known))
     }
 
     /// Looks at each root, so that a workspace that cannot be reached, or a path that is none, is told at once.
@@ -203,15 +288,22 @@ impl Source for WorkspaceSource {
     }
 
     fn open_dir(&self, path: &[Vec<u8>], _: &Entry) -> Result<Box<dyn SourceDir>, SourceError> {
-        let names = path.iter().map(|name| String::from_utf8_lossy(name));
-        let path = names.fold("/".to_owned(), |path, name| below(&path, folder_of(&name)));
+        let names: Vec<String> = path.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        match names.split_first() {
+            Some((first, names)) if first == VOLUMES => return Ok(Box::new(VolumeDir::open(self, names)?)),
+            Some((first, names)) if first == DESCRIPTIONS => return DescribedDir::open(self, names),
+            _ => {}
+        }
+        let path = names.iter().fold("/".to_owned(), |path, name| below(&path, folder_of(name)));
         let roots = &self.options().roots;
         if !roots.iter().any(|root| lies_in(&path, root)) {
             return Ok(Box::new(self.above_roots(path)));
         }
         let looked_at = self.inner.looked_at.lock().unwrap_or_else(PoisonError::into_inner).remove(&path);
         let objects = looked_at.map_or_else(|| self.list(&path), Ok)?;
-        Ok(Box::new(FolderDir::new(self.clone(), path, objects)))
+        let mut dir = FolderDir::new(self.clone(), path, objects);
+        self.add_beside(&mut dir);
+        Ok(Box::new(dir))
     }
 
     fn open_root(&self) -> Result<Box<dyn SourceFile>, SourceError> {
@@ -246,6 +338,17 @@ impl WorkspaceSource {
             let reserved = is_top && ROOT_RESERVED.contains(&name.as_str());
             folder_entry(&super::names::folder_name(name, reserved))
         }));
+        self.add_beside(&mut dir);
         dir
+    }
+
+    /// Adds to the top what lies beside the folders of the workspace.
+    fn add_beside(&self, dir: &mut FolderDir) {
+        if dir.path() == "/" {
+            let include = &self.options().include;
+            dir.add(include.contains(&Include::Volumes).then(|| folder_entry(VOLUMES)));
+            let is_described = include.iter().any(|include| include.folder().is_some());
+            dir.add(is_described.then(|| folder_entry(DESCRIPTIONS)));
+        }
     }
 }

@@ -50,6 +50,11 @@ impl Jobs {
         id
     }
 
+    /// Returns the id of the job that was added last.
+    pub(in crate::databricks) fn newest(&self) -> u64 {
+        FIRST_ID + self.0.read().created - 1
+    }
+
     pub(super) fn exists(&self, id: u64) -> bool {
         self.0.read().settings.contains_key(&id)
     }
@@ -122,8 +127,8 @@ async fn list(
         Value::from(job)
     };
     // the newest come first
-    let jobs = kept.settings.iter().rev().filter(|(_, settings)| is_named(settings)).map(entry).collect();
-    let mut page = page("jobs", jobs, Start::of(params.page_token.as_deref())?, limit);
+    let jobs = kept.settings.iter().rev().filter(|(_, settings)| is_named(settings));
+    let mut page = page("jobs", jobs, Start::of(params.page_token.as_deref())?, limit, entry);
     page.insert("has_more".to_owned(), page.contains_key("next_page_token").into());
     Ok(json(&page))
 }
@@ -134,11 +139,7 @@ struct GetParams {
     page_token: Option<String>,
 }
 
-async fn read(
-    State(fake): State<Arc<Fake>>,
-    Path(version): Path<String>,
-    Params(params): Params<GetParams>,
-) -> Answer {
+async fn read(State(fake): State<Arc<Fake>>, Path(version): Path<String>, Params(params): Params<GetParams>) -> Answer {
     let kept = fake.jobs.0.read();
     let mut settings = kept.settings.get(&params.job_id).cloned().ok_or_else(|| no_job(params.job_id))?;
     let offset = Start::of(params.page_token.as_deref())?.offset;

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use axum::Router;
 use axum::extract::{Form, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::Router;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
@@ -25,11 +25,17 @@ type Fields = HashMap<String, String>;
 
 pub(super) fn router() -> Router<Arc<Fake>> {
     Router::new()
+        .route("/.well-known/databricks-config", get(host))
         .route("/oidc/.well-known/oauth-authorization-server", get(discovery))
         .route("/oidc/v1/token", post(token))
         .route("/{tenant}/oauth2/token", post(entra))
         .route("/metadata/identity/oauth2/token", get(managed_identity))
         .route("/api/2.0/preview/scim/v2/Me", get(me))
+}
+
+/// Answers what newer clients ask first: where to look for the endpoints of tokens.
+async fn host(State(fake): State<Arc<Fake>>) -> Response {
+    json(&json!({ "oidc_endpoint": format!("{}/oidc", fake.url), "workspace_id": WORKSPACE_ID }))
 }
 
 async fn discovery(State(fake): State<Arc<Fake>>) -> Response {
@@ -66,11 +72,7 @@ async fn entra(State(fake): State<Arc<Fake>>, Form(fields): Form<Fields>) -> Res
     azure_token(&fake, field(&fields, "resource"))
 }
 
-async fn managed_identity(
-    State(fake): State<Arc<Fake>>,
-    headers: HeaderMap,
-    Query(fields): Query<Fields>,
-) -> Response {
+async fn managed_identity(State(fake): State<Arc<Fake>>, headers: HeaderMap, Query(fields): Query<Fields>) -> Response {
     // without it the call may come from a page that somebody was lured to
     if headers.get("metadata").is_none_or(|value| value != "true") {
         return refused(StatusCode::BAD_REQUEST, "invalid_request");

@@ -148,9 +148,7 @@ fn of_object(fake: &Fake, collection: &str, id: &str, above: &[(&str, String)]) 
         let level = json!({ "permission_level": entry.level, "inherited": false });
         add(entry, level);
     }
-    let inherited = |level: &str, from: String| {
-        json!({ "permission_level": level, "inherited": true, "inherited_from_object": [from] })
-    };
+    let inherited = |level: &str, from: String| json!({ "permission_level": level, "inherited": true, "inherited_from_object": [from] });
     for (collection, id) in above {
         for entry in fake.permissions.own(collection, id) {
             let level = inherited(&entry.level, format!("/{collection}/{id}"));

@@ -72,8 +72,9 @@ struct ListParams {
 
 async fn list(State(fake): State<Arc<Fake>>, Params(params): Params<ListParams>) -> Answer {
     let limit = params.max_results.unwrap_or(25).min(fake.options.page_size);
-    let statuses = fake.pipelines.0.read().specs.iter().map(|(id, spec)| status(id, spec)).collect();
-    Ok(json(&page("statuses", statuses, Start::of(params.page_token.as_deref())?, limit)))
+    let start = Start::of(params.page_token.as_deref())?;
+    let kept = fake.pipelines.0.read();
+    Ok(json(&page("statuses", &kept.specs, start, limit, |(id, spec)| status(id, spec))))
 }
 
 async fn read(State(fake): State<Arc<Fake>>, Path(id): Path<String>) -> Answer {

@@ -19,9 +19,7 @@ use crate::databricks::tree::Tree;
 const PAGE: usize = 20;
 
 pub(super) fn router() -> Router<Arc<Fake>> {
-    Router::new()
-        .route("/api/2.0/repos", get(list).post(create))
-        .route("/api/2.0/repos/{id}", get(read))
+    Router::new().route("/api/2.0/repos", get(list).post(create)).route("/api/2.0/repos/{id}", get(read))
 }
 
 /// What is known of repositories, by the ids of their folders.
@@ -30,7 +28,12 @@ pub(in crate::databricks) struct Repos(RwLock<BTreeMap<u64, Map<String, Value>>>
 
 impl Repos {
     /// Makes a folder a Git folder of type `REPO`, with a repository behind it.
-    pub(in crate::databricks) fn put(&self, tree: &mut Tree, path: &str, repo: Map<String, Value>) -> Result<u64, ApiError> {
+    pub(in crate::databricks) fn put(
+        &self,
+        tree: &mut Tree,
+        path: &str,
+        repo: Map<String, Value>,
+    ) -> Result<u64, ApiError> {
         let at = tree.mkdirs(path).map_err(|_| ApiError::exists(format!("Path ({path}) already exists.")))?;
         if let Content::Folder(folder) = &mut tree.node_mut(at).content {
             folder.is_repo = true;
@@ -60,8 +63,8 @@ async fn list(State(fake): State<Arc<Fake>>, Params(params): Params<ListParams>)
     let prefix = params.path_prefix.unwrap_or_default();
     let prefix = prefix.strip_prefix("/Workspace").unwrap_or(&prefix);
     let repos = ids.into_iter().filter_map(|id| fake.repos.info(&tree, id));
-    let repos = repos.filter(|repo| repo["path"].as_str().is_some_and(|path| path.starts_with(prefix))).collect();
-    Ok(json(&page("repos", repos, Start::of(params.next_page_token.as_deref())?, PAGE)))
+    let repos = repos.filter(|repo| repo["path"].as_str().is_some_and(|path| path.starts_with(prefix)));
+    Ok(json(&page("repos", repos, Start::of(params.next_page_token.as_deref())?, PAGE, |repo| repo)))
 }
 
 async fn read(State(fake): State<Arc<Fake>>, Path(id): Path<u64>) -> Answer {

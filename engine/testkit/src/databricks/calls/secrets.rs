@@ -10,9 +10,10 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::databricks::answer::{Answer, ApiError, Params, Payload, empty, json};
+use crate::databricks::page::whole;
 use crate::databricks::server::Fake;
 use crate::databricks::tree::EPOCH_MS;
 
@@ -68,11 +69,6 @@ impl Secrets {
     }
 }
 
-/// A list under a name, which is absent where the list is empty.
-fn named(name: &str, list: Vec<Value>) -> Map<String, Value> {
-    Some((name.to_owned(), list)).filter(|(_, list)| !list.is_empty()).map(|(name, list)| (name, list.into())).into_iter().collect()
-}
-
 async fn scopes(State(fake): State<Arc<Fake>>) -> Answer {
     let scope = |scope: &Scope| {
         let mut json = json!({ "name": scope.name, "backend_type": scope.backend_type });
@@ -81,7 +77,7 @@ async fn scopes(State(fake): State<Arc<Fake>>) -> Answer {
         }
         json
     };
-    Ok(json(&named("scopes", fake.secrets.0.read().values().map(scope).collect())))
+    Ok(json(&whole("scopes", fake.secrets.0.read().values(), scope)))
 }
 
 #[derive(Deserialize)]
@@ -113,8 +109,7 @@ struct ScopeParams {
 
 async fn list(State(fake): State<Arc<Fake>>, Params(params): Params<ScopeParams>) -> Answer {
     let secret = |key: &String| json!({ "key": key, "last_updated_timestamp": EPOCH_MS });
-    let keys = fake.secrets.with(&params.scope, |scope| scope.secrets.keys().map(secret).collect())?;
-    Ok(json(&named("secrets", keys)))
+    Ok(json(&fake.secrets.with(&params.scope, |scope| whole("secrets", scope.secrets.keys(), secret))?))
 }
 
 #[derive(Deserialize)]
@@ -145,8 +140,7 @@ async fn put(State(fake): State<Arc<Fake>>, Payload(new): Payload<NewSecret>) ->
 }
 
 async fn acls(State(fake): State<Arc<Fake>>, Params(params): Params<ScopeParams>) -> Answer {
-    let items = fake.secrets.with(&params.scope, |scope| scope.acls.iter().map(|acl| json!(acl)).collect())?;
-    Ok(json(&named("items", items)))
+    Ok(json(&fake.secrets.with(&params.scope, |scope| whole("items", &scope.acls, |acl| json!(acl)))?))
 }
 
 #[derive(Deserialize)]

@@ -121,6 +121,8 @@ struct StatusParams {
     path: String,
     #[serde(default)]
     return_export_info: bool,
+    #[serde(default)]
+    return_git_info: bool,
 }
 
 async fn status(State(fake): State<Arc<Fake>>, Params(params): Params<StatusParams>) -> Answer {
@@ -132,6 +134,9 @@ async fn status(State(fake): State<Arc<Fake>>, Params(params): Params<StatusPara
         && let Content::Notebook(notebook) = &tree.node(at).content
     {
         info.repos_export_format = Some(if notebook.jupyter.is_some() { "JUPYTER" } else { "SOURCE" });
+    }
+    if params.return_git_info {
+        info.git_info = fake.repos.info(&tree, info.object_id);
     }
     Ok(json(&info))
 }
@@ -170,5 +175,6 @@ async fn delete(State(fake): State<Arc<Fake>>, Payload(params): Payload<DeletePa
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "DIRECTORY_NOT_EMPTY", message));
     }
     tree.remove(&path);
+    fake.dashboards.trash_within(&path);
     Ok(empty())
 }
