@@ -1,12 +1,11 @@
-"""Reads everything with the service's own client library from a fake workspace that was started with --extras.
+"""Reads everything with the service's own client library from a fake workspace.
 
-It adds a small generated workspace, and leaves everything else as it was.
+It must have been started with --extras and --empty-page 1. The script adds a small generated workspace, and leaves
+everything else as it was.
 """
 
 import base64
-import io
 import json
-import os
 from itertools import islice
 
 from checks import client, control, expect, expect_error
@@ -135,6 +134,11 @@ def read_catalogs(workspace):
     expect("schemas", [it.name for it in workspace.schemas.list("main")], ["default", "sales"])
     tables = list(workspace.tables.list("main", "sales", max_results=10))
     expect("tables", len(tables), 32)
+    query = {"catalog_name": "main", "schema_name": "sales", "max_results": 10}
+    first = workspace.api_client.do("GET", "/api/2.1/unity-catalog/tables", query=query)
+    query["page_token"] = first["next_page_token"]
+    second = workspace.api_client.do("GET", "/api/2.1/unity-catalog/tables", query=query)
+    expect("an empty page that is not the last one", ("tables" in second, "next_page_token" in second), (False, True))
     expect("constraints in a listing", [it.name for it in tables if it.table_constraints], [])
     table = workspace.tables.get("main.sales.orders_00")
     expect("a table's constraint", table.table_constraints[0].primary_key_constraint.child_columns, ["id"])

@@ -11,6 +11,7 @@ mod concurrency;
 mod copy;
 mod crash;
 mod damage;
+mod databricks;
 mod distributed;
 mod faults;
 mod forget;

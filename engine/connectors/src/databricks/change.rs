@@ -3,18 +3,23 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::api::{document, encoded};
 use super::calls::{FILES, IMPORT, PERMISSIONS, SET_PERMISSIONS, WORKSPACE};
 use crate::rest::{Answer, Body, Call, CallError, CallErrorKind, Client};
 
-/// Reads an answer that says nothing but that all is well.
+/// Reads an answer that says nothing but that all is well: an empty document. A page of a proxy does not.
 fn done(answer: &Answer) -> Result<(), CallErrorKind> {
     match super::refusal::in_good_answer(answer.status, &answer.body) {
         Some(refusal) => Err(CallErrorKind::Refused(refusal)),
-        None => Ok(()),
+        None => answer.json::<Map<String, Value>>().map(drop),
     }
+}
+
+/// The same, of calls that may answer with nothing.
+fn done_or_silent(answer: &Answer) -> Result<(), CallErrorKind> {
+    if answer.body.is_empty() { Ok(()) } else { done(answer) }
 }
 
 /// Makes a folder, and those that it lies in. One that is there stays.
@@ -59,7 +64,7 @@ pub(super) async fn import_file(client: &Client, path: &str, content: Body, over
     // the path is one segment, its slashes encoded
     let segment = encoded("", path).replacen('/', "", 1).replace('/', "%2F");
     let call = Call::get(IMPORT, format!("/api/2.0/workspace-files/import-file/{segment}"), path).query(&query);
-    client.send(&Call { method: Method::POST, body: Some(content), ..call }, done).await
+    client.send(&Call { method: Method::POST, body: Some(content), ..call }, done_or_silent).await
 }
 
 /// Asks who may do what with an object.
@@ -83,7 +88,7 @@ pub(super) async fn set_permissions(
 /// Makes a folder in a volume.
 pub(super) async fn make_volume_folder(client: &Client, path: &str) -> Result<(), CallError> {
     let call = Call::get(FILES, encoded("/api/2.0/fs/directories", path), path);
-    client.send(&Call { method: Method::PUT, ..call }, done).await
+    client.send(&Call { method: Method::PUT, ..call }, done_or_silent).await
 }
 
 /// Puts a file into a volume.
@@ -95,5 +100,5 @@ pub(super) async fn put_volume_file(
 ) -> Result<(), CallError> {
     let query = [("overwrite", if overwrite { "true" } else { "false" })];
     let call = Call::get(FILES, encoded("/api/2.0/fs/files", path), path).query(&query);
-    client.send(&Call { method: Method::PUT, body: Some(content), ..call }, done).await
+    client.send(&Call { method: Method::PUT, body: Some(content), ..call }, done_or_silent).await
 }

@@ -8,7 +8,7 @@ use crate::rest::Refusal;
 
 /// Codes and texts by which a workspace says that something is larger than 10 MB, its limit for exports.
 const TOO_LARGE_CODES: [&str; 2] = ["MAX_NOTEBOOK_SIZE_EXCEEDED", "MAX_READ_SIZE_EXCEEDED"];
-const TOO_LARGE_TEXTS: [&str; 3] = ["Size exceeds 10485760", "size exceeded limit", "exceeded max size"];
+const TOO_LARGE_TEXTS: [&str; 3] = ["Size exceeds", "size exceeded limit", "exceeded max size"];
 
 /// Reads the body of a refusal.
 pub(super) fn refusal(status: u16, _: &HeaderMap, body: &[u8]) -> Refusal {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 /// So long a service is left alone that does not answer.
 const LEFT_ALONE: Duration = Duration::from_secs(30);
 
-/// A circuit breaker: it opens where a call was given up and none has gone well for as long as one is tried.
+/// A circuit breaker: it opens where a call was given up and none has been answered for so long.
 #[derive(Debug)]
 pub(crate) struct Health {
     patience: Duration,

@@ -235,7 +235,7 @@ impl Client {
         options: ClientOptions,
         refusal: fn(u16, &HeaderMap, &[u8]) -> Refusal,
     ) -> Self {
-        let health = Health::new(options.retry_for);
+        let health = Health::new(options.retry_for / 2);
         Self { http, base, tokens, gates, health, options, refusal, told: Mutex::default() }
     }
 

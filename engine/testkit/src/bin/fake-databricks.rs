@@ -46,6 +46,15 @@ struct Args {
     /// Takes what lies in a folder on disk.
     #[arg(long, value_name = "FOLDER")]
     from: Option<PathBuf>,
+    /// How many entries a page has at most, in catalogs, in pipelines and in folders of volumes.
+    #[arg(long, value_name = "ENTRIES", default_value_t = 1000)]
+    page_size: usize,
+    /// Listings of catalogs have a page without entries before the page of this number, counted from 0.
+    #[arg(long, value_name = "PAGE")]
+    empty_page: Option<usize>,
+    /// Keeps a log of all requests, to be read at /_fake/log.
+    #[arg(long)]
+    keep_log: bool,
     /// The share of calls that fail.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     failure_share: f64,
@@ -81,6 +90,9 @@ fn main() -> io::Result<()> {
         latency: Duration::from_secs_f64(args.latency_ms / 1000.0),
         rates,
         failure_share: args.failure_share,
+        page_size: args.page_size,
+        empty_page: args.empty_page,
+        keep_log: args.keep_log,
         seed: args.seed,
         ..FakeOptions::default()
     });

@@ -1,12 +1,12 @@
 //! Who may call: personal access tokens that are configured, and tokens that were given and expire.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use parking_lot::RwLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::options::FakeOptions;
 

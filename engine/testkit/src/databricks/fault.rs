@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body::{Frame, SizeHint};
-use jiff::{Timestamp, ToSpan};
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -99,15 +99,11 @@ pub(super) fn too_many_requests(retry_after: &RetryAfter) -> Response {
         RetryAfter::Absent => return response,
         RetryAfter::Seconds(seconds) => seconds.to_string(),
         RetryAfter::Text(text) => text.clone(),
-        RetryAfter::Date(seconds) => http_date(now() + seconds_span(*seconds)),
+        RetryAfter::Date(seconds) => http_date(now() + SignedDuration::from_secs(i64::from(*seconds))),
     };
     let value = HeaderValue::from_str(&value).expect("what may be in a header");
     response.headers_mut().insert(header::RETRY_AFTER, value);
     response
-}
-
-fn seconds_span(seconds: u32) -> jiff::Span {
-    i64::from(seconds).seconds()
 }
 
 /// Returns a time as headers have it.
@@ -172,6 +168,9 @@ impl HttpBody for CutBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.announced)
+        let mut hint = SizeHint::new();
+        hint.set_lower(self.half.as_ref().map_or(0, |half| half.len() as u64));
+        hint.set_upper(self.announced);
+        hint
     }
 }

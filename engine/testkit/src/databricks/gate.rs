@@ -39,30 +39,42 @@ pub(super) async fn pass(State(fake): State<Arc<Fake>>, request: Request, next: 
     response
 }
 
-async fn answer(fake: &Fake, kind: Kind, mut request: Request, next: Next) -> Response {
-    let object;
-    (object, request) = if fake.rules.look_at_objects() { object_of(kind, request).await } else { (None, request) };
-    let call = Call { kind, method: request.method(), path: request.uri().path(), object: object.as_deref() };
-    let mut action = fake.rules.action(&call);
-    if action.is_none() {
-        if request.uri().path().starts_with("/api/") && !fake.tokens.admit(request.headers()) {
-            return ApiError::unauthenticated().into_response();
+async fn answer(fake: &Fake, kind: Kind, request: Request, next: Next) -> Response {
+    let (object, mut request) =
+        if fake.rules.look_at_objects() { object_of(kind, request).await } else { (None, request) };
+    let action = match passed(fake, kind, &request, object.as_deref()) {
+        Ok(action) => action,
+        Err(response) => {
+            // a client that is still sending might otherwise see the end of the connection instead of the answer
+            let _body = to_bytes(request.into_body(), usize::MAX).await;
+            return response;
         }
-        if !fake.rates.take(kind, Instant::now) {
-            return too_many_requests(&fake.options.retry_after);
-        }
-        action = failure(fake, kind, &request);
-    }
+    };
     let Some(action) = action else {
         return next.run(request).await;
     };
-    if let Some(response) = action.instead(&fake.options.retry_after, object.as_deref()) {
-        return response;
-    }
     if action == Action::IgnoreRange {
         request.headers_mut().remove(header::RANGE);
     }
     action.after(next.run(request).await).await
+}
+
+/// Returns what goes wrong with a call although it is carried out; where it is not, its answer.
+#[expect(clippy::result_large_err, reason = "an answer is no rare thing here")]
+fn passed(fake: &Fake, kind: Kind, request: &Request, object: Option<&str>) -> Result<Option<Action>, Response> {
+    let path = request.uri().path();
+    let mut action = fake.rules.action(&Call { kind, method: request.method(), path, object });
+    if action.is_none() {
+        if path.starts_with("/api/") && !fake.tokens.admit(request.headers()) {
+            return Err(ApiError::unauthenticated().into_response());
+        }
+        if !fake.rates.take(kind, Instant::now) {
+            return Err(too_many_requests(&fake.options.retry_after));
+        }
+        action = failure(fake, kind, request);
+    }
+    let instead = action.as_ref().and_then(|action| action.instead(&fake.options.retry_after, object));
+    instead.map_or(Ok(action), Err)
 }
 
 /// Chooses whether and how a call fails. No failure gives a client bytes that it could take for the content of a file.

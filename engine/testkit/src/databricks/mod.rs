@@ -10,12 +10,11 @@
 //! * It can be slow, limited to rates, and fail: by chance ([`FakeOptions::failure_share`]) or by [`Rule`].
 //! * After the drop of a [`FakeWorkspace`], none of its threads and connections is left.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use axum::serve::ListenerExt;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use self::server::Fake;
@@ -71,6 +70,8 @@ impl FakeWorkspace {
     /// The port is taken, no token is given, or a rate is none.
     pub fn start(options: FakeOptions) -> Self {
         assert!(!options.tokens.is_empty(), "a workspace has a token");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).expect("the port is free");
+        listener.set_nonblocking(true).expect("a socket has the option");
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads)
             .thread_name("databricks")
@@ -78,16 +79,18 @@ impl FakeWorkspace {
             .enable_time()
             .build()
             .expect("threads are to be had");
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, options.port));
-        let listener = runtime.block_on(TcpListener::bind(address)).expect("the port is free");
         let url = format!("http://{}", listener.local_addr().expect("it has an address"));
         let fake = Arc::new(Fake::new(options, url));
         let router = server::router(Arc::clone(&fake));
         let (stop, stopped) = oneshot::channel();
-        // a thread of its own, so that the workspace can be dropped where one must not wait for others
+        // a thread of its own, so that a workspace can be started and dropped where one must not wait for others
         let serve = move || {
             runtime.block_on(async {
-                let listener = listener.tap_io(|stream| stream.set_nodelay(true).expect("a socket has the option"));
+                let listener = tokio::net::TcpListener::from_std(listener).expect("the socket is a listener");
+                let listener = listener.tap_io(|stream| {
+                    // it fails where the other side is gone already
+                    let _set = stream.set_nodelay(true);
+                });
                 tokio::select! {
                     _ = stopped => {}
                     served = axum::serve(listener, router) => served.expect("it serves until it is stopped"),

@@ -192,8 +192,10 @@ pub(super) struct Generated {
 }
 
 impl Body {
+    /// Keeps bytes, or only what they were generated from, if they were: a restored workspace need not be larger than a
+    /// generated one.
     pub(super) fn stored(bytes: &[u8]) -> Self {
-        Self::Stored(bytes.into())
+        sources::origin(bytes).map_or_else(|| Self::Stored(bytes.into()), Self::Generated)
     }
 
     pub(super) fn bytes(&self) -> Arc<[u8]> {

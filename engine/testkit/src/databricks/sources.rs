@@ -1,13 +1,17 @@
 //! Sources of generated notebooks: what one would find in a Databricks workspace, made from a seed.
 //!
 //! The same seed and version always give the same text, at a price so low that nobody need keep it. A new version
-//! differs from the last one in one cell.
+//! differs from the last one in one cell, and in the line that tells what the text was made from: by that, a source is
+//! known again when it comes back.
 
 use std::sync::LazyLock;
 
+use super::object::Generated;
 use super::random::{Random, mixed};
 
 const HEADER: &[u8] = b"# Databricks notebook source\n";
+/// What the line begins with that tells where the text comes from.
+const ORIGIN: &[u8] = b"# generated from ";
 /// Half of all sources are smaller.
 const MEDIAN_BYTES: f64 = 4096.0;
 /// How far sizes spread: two thirds of them lie within this power of e around the median.
@@ -166,6 +170,12 @@ pub(super) fn source(seed: u64, version: u32) -> Vec<u8> {
     let target = size(seed);
     let mut source = Vec::with_capacity(target + LONGEST_LINE);
     source.extend_from_slice(HEADER);
+    source.extend_from_slice(ORIGIN);
+    write_hex(&mut source, (seed >> 32) as u32);
+    write_hex(&mut source, seed as u32);
+    source.push(b'.');
+    write_number(&mut source, version as usize);
+    source.push(b'\n');
     let mut cell = 0;
     while source.len() < target {
         if cell > 0 {
@@ -186,6 +196,16 @@ pub(super) fn text(seed: u64, version: u32) -> Vec<u8> {
     let mut text = source(seed, version);
     text.drain(..HEADER.len());
     text
+}
+
+/// Returns what bytes were generated from, if they were.
+pub(super) fn origin(bytes: &[u8]) -> Option<Generated> {
+    let (text, is_notebook) = bytes.strip_prefix(HEADER).map_or((bytes, false), |text| (text, true));
+    let line = text.strip_prefix(ORIGIN)?.split(|byte| *byte == b'\n').next()?;
+    let (seed, version) = std::str::from_utf8(line).ok()?.split_once('.')?;
+    let (seed, version) = (u64::from_str_radix(seed, 16).ok()?, version.parse().ok()?);
+    let again = if is_notebook { source(seed, version) } else { self::text(seed, version) };
+    (again == bytes).then_some(Generated { seed, version, is_notebook })
 }
 
 fn size(seed: u64) -> usize {
@@ -270,5 +290,21 @@ mod tests {
         assert!(versions.windows(2).all(|pair| pair[0] != pair[1]));
         assert_eq!(source(3, 2), versions[2]);
         assert_ne!(source(4, 0), versions[0]);
+        let cells = |version: usize| {
+            let text = String::from_utf8(versions[version].clone()).unwrap();
+            text.split("# COMMAND ----------").skip(1).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let changed = cells(0).iter().zip(cells(1)).filter(|(old, new)| *old != new).count();
+        assert!(changed <= 1, "{changed}");
+    }
+
+    #[test]
+    fn what_was_generated_is_known_again_and_nothing_else() {
+        for (bytes, is_notebook) in [(source(5, 2), true), (text(5, 2), false)] {
+            let origin = origin(&bytes).unwrap();
+            assert_eq!((origin.seed, origin.version, origin.is_notebook), (5, 2, is_notebook));
+            assert!(super::origin(&[bytes, b"#".to_vec()].concat()).is_none());
+        }
+        assert!(origin(b"# generated from 5").is_none() && origin(b"").is_none());
     }
 }

@@ -184,6 +184,15 @@ impl FolderTarget {
         set(&self.target, &object, &self.place, list)
     }
 
+    /// Tells whether an object is certainly the one that was there before, unchanged.
+    fn is_untouched(&self, now: &Object) -> bool {
+        let before = self.existing.get(now.name());
+        before.is_some_and(|before| {
+            now.modified_at.is_some_and(|time| time != 0)
+                && (before.modified_at, before.object_id) == (now.modified_at, now.object_id)
+        })
+    }
+
     /// Tells whether the snapshot has the same object in a format that says more about it.
     fn comes_otherwise(&self, wanted: &Wanted, entry: &Entry, beside: &dyn Beside) -> std::io::Result<bool> {
         let WantedKind::Notebook(format, language) = wanted.kind else { return Ok(false) };
@@ -324,6 +333,9 @@ impl TargetDir for FolderTarget {
                     let became =
                         format!("it became a {} {}", there.object_type, there.language.as_deref().unwrap_or_default());
                     errors.push(refused("import", &path, became.trim_end()));
+                }
+                Some(there) if self.is_untouched(there) => {
+                    errors.push(refused("import", &path, "it was sent, and what was there is there still"));
                 }
                 Some(there) => {
                     let list = permissions.objects.get(&wanted.name);

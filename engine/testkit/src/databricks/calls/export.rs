@@ -80,7 +80,8 @@ async fn export(State(fake): State<Arc<Fake>>, Params(params): Params<ExportPara
 
 async fn download(State(fake): State<Arc<Fake>>, Path(path): Path<String>) -> Answer {
     let path = given(&format!("/{path}"))?;
-    match found(&fake.tree.read(), &path)? {
+    let found = found(&fake.tree.read(), &path)?;
+    match found {
         Found::Notebook(Notebook { body, .. }) | Found::File(body) => Ok(raw(Bytes::from_owner(body.bytes()))),
         Found::Folder(_) => Err(ApiError::invalid(format!("({path}) is a folder."))),
     }
