@@ -387,6 +387,7 @@ fn record(
         owners,
         shard: None,
         joined: Some(joined.clone()),
+        read_all: false,
         session: session.id(),
         base_generation: session.base_generation(),
         tool: options.tool.clone(),

@@ -101,6 +101,11 @@ impl Kit {
         packs.filter(|pack| std::fs::read(pack).unwrap()[4] == 1).collect()
     }
 
+    /// Runs a command with variables.
+    pub fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Said {
+        said(self.command(arguments).envs(variables.iter().copied()).output().unwrap())
+    }
+
     pub fn run(&self, arguments: &[&str]) -> Said {
         said(self.command(arguments).output().unwrap())
     }

@@ -4,6 +4,7 @@
 
 mod backup;
 mod copy;
+mod databricks;
 mod durability;
 mod errors;
 mod forget;

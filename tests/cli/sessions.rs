@@ -95,6 +95,7 @@ fn leave_session(kit: &Kit, number: u8, outcome: Option<Outcome>, boot_id: &str)
             sources: vec![SourceRecord { uri: "file:///data/my%20lake".into(), path: "data".into(), version: None }],
             parent: None,
             checkpoint: (record > 0).then_some(checkpoint),
+            progress: None,
             shard: None,
             unknown: Default::default(),
         };
@@ -104,8 +105,8 @@ fn leave_session(kit: &Kit, number: u8, outcome: Option<Outcome>, boot_id: &str)
     let error = (outcome == Outcome::Failed).then(|| "no space is left".into());
     let (command, tool) = ("backup".into(), "lakebed".into());
     let unknown = Default::default();
-    let run =
-        Run { version: RECORD_VERSION, command, process, outcome, error, summary: Summary::default(), tool, unknown };
+    let (summary, failures) = (Summary::default(), 0);
+    let run = Run { version: RECORD_VERSION, command, process, outcome, error, summary, failures, tool, unknown };
     repository.store().put_record(&layout::run(id), &run, repository.random()).unwrap();
 }
 

@@ -278,6 +278,7 @@ const COMMANDS: &[Command] = &[
                 sources: Vec::new(),
                 parent: None,
                 checkpoint: None,
+                progress: None,
                 shard: None,
                 unknown: Default::default(),
             };

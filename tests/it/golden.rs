@@ -381,6 +381,7 @@ fn make_format_1() {
         sources: fourth.snapshot.sources.clone(),
         parent: Some(fourth.id),
         checkpoint: Some(checkpoint),
+        progress: None,
         shard: None,
         unknown,
     };

@@ -241,6 +241,7 @@ impl Base {
             sources: Vec::new(),
             parent: None,
             checkpoint: None,
+            progress: None,
             shard: None,
             unknown,
         };

@@ -39,6 +39,7 @@ fn beat(repository: &Repository, id: u8, number: u32, time: Timestamp, process: 
         sources: Vec::new(),
         parent: None,
         checkpoint: None,
+        progress: None,
         shard: None,
         unknown: Default::default(),
     };

@@ -396,6 +396,7 @@ fn whoever_finds_somebody_else_at_joining_leaves_it_to_him() {
         sources: parts[0].snapshot.sources.clone(),
         parent: None,
         checkpoint: None,
+        progress: None,
         shard: shard("night", COUNT),
         unknown: Default::default(),
     };

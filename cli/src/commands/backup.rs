@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use clap::Args;
 use lakebed_connectors::databricks::{
@@ -27,7 +28,7 @@ use serde_json::{Value, json};
 use super::{select, snapshots};
 use crate::context::{Access, Context};
 use crate::error::{CliError, Exit};
-use crate::size::{parse_rate, parse_size};
+use crate::size::{parse_duration, parse_rate, parse_share, parse_size};
 use crate::time::parse_first;
 use crate::ui::{self, cancel_flag};
 use crate::workspace::{WorkspaceArgs, traffic_json, traffic_line};
@@ -111,7 +112,7 @@ pub(crate) struct BackupArgs {
     max_failures: Option<u64>,
     /// Where more than this share of the files of the last snapshot is gone, there is no snapshot [default: 20% of a
     /// workspace, which says of what may not be seen that it is not there; else 100%]
-    #[arg(long, value_name = "PERCENT", value_parser = parse_percent, help_heading = "The snapshot")]
+    #[arg(long, value_name = "SHARE", value_parser = parse_shrink, help_heading = "The snapshot")]
     max_shrink: Option<f64>,
     /// Make no snapshot where nothing has changed
     #[arg(long, conflicts_with = "shard", help_heading = "The snapshot")]
@@ -138,6 +139,17 @@ pub(crate) struct BackupArgs {
     /// Read everything, compare it with the last snapshot, and tell what was not as it looked
     #[arg(long, conflicts_with = "force", help_heading = "How it is made")]
     full: bool,
+    /// The same, where the last snapshot for which that was done is older than this, such as 7d
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "force", help_heading = "How it is made")]
+    full_every: Option<Duration>,
+    /// Keep what was done for a next run after so long, and then after twice as long each time, up to five minutes, or one
+    /// minute of a workspace
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "How it is made")]
+    #[arg(default_value = "15s")]
+    checkpoint_interval: Duration,
+    /// Do not go on from an interrupted run of the same sources: read what it has read again
+    #[arg(long, help_heading = "How it is made")]
+    no_resume: bool,
     /// Do not read files of which only the change time differs
     #[arg(long, help_heading = "How it is made")]
     ignore_ctime: bool,
@@ -231,13 +243,9 @@ impl FormatArg {
 /// Of a workspace that much may be gone since the last snapshot, unless the user says otherwise.
 const WORKSPACE_MAX_SHRINK: f64 = 0.2;
 
-/// Reads a share, such as `20%`.
-fn parse_percent(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix('%').unwrap_or(text).trim();
-    match number.parse::<f64>() {
-        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
-        _ => Err(format!("`{text}` is no share: expected 0% to 100%")),
-    }
+/// Reads a share, which may also be none at all.
+fn parse_shrink(text: &str) -> Result<f64, String> {
+    if text.trim() == "0%" { Ok(0.0) } else { parse_share(text) }
 }
 
 /// Reads which part of how many, such as `3/8`.
@@ -274,6 +282,9 @@ impl BackupArgs {
             ignore_ctime: self.ignore_ctime,
             ignore_inode: self.ignore_inode,
             read_all: self.full,
+            full_every: self.full_every,
+            resume: !self.no_resume,
+            checkpoint_interval: self.checkpoint_interval,
             skip_if_unchanged: self.skip_if_unchanged,
             max_failures: self.max_failures,
             max_shrink: self.max_shrink.or_else(|| workspace.map(|_| WORKSPACE_MAX_SHRINK)),
@@ -545,6 +556,10 @@ fn print(
                 Some(parent) if !args.force => writeln!(out, "compared with snapshot {}", parent.short())?,
                 _ => writeln!(out, "compared with no snapshot: everything was read")?,
             }
+            if report.read_all && !args.force {
+                let mistaken = ui::counted(report.mistaken, "file", "files");
+                writeln!(out, "everything was read: {mistaken} had changed and looked untouched")?;
+            }
             if report.resumed {
                 writeln!(out, "continued from an interrupted run")?;
             }
@@ -625,6 +640,7 @@ fn result_json(
         "dry_run": dry_run,
         "complete": report.failures.is_empty(),
         "success_rate": success_rate(report),
+        "read_all": report.read_all,
         "mistaken": report.mistaken,
         "workspace": workspace.map(|workspace| traffic_json(workspace.workspace())),
         "left_out": workspace.map(WorkspaceSource::left_out),

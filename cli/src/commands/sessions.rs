@@ -2,7 +2,9 @@
 
 use clap::{Args, Subcommand};
 use lakebed_engine::Repository;
+use lakebed_engine::core::id::SessionId;
 use lakebed_engine::core::record::session::{Outcome, Run};
+use lakebed_engine::core::record::snapshot::Summary;
 use lakebed_engine::core::time::Timestamp;
 use lakebed_engine::repository::{SessionInfo, SessionState};
 use serde_json::{Value, json};
@@ -20,7 +22,7 @@ Nothing can be lost by it: whoever is expired while it still runs fails with a m
 has stored when it is run again.
 
 Examples:
-  lakebed sessions list --repo /mnt/backup/lake
+  lakebed sessions list --repo /mnt/backup/lake --all
   lakebed sessions expire --repo /mnt/backup/lake 3f9a
   lakebed sessions expire --repo /mnt/backup/lake --dead";
 
@@ -36,7 +38,7 @@ impl SessionsArgs {
     /// Returns the command's name, as JSON has it.
     pub(crate) fn name(&self) -> &'static str {
         match self.command {
-            SessionsCommand::List => "sessions list",
+            SessionsCommand::List { .. } => "sessions list",
             SessionsCommand::Show { .. } => "sessions show",
             SessionsCommand::Expire(_) => "sessions expire",
         }
@@ -46,8 +48,12 @@ impl SessionsArgs {
 #[derive(Debug, Subcommand)]
 enum SessionsCommand {
     /// List the sessions that have not ended, the oldest first
-    List,
-    /// Show all that is known of one session
+    List {
+        /// Also those that have ended, as far as they are on record
+        #[arg(short, long)]
+        all: bool,
+    },
+    /// Show all that is known of one session, also of one that has ended
     Show {
         /// The session: the beginning of its id
         #[arg(value_name = "SESSION")]
@@ -119,6 +125,22 @@ impl Found {
         }
     }
 
+    /// Returns how far the session had come when it said so last.
+    fn summary(&self) -> Option<&Summary> {
+        let checkpoint = self.info.checkpoint.as_ref().map(|checkpoint| &checkpoint.summary);
+        self.info.newest.progress.as_ref().map(|progress| &progress.summary).or(checkpoint)
+    }
+
+    /// Returns how many seconds the session will still take, where it runs and it is known about how much there is to do.
+    fn seconds_left(&self, now: Timestamp) -> Option<f64> {
+        let (SessionState::Alive | SessionState::Elsewhere) = self.state else { return None };
+        let progress = self.info.newest.progress.as_ref()?;
+        let (done, expected) = (progress.summary.files as f64, progress.expected_files? as f64);
+        let took = progress.summary.finished.seconds_since(progress.summary.started) as f64;
+        let since = now.seconds_since(progress.summary.finished).max(0) as f64;
+        (done > 0.0).then(|| ((expected - done).max(0.0) * took / done - since).max(0.0))
+    }
+
     fn sources(&self) -> Vec<String> {
         self.info.newest.sources.iter().map(|source| ui::source_path(&source.uri)).collect()
     }
@@ -126,20 +148,34 @@ impl Found {
 
 pub(crate) fn run(ctx: &Context, args: &SessionsArgs) -> Result<Exit, CliError> {
     match &args.command {
-        SessionsCommand::List => list(ctx)?,
+        SessionsCommand::List { all } => list(ctx, *all)?,
         SessionsCommand::Show { id } => show(ctx, id)?,
         SessionsCommand::Expire(args) => expire(ctx, args)?,
     }
     Ok(Exit::Done)
 }
 
-fn list(ctx: &Context) -> Result<(), CliError> {
+fn list(ctx: &Context, with_ended: bool) -> Result<(), CliError> {
     let repository = ctx.open(Access::Read)?;
     let now = repository.clock().now();
     let all = Found::all(&repository)?;
+    let mut runs = if with_ended { repository.runs()? } else { Vec::new() };
+    // those that left a checkpoint are among the others
+    runs.retain(|(id, _)| all.iter().all(|found| found.info.id != *id));
     ctx.ui.answer(
-        || json!({ "sessions": all.iter().map(session_json).collect::<Vec<_>>() }),
+        || {
+            let runs = runs.iter().map(|(id, run)| run_json(*id, run));
+            json!({ "sessions": all.iter().map(|found| session_json(found, now)).chain(runs).collect::<Vec<_>>() })
+        },
         |out| {
+            if !runs.is_empty() {
+                let headings =
+                    ["ID", "Host", ">PID", "Command", "Started", "Took", ">Files", ">Size", ">Failures", "State"];
+                let mut table = Table::new(&headings);
+                runs.iter().for_each(|(id, run)| table.row(run_row(*id, run)));
+                table.write(out)?;
+                writeln!(out, "{}", ui::counted(runs.len() as u64, "run that ended", "runs that ended"))?;
+            }
             if all.is_empty() {
                 return writeln!(out, "no sessions");
             }
@@ -154,7 +190,7 @@ fn list(ctx: &Context) -> Result<(), CliError> {
 
 fn row(found: &Found, now: Timestamp) -> Vec<String> {
     let Found { info, .. } = found;
-    let summary = info.checkpoint.as_ref().map(|checkpoint| &checkpoint.summary);
+    let summary = found.summary();
     vec![
         info.id.short(),
         ui::plain(&info.newest.process.host),
@@ -171,8 +207,75 @@ fn row(found: &Found, now: Timestamp) -> Vec<String> {
 fn show(ctx: &Context, id: &str) -> Result<(), CliError> {
     let repository = ctx.open(Access::Read)?;
     let now = repository.clock().now();
-    let found = Found::new(&repository, repository.find_session(id)?)?;
-    ctx.ui.answer(|| json!({ "session": session_json(&found) }), |out| print(out, &found, now))
+    let found = match repository.find_session(id) {
+        Ok(info) => Found::new(&repository, info)?,
+        Err(error) => {
+            // one that has ended may be meant
+            let wanted = id.to_ascii_lowercase();
+            let mut runs = repository.runs()?;
+            runs.retain(|(id, _)| id.to_string().starts_with(&wanted));
+            let [(id, run)] = &runs[..] else { return Err(error.into()) };
+            return ctx.ui.answer(|| json!({ "session": run_json(*id, run) }), |out| print_run(out, *id, run));
+        }
+    };
+    ctx.ui.answer(|| json!({ "session": session_json(&found, now) }), |out| print(out, &found, now))
+}
+
+fn print_run(out: Text<'_>, id: SessionId, run: &Run) -> std::io::Result<()> {
+    writeln!(out, "session {id}")?;
+    writeln!(out, "writer:     process {} on host {}", run.process.pid, ui::plain(&run.process.host))?;
+    writeln!(out, "command:    {}", ui::plain(&run.command))?;
+    match &run.error {
+        Some(error) => writeln!(out, "state:      {}: {}", run_word(run), ui::plain(error))?,
+        None => writeln!(out, "state:      {}", run_word(run))?,
+    }
+    writeln!(out, "started:    {}", ui::local_time(run.summary.started))?;
+    writeln!(out, "ended:      {}", ui::local_time(run.summary.finished))?;
+    let files = ui::counted(run.summary.files, "file", "files");
+    writeln!(out, "done:       {files}, {}", ui::bytes(run.summary.bytes))?;
+    writeln!(out, "failures:   {}", ui::count(run.failures))
+}
+
+/// Returns the word for how a run ended, as JSON has it.
+fn run_word(run: &Run) -> &'static str {
+    match run.outcome {
+        Outcome::Done => "done",
+        Outcome::Partial => "partial",
+        Outcome::Unchanged => "unchanged",
+        Outcome::Interrupted => "interrupted",
+        Outcome::Failed => "failed",
+    }
+}
+
+fn run_row(id: SessionId, run: &Run) -> Vec<String> {
+    let Summary { started, finished, files, bytes, .. } = run.summary;
+    vec![
+        id.short(),
+        ui::plain(&run.process.host),
+        run.process.pid.to_string(),
+        ui::plain(&run.command),
+        ui::local_time(started),
+        ui::duration(finished.seconds_since(started) as f64),
+        ui::count(files),
+        ui::bytes(bytes),
+        ui::count(run.failures),
+        run_word(run).into(),
+    ]
+}
+
+fn run_json(id: SessionId, run: &Run) -> Value {
+    json!({
+        "id": id,
+        "host": run.process.host,
+        "pid": run.process.pid,
+        "command": run.command,
+        "state": run_word(run),
+        "error": run.error,
+        "started": run.summary.started,
+        "ended": run.summary.finished,
+        "summary": run.summary,
+        "failures": run.failures,
+    })
 }
 
 fn print(out: Text<'_>, found: &Found, now: Timestamp) -> std::io::Result<()> {
@@ -188,6 +291,16 @@ fn print(out: Text<'_>, found: &Found, now: Timestamp) -> std::io::Result<()> {
     match info.newest.parent {
         Some(parent) => writeln!(out, "parent:     snapshot {}", parent.short())?,
         None => writeln!(out, "parent:     none")?,
+    }
+    if let Some(progress) = &info.newest.progress {
+        let files = ui::counted(progress.summary.files, "file", "files");
+        let of = progress.expected_files.map(|files| format!(" of about {}", ui::count(files))).unwrap_or_default();
+        let failures = ui::counted(progress.failures, "failure", "failures");
+        writeln!(out, "phase:      {}", ui::plain(&progress.phase))?;
+        writeln!(out, "done:       {files}{of}, {}, {failures}", ui::bytes(progress.summary.bytes))?;
+    }
+    if let Some(seconds) = found.seconds_left(now) {
+        writeln!(out, "left:       about {}", ui::duration(seconds))?;
     }
     match &info.checkpoint {
         Some(checkpoint) => {
@@ -283,7 +396,7 @@ fn consequence(state: &SessionState) -> &'static str {
     }
 }
 
-fn session_json(found: &Found) -> Value {
+fn session_json(found: &Found, now: Timestamp) -> Value {
     let Found { info, .. } = found;
     let process = &info.newest.process;
     json!({
@@ -296,6 +409,8 @@ fn session_json(found: &Found) -> Value {
         "heartbeat": { "number": info.newest.number, "time": info.newest.time },
         "sources": info.newest.sources,
         "parent": info.newest.parent,
+        "progress": info.newest.progress,
+        "seconds_left": found.seconds_left(now),
         "checkpoint": info.checkpoint.as_ref().map(|checkpoint| checkpoint.summary),
     })
 }

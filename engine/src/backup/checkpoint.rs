@@ -16,6 +16,9 @@ const CHUNKS_MAX: u64 = 125_000;
 /// However long a run takes, no more than this lies between its checkpoints.
 const INTERVAL_MAX_NS: u64 = 300 * 1_000_000_000;
 
+/// The same where a source is far away: what was asked of it took long.
+const FAR_INTERVAL_MAX_NS: u64 = 60 * 1_000_000_000;
+
 impl Run<'_> {
     pub(super) fn checkpoint_is_due(&self) -> bool {
         let bytes = self.chunks.since_checkpoint.load(Ordering::Relaxed);
@@ -27,8 +30,9 @@ impl Run<'_> {
 
     pub(super) fn schedule_checkpoint(&self) {
         let first = u64::try_from(self.options.checkpoint_interval.as_nanos()).unwrap_or(u64::MAX);
+        let most = if self.is_far { FAR_INTERVAL_MAX_NS } else { INTERVAL_MAX_NS };
         let made = self.checkpoints.fetch_add(1, Ordering::Relaxed);
-        let interval = first.saturating_mul(1 << made.min(16)).min(first.max(INTERVAL_MAX_NS));
+        let interval = first.saturating_mul(1 << made.min(16)).min(first.max(most));
         self.chunks.since_checkpoint.store(0, Ordering::Relaxed);
         self.checkpoint_due_ns.store(self.clock.monotonic_ns().saturating_add(interval), Ordering::Relaxed);
     }

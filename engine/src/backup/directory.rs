@@ -272,7 +272,7 @@ impl Worker<'_, '_> {
             Work::Directory { node, mount, path, entry } => {
                 let full_path = [&mount.tree_path[..], &path[..]].concat();
                 let is_far = mount.source.manner().readers > 0;
-                let opened = self.away_from_desk(is_far, || mount.source.open_dir(&path, &entry));
+                let opened = self.ask(is_far, || mount.source.open_dir(&path, &entry));
                 let listed = opened.and_then(|directory| {
                     let directory: Arc<dyn SourceDir> = directory.into();
                     let listed = Listed { node: &node, mount: &mount, path, full_path: &full_path };

@@ -120,7 +120,7 @@ impl Worker<'_, '_> {
             Some(known) => Some(Cow::Borrowed(known)),
             None => self.moved(entry, matching, place)?.map(Cow::Owned),
         };
-        if let Some(known) = looks_like.as_ref().filter(|_| !run.options.read_all) {
+        if let Some(known) = looks_like.as_ref().filter(|_| !run.read_all) {
             let mut completed = Ok(());
             if run.options.ignore_ctime && !complete {
                 completed = run.complete_entry(entry, &[], path, place);
@@ -158,7 +158,7 @@ impl Worker<'_, '_> {
             Err(Failure::Repository(error)) => return Err(error),
         }
         let counts = &run.counts;
-        if run.options.read_all && looks_like.is_some_and(|known| known.content != entry.content) {
+        if run.read_all && looks_like.is_some_and(|known| known.content != entry.content) {
             counts.files_mistaken.fetch_add(1, Ordering::Relaxed);
         }
         let known = matching.iter().any(|(which, other)| *which == 0 && other.kind == EntryKind::File);
@@ -331,7 +331,7 @@ impl Worker<'_, '_> {
         }
         // what the source calls the content is what opens it
         entry.content = named.clone();
-        let mut file = self.away_from_desk(place.is_far(), || place.open(entry))?;
+        let mut file = self.ask(place.is_far(), || place.open(entry))?;
         let read = self.read(&mut *file, entry.size)?;
         (entry.size, entry.content) = (read.size, read.content);
         (entry.mtime, entry.ctime) = (read.after.mtime, read.after.ctime);

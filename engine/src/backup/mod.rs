@@ -64,6 +64,10 @@ pub struct BackupOptions {
     pub ignore_inode: bool,
     /// Read everything, also what looks untouched. What is not as it looked is told.
     pub read_all: bool,
+    /// The same where the last snapshot for which that was done is so old; `None`: never.
+    pub full_every: Option<Duration>,
+    /// Go on from a run of the same sources that did not finish.
+    pub resume: bool,
     /// Make no snapshot where the tree is the parent's.
     pub skip_if_unchanged: bool,
     /// More failures than this end the run without a snapshot; `None`: however many there are.
@@ -103,6 +107,8 @@ impl Default for BackupOptions {
             ignore_ctime: false,
             ignore_inode: false,
             read_all: false,
+            full_every: None,
+            resume: true,
             skip_if_unchanged: false,
             max_failures: None,
             max_shrink: None,
@@ -129,6 +135,8 @@ pub struct BackupReport {
     pub parent: Option<SnapshotId>,
     /// An interrupted run was continued from its checkpoint.
     pub resumed: bool,
+    /// Everything was read, also what looked untouched.
+    pub read_all: bool,
     /// Files that looked untouched and were not: known where everything is read.
     pub mistaken: u64,
     /// Counts and bytes.

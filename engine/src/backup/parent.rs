@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lakebed_core::id::{SessionId, SnapshotId, TreeId};
 use lakebed_core::process::Fate;
-use lakebed_core::record::snapshot::{SourceRecord, Summary};
+use lakebed_core::record::snapshot::{Snapshot, SourceRecord, Summary};
 use lakebed_core::time::Timestamp;
 
 use super::{BackupOptions, ParentChoice};
@@ -29,6 +29,8 @@ const CHECKPOINTS_MAX: usize = 3;
 pub(super) struct Base {
     pub(super) parent: Option<SnapshotId>,
     pub(super) parent_summary: Option<Summary>,
+    /// The moment of the last snapshot for which everything was read.
+    pub(super) last_full: Option<Timestamp>,
     pub(super) comparisons: Vec<Comparison>,
     /// Sessions of this host whose process is dead and that nobody can go on from, to be expired once this run has
     /// committed.
@@ -51,16 +53,20 @@ pub(super) fn choose(
         sources.iter().map(|source| (source.uri.clone(), source.path.clone())).collect::<BTreeSet<_>>()
     };
     let wanted = uris(sources);
-    let choose_parent = |catalogue: Catalogue| -> Result<(Option<SnapshotInfo>, Joined)> {
+    let is_of_these = |info: &SnapshotInfo| {
+        let Snapshot { shard, host, sources, .. } = &info.snapshot;
+        shard.is_none() && *host == options.host && uris(sources) == wanted
+    };
+    let mut last_full = None;
+    let mut choose_parent = |catalogue: Catalogue| -> Result<(Option<SnapshotInfo>, Joined)> {
+        // where there is no parent everything was read too
+        let is_full = |info: &&SnapshotInfo| info.snapshot.read_all || info.snapshot.parent.is_none();
+        let full = catalogue.snapshots.iter().filter(is_full).filter(|info| is_of_these(info));
+        last_full = full.map(|info| info.snapshot.time).max();
         let mut all = catalogue.snapshots.into_iter();
         let parent = match options.parent {
             ParentChoice::None => None,
-            ParentChoice::Newest => {
-                let is_whole = |info: &SnapshotInfo| info.snapshot.shard.is_none();
-                all.rfind(|info| {
-                    is_whole(info) && info.snapshot.host == options.host && uris(&info.snapshot.sources) == wanted
-                })
-            }
+            ParentChoice::Newest => all.rfind(is_of_these),
             ParentChoice::Snapshot(id) => {
                 let found = all.find(|info| info.id == id);
                 Some(found.ok_or_else(|| Error::NoSnapshot { selector: id.to_string() })?)
@@ -81,6 +87,7 @@ pub(super) fn choose(
     let mut base = Base {
         parent: parent.map(|info| info.id),
         parent_summary: parent.map(|info| info.snapshot.summary),
+        last_full,
         joined,
         ..Base::default()
     };
@@ -107,7 +114,7 @@ pub(super) fn choose(
         }
         // one that is older than the parent holds nothing that the parent does not
         let is_of_use = parent.is_none_or(|info| other.newest.time > info.snapshot.summary.started);
-        if is_of_use && is_same {
+        if is_of_use && is_same && options.resume {
             checkpoints.extend(other.checkpoint.as_ref().map(|checkpoint| (other.newest.time, checkpoint)));
         }
     }
@@ -119,7 +126,7 @@ pub(super) fn choose(
         base.comparisons.push(Comparison { root: info.snapshot.root, started, protected: true });
     }
     // a run that was cut off early has a newer checkpoint than the long one before it, and a smaller one
-    checkpoints.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+    checkpoints.sort_by_key(|(time, checkpoint)| std::cmp::Reverse((checkpoint.summary.files, *time)));
     for (_, checkpoint) in checkpoints.into_iter().take(CHECKPOINTS_MAX) {
         let started = checkpoint.summary.started;
         base.comparisons.push(Comparison { root: checkpoint.root, started, protected: false });

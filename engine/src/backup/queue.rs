@@ -2,7 +2,8 @@
 //!
 //! Directories come back last in, first out, so that few are unfinished at a time. Where there is nothing else to do, or
 //! soon will be, full frames and large files go to whoever comes for them. A worker that finds nothing while all others
-//! wait knows that everything is done. A checkpoint parks all workers; the last one to park makes it.
+//! wait knows that everything is done. A checkpoint parks all workers but those that wait for a source that is far away; the
+//! last one to park makes it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,10 @@ struct State<W> {
     frames: VecDeque<FrameBuilder>,
     waiting: usize,
     parked: usize,
+    /// Workers that wait for a source: they have nothing in hand that a checkpoint would need.
+    away: usize,
+    /// A checkpoint is being made.
+    running: bool,
     round: u64,
     ended: bool,
 }
@@ -48,6 +53,8 @@ impl<W> Queue<W> {
                 frames: VecDeque::new(),
                 waiting: 0,
                 parked: 0,
+                away: 0,
+                running: false,
                 round: 0,
                 ended: false,
             }),
@@ -156,26 +163,46 @@ impl<W> Queue<W> {
         self.parking.load(Ordering::Relaxed)
     }
 
-    /// Parks a worker whose frames are flushed. The last one runs `work` while the others wait.
+    /// Waits for a source that is far away, with nothing in hand. A checkpoint does not wait for whoever does.
+    pub(super) fn away<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.lock().away += 1;
+        if self.wants_parking() {
+            self.changed.notify_all();
+        }
+        let outcome = wait();
+        let mut state = self.lock();
+        while state.running {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.away -= 1;
+        outcome
+    }
+
+    /// Parks a worker whose frames are flushed. When nobody is at work any more, one of those who are parked runs `work`
+    /// while the others wait.
     pub(super) fn park(&self, work: impl FnOnce()) {
         let mut state = self.lock();
-        if state.ended {
+        // it may have been made meanwhile
+        if !self.wants_parking() {
             return;
         }
         state.parked += 1;
-        if state.parked == self.workers {
+        let round = state.round;
+        while state.round == round && !state.ended {
+            if state.running || state.parked + state.away < self.workers {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            state.running = true;
             drop(state);
             work();
             state = self.lock();
+            state.running = false;
             state.parked = 0;
             state.round += 1;
             self.parking.store(false, Ordering::Relaxed);
             self.changed.notify_all();
             return;
-        }
-        let round = state.round;
-        while state.round == round && !state.ended {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -201,5 +228,28 @@ mod tests {
         queue.push(2);
         assert!(matches!(queue.next(), Next::Frame(_)), "frames hold memory: they go first");
         assert!(queue.take_frame().is_some() && queue.take_frame().is_none());
+    }
+
+    #[test]
+    fn a_checkpoint_does_not_wait_for_those_who_wait_for_a_source() {
+        let queue = Queue::<u8>::new(2, 2);
+        let (called, call) = std::sync::mpsc::channel();
+        let (answer, answered) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                queue.away(|| {
+                    called.send(()).unwrap();
+                    answered.recv().unwrap();
+                });
+            });
+            call.recv().unwrap();
+            queue.request_parking();
+            let mut is_made = false;
+            queue.park(|| is_made = true);
+            assert!(is_made && !queue.wants_parking());
+            answer.send(()).unwrap();
+        });
+        // whoever comes too late goes on
+        queue.park(|| unreachable!());
     }
 }

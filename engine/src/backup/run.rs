@@ -8,10 +8,10 @@ use lakebed_core::chunker::{Chunker, ChunkerParameters};
 use lakebed_core::codec::compress::FrameContent;
 use lakebed_core::id::{SessionId, TreeId};
 use lakebed_core::layout;
-use lakebed_core::monitor::{Monitor, Phase};
+use lakebed_core::monitor::{Monitor, Phase, Progress};
 use lakebed_core::protocol::WriterStep;
 use lakebed_core::record::RECORD_VERSION;
-use lakebed_core::record::session::{Outcome, Run as RunRecord, Session};
+use lakebed_core::record::session::{Outcome, Run as RunRecord, Session, SessionProgress};
 use lakebed_core::record::snapshot::{Failure, Snapshot, SourceRecord, Summary};
 use lakebed_core::record::tree::{Content, Entry, EntryKind};
 use lakebed_core::source::{Fingerprint, SourceError, SourceErrorKind};
@@ -30,7 +30,7 @@ use crate::check::segments_may_be_lost;
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::repository::{
-    BlobReader, ChunkStore, FrameBuilder, Joined, RateLimit, Repository, SessionHandle, SnapshotInfo,
+    BlobReader, ByteCounts, ChunkStore, FrameBuilder, Gauge, Joined, RateLimit, Repository, SessionHandle, SnapshotInfo,
 };
 use crate::source::{Mount, shard_of};
 
@@ -53,6 +53,31 @@ pub(super) struct Counts {
     pub(super) bytes_read: AtomicU64,
     /// Sources whose root could be listed or read.
     pub(super) roots_read: AtomicU64,
+    failures: AtomicU64,
+    /// It is about to commit.
+    is_committing: AtomicBool,
+}
+
+impl Counts {
+    fn summary(&self, chunks: &ByteCounts, started: Timestamp, finished: Timestamp) -> Summary {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Summary {
+            started,
+            finished,
+            files: get(&self.files),
+            directories: get(&self.directories),
+            others: get(&self.others),
+            files_new: get(&self.files_new),
+            files_changed: get(&self.files_changed),
+            files_unmodified: get(&self.files_unmodified),
+            files_unseen: get(&self.files_unseen),
+            bytes: get(&self.bytes),
+            bytes_read: get(&self.bytes_read),
+            bytes_new: get(&chunks.new),
+            bytes_deduplicated: get(&chunks.deduplicated),
+            bytes_stored: get(&chunks.stored),
+        }
+    }
 }
 
 /// A file of several names that has been read under one of them.
@@ -77,7 +102,9 @@ pub(super) struct Run<'a> {
     pub(super) comparisons: Vec<Comparison>,
     /// A pack or a segment is missing, or was damaged once: no chunk counts as present before it was looked up.
     pub(super) distrust: bool,
-    pub(super) counts: Counts,
+    pub(super) counts: Arc<Counts>,
+    /// Everything is read, also what looks untouched.
+    pub(super) read_all: bool,
     pub(super) failures: Mutex<Vec<Failure>>,
     pub(super) failed: Mutex<Option<Error>>,
     /// The run was told to stop: it makes a checkpoint and ends.
@@ -93,7 +120,7 @@ pub(super) struct Run<'a> {
     /// Desks that somebody left: with frames that are not full.
     pub(super) desks: Desks,
     /// A source is far away: workers wait for it.
-    is_far: bool,
+    pub(super) is_far: bool,
     /// Where objects are in the first tree compared with.
     pub(super) moves: Moves,
     pub(super) session: Mutex<Option<SessionHandle>>,
@@ -123,11 +150,8 @@ impl Run<'_> {
         }
         self.monitor.entry_failed(error);
         let failure = Failure { path: escape_path(&path.join(&b'/')), reason };
-        let count = {
-            let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-            failures.push(failure);
-            failures.len() as u64
-        };
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+        let count = self.counts.failures.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(max) = self.options.max_failures.filter(|max| count > *max) {
             self.stop(Error::TooManyFailures { max });
         }
@@ -170,23 +194,19 @@ impl Run<'_> {
     }
 
     pub(super) fn summary(&self) -> Summary {
-        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Summary {
-            started: self.started,
-            finished: self.clock.now(),
-            files: get(&self.counts.files),
-            directories: get(&self.counts.directories),
-            others: get(&self.counts.others),
-            files_new: get(&self.counts.files_new),
-            files_changed: get(&self.counts.files_changed),
-            files_unmodified: get(&self.counts.files_unmodified),
-            files_unseen: get(&self.counts.files_unseen),
-            bytes: get(&self.counts.bytes),
-            bytes_read: get(&self.counts.bytes_read),
-            bytes_new: get(&self.chunks.counts.new),
-            bytes_deduplicated: get(&self.chunks.counts.deduplicated),
-            bytes_stored: get(&self.chunks.counts.stored),
-        }
+        self.counts.summary(&self.chunks.counts, self.started, self.clock.now())
+    }
+
+    /// Says how others find out what the run is doing.
+    fn gauge(&self, parent: Option<&Summary>) -> Gauge {
+        let (counts, chunks, clock) = (self.counts.clone(), self.chunks.counts.clone(), self.clock.clone());
+        let (started, expected_files) = (self.started, parent.map(|parent| parent.files));
+        Gauge(Box::new(move || SessionProgress {
+            phase: if counts.is_committing.load(Ordering::Relaxed) { "commit" } else { "backup" }.into(),
+            summary: counts.summary(&chunks, started, clock.now()),
+            failures: counts.failures.load(Ordering::Relaxed),
+            expected_files,
+        }))
     }
 }
 
@@ -202,7 +222,7 @@ impl Worker<'_, '_> {
     fn work(&mut self) -> Result<()> {
         loop {
             let run = self.run;
-            match self.away_from_desk(run.is_far, || run.queue.next()) {
+            match self.at_no_desk(run.is_far, || run.queue.next()) {
                 Next::Work(work) => self.work_on(work)?,
                 Next::Frame(frame) => self.run.chunks.store_frame(&frame)?,
                 Next::Park => self.park()?,
@@ -213,8 +233,14 @@ impl Worker<'_, '_> {
         Ok(())
     }
 
+    /// Asks a source something, and is away meanwhile where the source is far.
+    pub(super) fn ask<T>(&mut self, is_far: bool, ask: impl FnOnce() -> T) -> T {
+        let queue = &self.run.queue;
+        self.at_no_desk(is_far, || if is_far { queue.away(ask) } else { ask() })
+    }
+
     /// Waits for something, at no desk where it may take long.
-    pub(super) fn away_from_desk<T>(&mut self, takes_long: bool, wait: impl FnOnce() -> T) -> T {
+    fn at_no_desk<T>(&mut self, takes_long: bool, wait: impl FnOnce() -> T) -> T {
         if !takes_long {
             return wait();
         }
@@ -417,14 +443,17 @@ fn join_small(repository: &Repository, joined: &Joined, index: &Index) -> Result
 /// Records how a session ended. One that failed but has a checkpoint is kept, for the next run to continue from. Returns
 /// whether records could be deleted.
 fn end_session(session: SessionHandle, result: &Result<Finished>, request: &Request<'_>) -> Result<bool> {
+    // what a run that failed has done until then
+    let done = session.progress().map(|progress| progress.summary).unwrap_or_default();
+    let failures = session.progress().map_or(0, |progress| progress.failures);
     let (outcome, error, summary) = match result {
         Ok(Finished { report: BackupReport { snapshot: None, summary, .. }, .. }) => {
             (Outcome::Unchanged, None, *summary)
         }
         Ok(Finished { report, .. }) if report.failures.is_empty() => (Outcome::Done, None, report.summary),
         Ok(Finished { report, .. }) => (Outcome::Partial, None, report.summary),
-        Err(Error::Interrupted) => (Outcome::Interrupted, None, Summary::default()),
-        Err(error) => (Outcome::Failed, Some(crate::error_chain(error)), Summary::default()),
+        Err(Error::Interrupted) => (Outcome::Interrupted, None, done),
+        Err(error) => (Outcome::Failed, Some(crate::error_chain(error)), done),
     };
     let record = RunRecord {
         version: RECORD_VERSION,
@@ -433,6 +462,7 @@ fn end_session(session: SessionHandle, result: &Result<Finished>, request: &Requ
         outcome,
         error,
         summary,
+        failures,
         tool: request.options.tool.clone(),
         unknown: Default::default(),
     };
@@ -449,6 +479,7 @@ fn register(repository: &Repository, sources: &[SourceRecord], options: &BackupO
         sources: sources.to_vec(),
         parent: None,
         checkpoint: None,
+        progress: None,
         shard: options.shard.clone(),
         unknown: Default::default(),
     };
@@ -492,11 +523,15 @@ fn run_session(
     monitor.step(WriterStep::ChooseParent.into());
     let own_id = session.as_ref().map(SessionHandle::id);
     let nobody = || SessionId::new([0; 32]);
-    let Base { parent, parent_summary, comparisons, dead, ended, resumed, joined } =
+    let Base { parent, parent_summary, last_full, comparisons, dead, ended, resumed, joined } =
         choose(repository, own_id.unwrap_or_else(nobody), &sources, options)?;
     if let Some(session) = session {
         session.set_parent(parent);
     }
+    let is_full_due = options.full_every.is_some_and(|every| {
+        let age = last_full.map(|time| started.seconds_since(time));
+        age.is_none_or(|age| age >= i64::try_from(every.as_secs()).unwrap_or(i64::MAX))
+    });
     let has_lost_packs = repository.has_lost_packs()?;
     drop(ahead);
     // what is compared with may have been committed since the index was folded. Whoever knows its root knows the segments
@@ -507,7 +542,12 @@ fn run_session(
         index.fold_new(repository.store(), monitor).map_err(Error::from)?;
     }
     monitor.step(WriterStep::StorePacks.into());
-    monitor.phase(Phase::Backup, None);
+    // of a source that is far away it is known about how much there is, and it takes long
+    let total = parent_summary
+        .as_ref()
+        .filter(|_| mount_points.readers() > 0)
+        .map(|parent| Progress { entries: parent.files + parent.directories + parent.others, bytes: 0 });
+    monitor.phase(Phase::Backup, total);
 
     let config = repository.config();
     let chunker = |parameters: &ChunkerParameters| {
@@ -541,7 +581,8 @@ fn run_session(
             || index.lacks_segments()
             || segments_may_be_lost(repository, &index, &listed)?
             || has_lost_packs,
-        counts: Counts::default(),
+        counts: Arc::default(),
+        read_all: options.read_all || is_full_due,
         failures: Mutex::default(),
         failed: Mutex::default(),
         stopping: AtomicBool::new(false),
@@ -562,6 +603,9 @@ fn run_session(
         checkpoints: AtomicU64::new(0),
     };
     run.schedule_checkpoint();
+    if let Some(session) = &*run.session.lock().unwrap_or_else(PoisonError::into_inner) {
+        session.set_gauge(run.gauge(parent_summary.as_ref()));
+    }
     let walked = walk(&run, mount_points, workers).and_then(|()| run.refuse(parent_summary.as_ref()));
     *session = run.session.get_mut().unwrap_or_else(PoisonError::into_inner).take();
     walked?;
@@ -570,6 +614,7 @@ fn run_session(
         return Err(Error::NothingRead);
     }
     monitor.phase(Phase::Commit, None);
+    run.counts.is_committing.store(true, Ordering::Relaxed);
     let root = root.finished().ok_or(Error::NothingRead)?;
     monitor.step(WriterStep::PublishSegments.into());
     run.chunks.publish()?;
@@ -579,7 +624,9 @@ fn run_session(
         && parent.is_some()
         && run.comparisons.first().is_some_and(|comparison| comparison.protected && comparison.root == root);
     let mistaken = run.counts.files_mistaken.load(Ordering::Relaxed);
-    let mut report = BackupReport { snapshot: None, parent, resumed, mistaken, summary: run.summary(), failures };
+    let read_all = run.read_all;
+    let mut report =
+        BackupReport { snapshot: None, parent, resumed, read_all, mistaken, summary: run.summary(), failures };
     if let (Some(session), false) = (session.as_ref(), unchanged) {
         let mut snapshot = snapshot(&run, &report, session, root, sources);
         if (request.review)(&mut snapshot, &run.reader)? {
@@ -621,6 +668,7 @@ fn snapshot(
         original: None,
         shard: options.shard.clone(),
         joined: None,
+        read_all: run.read_all,
         session: session.id(),
         base_generation: session.base_generation(),
         tool: options.tool.clone(),

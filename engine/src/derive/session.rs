@@ -48,6 +48,7 @@ pub(crate) fn in_session<T>(
         sources: author.joining.map_or_else(Vec::new, |(_, sources)| sources.to_vec()),
         parent: None,
         checkpoint: None,
+        progress: None,
         shard: author.joining.map(|(shard, _)| shard.clone()),
         unknown: Default::default(),
     };
@@ -65,6 +66,7 @@ pub(crate) fn in_session<T>(
         outcome,
         error,
         summary,
+        failures: 0,
         tool: author.tool.into(),
         unknown: Default::default(),
     };

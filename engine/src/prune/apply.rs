@@ -248,6 +248,7 @@ impl Prune<'_> {
             outcome,
             error,
             summary: Summary { started: claim.time, finished: self.repository.clock().now(), ..Summary::default() },
+            failures: 0,
             tool: self.options.tool.clone(),
             unknown: Default::default(),
         };

@@ -57,7 +57,7 @@ pub(crate) struct ChunkStore {
     writers: Option<(PackWriter, PackWriter)>,
     nodes: Mutex<FrameBuilder>,
     compression: Compression,
-    pub(crate) counts: ByteCounts,
+    pub(crate) counts: Arc<ByteCounts>,
     /// Plain bytes since the last checkpoint.
     pub(crate) since_checkpoint: AtomicU64,
     /// Chunks and nodes that are in flight.
@@ -89,7 +89,7 @@ impl ChunkStore {
             writers,
             nodes: Mutex::new(FrameBuilder::new(FrameContent::Metadata)),
             compression,
-            counts: ByteCounts::default(),
+            counts: Arc::default(),
             since_checkpoint: AtomicU64::new(0),
             unpublished: AtomicU64::new(0),
             limit,

@@ -26,7 +26,7 @@ mod trial;
 mod trust;
 mod writer;
 
-pub(crate) use chunk_store::ChunkStore;
+pub(crate) use chunk_store::{ByteCounts, ChunkStore};
 pub use keys::KeyInfo;
 pub(crate) use limit::RateLimit;
 pub(crate) use object_cache::ObjectCache;
@@ -37,7 +37,7 @@ pub(crate) use reader::Need;
 pub use reader::{BlobReader, ExtentRuns, TreeEntries};
 pub(crate) use segments::{FULL_BYTES, PACKS_PER_BATCH, REPLACED_MAX, fill_a_segment};
 pub use session_state::SessionState;
-pub(crate) use sessions::HEARTBEAT;
+pub(crate) use sessions::{Gauge, HEARTBEAT};
 pub use sessions::{SessionHandle, SessionInfo};
 pub(crate) use snapshots::snapshot_of;
 pub use snapshots::{Catalogue, SnapshotFilter, SnapshotInfo, SnapshotSelector};

@@ -19,7 +19,7 @@ use lakebed_core::id::SessionId;
 use lakebed_core::layout;
 use lakebed_core::process::Fate;
 use lakebed_core::record::RECORD_VERSION;
-use lakebed_core::record::session::{Checkpoint, Expiry, Process, Run, Session};
+use lakebed_core::record::session::{Checkpoint, Expiry, Process, Run, Session, SessionProgress};
 use lakebed_core::record::snapshot::Snapshot;
 use lakebed_core::storage::{ObjectKey, StorageErrorKind};
 use lakebed_core::time::Timestamp;
@@ -47,11 +47,27 @@ struct Shared {
     record: Mutex<Session>,
     /// Somebody has expired the session: it cannot commit any more.
     expired: Arc<AtomicBool>,
+    /// What the session is doing.
+    gauge: Mutex<Option<Gauge>>,
+}
+
+/// Tells what a session is doing.
+pub(crate) struct Gauge(pub(crate) Box<dyn Fn() -> SessionProgress + Send>);
+
+impl std::fmt::Debug for Gauge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gauge")
+    }
 }
 
 impl Shared {
     fn record(&self) -> MutexGuard<'_, Session> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn progress(&self) -> Option<SessionProgress> {
+        let gauge = self.gauge.lock().unwrap_or_else(PoisonError::into_inner);
+        gauge.as_ref().map(|Gauge(tell)| tell())
     }
 
     /// Puts the next record. The one before it is of no use then; the registration stays, in case this one is damaged.
@@ -61,6 +77,7 @@ impl Shared {
         let before = record.number;
         record.number += 1;
         record.time = self.repository.clock().now();
+        record.progress = self.progress();
         change(&mut record);
         store.put_record(&layout::session(self.id, record.number), &*record, self.repository.random())?;
         store.storage().sync()?;
@@ -109,7 +126,14 @@ impl SessionHandle {
         repository.store.storage().sync()?;
         let registered = record.time;
         let repository = repository.clone();
-        let shared = Shared { repository, id, registered, record: record.into(), expired: Arc::default() };
+        let shared = Shared {
+            repository,
+            id,
+            registered,
+            record: record.into(),
+            expired: Arc::default(),
+            gauge: Mutex::default(),
+        };
         let shared = Arc::new(shared);
         let (stop, stopped) = channel::<()>();
         let beating = shared.clone();
@@ -147,6 +171,16 @@ impl SessionHandle {
     /// Notes which snapshot is compared with.
     pub fn set_parent(&self, parent: Option<SessionId>) {
         self.shared.record().parent = parent;
+    }
+
+    /// Says how to find out what the session is doing: from now on its records tell.
+    pub(crate) fn set_gauge(&self, gauge: Gauge) {
+        *self.shared.gauge.lock().unwrap_or_else(PoisonError::into_inner) = Some(gauge);
+    }
+
+    /// Returns what the session is doing, or did at last.
+    pub(crate) fn progress(&self) -> Option<SessionProgress> {
+        self.shared.progress()
     }
 
     /// Returns what is set once the session was found expired: it cannot commit, so there is no use in going on.
@@ -219,6 +253,25 @@ impl Drop for SessionHandle {
 }
 
 impl Repository {
+    /// Returns how runs have ended, by their sessions: all that are on record. One that is damaged is passed over.
+    ///
+    /// # Errors
+    /// Storage.
+    pub fn runs(&self) -> Result<Vec<(SessionId, Run)>> {
+        let objects = self.store.storage().list(layout::RUNS)?;
+        let records = parallel::each(&self.store, &objects, |object| self.store.read_record::<Run>(&object.key));
+        let mut runs = Vec::new();
+        for (object, record) in objects.iter().zip(records) {
+            match (layout::last_part(&object.key).parse(), record) {
+                (Ok(id), Ok(run)) => runs.push((id, run)),
+                (_, Err(Error::Storage(error))) if !error.is_not_found() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        runs.sort_by_key(|(id, run): &(SessionId, Run)| (run.summary.started, *id));
+        Ok(runs)
+    }
+
     /// Returns the sessions that are registered and have neither committed nor been expired.
     ///
     /// # Errors

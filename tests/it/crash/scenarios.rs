@@ -132,6 +132,7 @@ fn dead_session(world: &mut World) {
         sources: Vec::new(),
         parent: None,
         checkpoint: None,
+        progress: None,
         shard: None,
         unknown: Default::default(),
     };

@@ -24,6 +24,11 @@ use crate::wire::DecodeError;
 /// Version of every JSON record in format 1.
 pub const RECORD_VERSION: u32 = 1;
 
+/// Tells whether a number is left out of a record, since it was not always in it.
+pub(crate) fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Keys of a record that this lakebed does not know.
 pub type Unknown = serde_json::Map<String, serde_json::Value>;
 

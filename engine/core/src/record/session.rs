@@ -27,6 +27,9 @@ pub struct Session {
     pub parent: Option<SnapshotId>,
     /// How far it has come, in records that are checkpoints.
     pub checkpoint: Option<Checkpoint>,
+    /// What it was doing when the record was written. For people only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<SessionProgress>,
     /// The part that it takes of a snapshot that several machines take together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
@@ -37,6 +40,20 @@ pub struct Session {
 
 impl Record for Session {
     const KIND: FrameKind = FrameKind::Session;
+}
+
+/// What a session is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionProgress {
+    /// The phase: `backup`, `commit`.
+    pub phase: String,
+    /// Counts and bytes so far.
+    pub summary: Summary,
+    /// Entries that could not be stored as they should be, so far.
+    pub failures: u64,
+    /// Files that the snapshot has which is compared with: about as many will it be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_files: Option<u64>,
 }
 
 /// A process, told apart from every other one, also across reboots.
@@ -113,6 +130,9 @@ pub struct Run {
     pub error: Option<String>,
     /// Counts and bytes.
     pub summary: Summary,
+    /// Entries that could not be stored as they should be.
+    #[serde(default, skip_serializing_if = "crate::record::is_zero")]
+    pub failures: u64,
     /// Name and version of the tool.
     pub tool: String,
     /// Keys of a newer version.
@@ -122,4 +142,30 @@ pub struct Run {
 
 impl Record for Run {
     const KIND: FrameKind = FrameKind::Run;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_session_is_doing_is_written_as_specified_and_read_back() {
+        let progress = SessionProgress {
+            phase: "backup".into(),
+            summary: Summary { files: 3, files_unseen: 2, ..Summary::default() },
+            failures: 1,
+            expected_files: Some(10),
+        };
+        let text = serde_json::to_string(&progress).unwrap();
+        let written = "{\"phase\":\"backup\",\"summary\":{\"started\":\"1970-01-01T00:00:00Z\",\
+            \"finished\":\"1970-01-01T00:00:00Z\",\"files\":3,\"directories\":0,\"others\":0,\"files_new\":0,\
+            \"files_changed\":0,\"files_unmodified\":0,\"files_unseen\":2,\"bytes\":0,\"bytes_read\":0,\"bytes_new\":0,\
+            \"bytes_deduplicated\":0,\"bytes_stored\":0},\"failures\":1,\"expected_files\":10}";
+        assert_eq!(text, written);
+        assert_eq!(serde_json::from_str::<SessionProgress>(written).unwrap(), progress);
+        // older records know neither
+        let older = written.replace("\"files_unseen\":2,", "").replace(",\"expected_files\":10", "");
+        let read: SessionProgress = serde_json::from_str(&older).unwrap();
+        assert_eq!((read.summary.files_unseen, read.expected_files), (0, None));
+    }
 }

@@ -44,6 +44,9 @@ pub struct Snapshot {
     /// The parts that it was joined from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joined: Option<Joined>,
+    /// Everything was read for it, also what looked untouched.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_all: bool,
     /// The session that made it.
     pub session: SessionId,
     /// The generation that the session knew when it began.
@@ -150,10 +153,6 @@ pub struct SourceRecord {
     pub version: Option<String>,
 }
 
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
 /// Counts and bytes of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Summary {
@@ -174,7 +173,7 @@ pub struct Summary {
     /// Files taken over from the parent unread.
     pub files_unmodified: u64,
     /// Files that could not be seen and are kept as the parent has them.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::record::is_zero")]
     pub files_unseen: u64,
     /// Bytes of all files.
     pub bytes: u64,
@@ -249,6 +248,7 @@ mod tests {
             original: None,
             shard: None,
             joined: None,
+            read_all: false,
             session: SessionId::new([2; 32]),
             base_generation: 0,
             tool: "lakebed".into(),
