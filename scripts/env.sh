@@ -19,6 +19,8 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 TOOLS=$CACHE/tools
 # servers for tests: `scripts/servers` puts them there
 export LAKEBED_TEST_SERVERS=$CACHE/servers
+# the client library of Databricks: `scripts/databricks-sdk` puts it there
+export LAKEBED_TEST_SDK=$CACHE/databricks
 BINARY=$CARGO_TARGET_DIR/release/lakebed
 
 say() { printf '%s\n' "$*" >&2; }

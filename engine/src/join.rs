@@ -387,7 +387,7 @@ fn record(
         owners,
         shard: None,
         joined: Some(joined.clone()),
-        read_all: false,
+        read_all: found.parts.values().all(|part| part.snapshot.read_all),
         session: session.id(),
         base_generation: session.base_generation(),
         tool: options.tool.clone(),
@@ -443,9 +443,13 @@ impl Overlay<'_> {
             }
         }
         let mut writer = DirectoryWriter::default();
-        for (name, found) in names {
+        for (name, mut found) in names {
+            path.push(name.clone());
+            self.leave_to_owner(&mut found, path)?;
+            path.pop();
             let Some(((_, first), others)) = found.split_first() else { continue };
             let mut entry = first.clone();
+            entry.inconsistent |= others.iter().any(|(_, other)| other.inconsistent);
             let is_directory = entry.kind == EntryKind::Directory;
             for (_, other) in others {
                 self.leave_out(other, !is_directory)?;
@@ -462,6 +466,16 @@ impl Overlay<'_> {
             writer.push(entry, &mut self.chunks.node_sink())?;
         }
         writer.finish(&mut self.chunks.node_sink())
+    }
+
+    /// Leaves a directory that is one part's with all that is in it to that part, where it has it: what another one has of
+    /// it, it has not seen.
+    fn leave_to_owner(&mut self, found: &mut Vec<(&Divisions, Entry)>, path: &[Vec<u8>]) -> Result<()> {
+        let owns = |divisions: &Divisions| divisions.is_whole(path) && divisions.owns(path);
+        let Some(owner) = found.iter().position(|(divisions, _)| owns(divisions)) else { return Ok(()) };
+        let mut others = std::mem::take(found);
+        found.push(others.swap_remove(owner));
+        others.iter().try_for_each(|(_, other)| self.leave_out(other, true))
     }
 
     /// Takes an entry that another part has as well out of the counts; `with_below` also what is in it.

@@ -1,8 +1,10 @@
 //! The real clock, the real randomness, and who we are.
 
 use std::collections::BTreeSet;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Instant;
 
+use lakebed_core::monitor::Monitor;
 use lakebed_core::process::{Fate, Processes};
 use lakebed_core::record::session::Process;
 use lakebed_core::record::snapshot::Owners;
@@ -34,6 +36,28 @@ impl Clock for SystemClock {
     fn sleep(&self, time: std::time::Duration) {
         std::thread::sleep(time);
     }
+}
+
+/// A run is asked so often whether it is to end, while all of it waits for something that is far away.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Works while somebody else watches whether the work is to end, and says so once.
+pub(crate) fn watched<T>(monitor: &dyn Monitor, end: &(dyn Fn() + Sync), work: impl FnOnce() -> T) -> T {
+    let (working, watching) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let watch = move || {
+            while watching.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                if monitor.is_cancelled() {
+                    return end();
+                }
+            }
+        };
+        // where there is no thread for it, the end comes with the next answer
+        let _ = std::thread::Builder::new().name("lakebed-watch".into()).spawn_scoped(scope, watch);
+        let outcome = work();
+        drop(working);
+        outcome
+    })
 }
 
 /// The randomness of this machine.

@@ -213,3 +213,52 @@ fn a_backup_that_is_killed_fifty_times_goes_on_and_exports_nothing_twice() {
         killed(50, 8000, 800);
     }
 }
+
+/// Runs a script that drives the client library of Databricks, and returns what it prints; `None` where there is no such
+/// library: `scripts/databricks-sdk` installs it.
+fn sdk(fake: &FakeWorkspace, script: &str, args: &[&str]) -> Option<String> {
+    let folder = std::env::var_os("LAKEBED_TEST_SDK")?;
+    let scripts = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/databricks");
+    let output = std::process::Command::new(PathBuf::from(folder).join("bin/python"))
+        .arg(format!("{scripts}/{script}.py"))
+        .args(args)
+        .envs([("DATABRICKS_HOST", fake.url().as_str()), ("DATABRICKS_TOKEN", TOKEN)])
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .unwrap();
+    let said = crate::kit::said(output).exits(0);
+    Some(said.out)
+}
+
+#[test]
+fn the_client_library_of_databricks_works_with_the_fake() {
+    let options = FakeOptions { page_size: 10, empty_page: Some(1), ..FakeOptions::default() };
+    for script in ["sdk_reads", "sdk_writes"] {
+        let fake = workspace(options.clone());
+        fake.generate_extras();
+        sdk(&fake, script, &[]);
+    }
+}
+
+/// The proof of a round trip by somebody else: what the client library reads of a workspace is the same after it was wiped
+/// and restored.
+#[test]
+fn what_the_client_library_reads_is_the_same_after_a_restore() {
+    let fake = workspace(FakeOptions::default());
+    fake.generate(&GenerateOptions { notebooks: 60, folders: 12, files_share: 0.2, ..GenerateOptions::default() });
+    for (n, language) in Language::ALL.into_iter().enumerate() {
+        let id = fake.put_notebook(&format!("/Clients/languages/n{n}"), language, b"1 + 1");
+        let grant = serde_json::json!({ "user_name": format!("user{n}@example.com"), "permission_level": "CAN_RUN" });
+        fake.set_permissions("notebooks", id, &[grant]);
+    }
+    fake.put_file("/Clients/languages/n0.py", b"a file beside the notebook");
+    let kit = kit(&fake);
+    let Some(before) = sdk(&fake, "sdk_dump", &["/Clients"]) else { return };
+    assert!(before.contains("user2@example.com") && before.contains("SCALA"));
+    backup(&kit, &fake, &["--include", "permissions", "--rate", "permissions=none"]).exits(0);
+    fake.wipe();
+    let restore = ["restore", "latest", "--target", "databricks:///", "--with-permissions"];
+    run(&kit, &fake, &[&restore[..], &NO_LIMITS].concat()).exits(0);
+    let after = sdk(&fake, "sdk_dump", &["/Clients"]).unwrap();
+    assert!(after == before, "before: {before}\nafter: {after}");
+}

@@ -256,3 +256,53 @@ fn a_source_whose_own_attributes_cannot_be_read_is_kept_flagged_and_reported() {
     assert!(top.inconsistent && top.xattrs.len() == 1, "what could be read of it is there");
     assert!(lakebed_engine::query::entry_at(&reader, &info, &[b"top".to_vec(), b"file".to_vec()]).is_ok());
 }
+
+/// A directory that lists these names, in this order.
+#[derive(Clone)]
+struct Lists(Vec<&'static str>);
+
+impl Source for Lists {
+    fn uri(&self) -> String {
+        "test:lists".into()
+    }
+
+    fn root(&self) -> Result<Entry, SourceError> {
+        Ok(Entry::new("", EntryKind::Directory))
+    }
+
+    fn open_dir(&self, _: &[Vec<u8>], _: &Entry) -> Result<Box<dyn SourceDir>, SourceError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn open_root(&self) -> Result<Box<dyn SourceFile>, SourceError> {
+        unreachable!()
+    }
+}
+
+impl SourceDir for Lists {
+    fn list(&self) -> Result<Listing<'_>, SourceError> {
+        Ok(Box::new(self.0.iter().map(|name| Ok(Entry::new(*name, EntryKind::Fifo)))))
+    }
+
+    fn complete(&self, _: &mut Entry) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn open(&self, _: &Entry) -> Result<Box<dyn SourceFile>, SourceError> {
+        unreachable!()
+    }
+}
+
+/// What a node cannot hold must not take its neighbours with it.
+#[test]
+fn a_name_that_is_listed_twice_or_is_none_spoils_no_other() {
+    for names in [vec!["a", "b", "b", "c"], vec!["", "a", "b", "c"], vec!["a", "b/x", "b", "c"], vec!["a", "c", "b"]] {
+        let (_place, repository) = Place::memory(Encryption::Aes256Gcm);
+        let mount = Mount::new(vec![b"lists".to_vec()], Arc::new(Lists(names.clone())));
+        let report = repository.backup(vec![mount], &options(), &Silent).unwrap();
+        assert_eq!(report.failures.len(), 1, "{names:?}: {:?}", report.failures);
+        assert!(!report.snapshot.unwrap().snapshot.is_complete());
+        assert_good(&repository);
+        assert_eq!(latest(&repository).snapshot.summary.others, names.len() as u64 - 1);
+    }
+}

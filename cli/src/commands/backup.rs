@@ -112,7 +112,8 @@ pub(crate) struct BackupArgs {
     max_failures: Option<u64>,
     /// Where more than this share of the files of the last snapshot is gone, there is no snapshot [default: 20% of a
     /// workspace, which says of what may not be seen that it is not there; else 100%]
-    #[arg(long, value_name = "SHARE", value_parser = parse_shrink, help_heading = "The snapshot")]
+    #[arg(long, value_name = "SHARE", value_parser = parse_shrink, conflicts_with = "shard")]
+    #[arg(help_heading = "The snapshot")]
     max_shrink: Option<f64>,
     /// Make no snapshot where nothing has changed
     #[arg(long, conflicts_with = "shard", help_heading = "The snapshot")]

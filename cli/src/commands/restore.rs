@@ -7,11 +7,12 @@ use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 use lakebed_connectors::databricks::{WorkspaceTarget, WorkspaceTargetOptions, WorkspaceUri};
-use lakebed_engine::Monitor;
 use lakebed_engine::core::target::Target;
 use lakebed_engine::core::text::escape_path;
+use lakebed_engine::query::entry_at;
 use lakebed_engine::repository::SnapshotInfo;
 use lakebed_engine::restore::{Action, Overwrite, PathFilter, RestoreOptions, RestoreReport, restore, restore_into};
+use lakebed_engine::{Error, Monitor, Repository, Silent};
 use serde_json::{Value, json};
 
 use super::select::{ChoiceArgs, snapshot_path};
@@ -132,6 +133,16 @@ impl RestoreArgs {
     }
 }
 
+/// Says so where a snapshot has nothing of what is asked for.
+fn refuse_without_permissions(repository: &Repository, info: &SnapshotInfo) -> Result<(), CliError> {
+    let path = [b".databricks".to_vec(), b"permissions".to_vec()];
+    match entry_at(&repository.reader(&Silent)?, info, &path) {
+        Err(Error::NoPath { .. }) => Err(CliError::failed("The snapshot does not say who may do what")
+            .hint("it was taken without --include permissions")),
+        found => Ok(found.map(drop)?),
+    }
+}
+
 pub(crate) fn run(ctx: &Context, args: &RestoreArgs) -> Result<Exit, CliError> {
     let paths =
         args.path.iter().map(|path| Ok(snapshot_path(path)?.join(&b'/'))).collect::<Result<Vec<_>, CliError>>()?;
@@ -139,6 +150,9 @@ pub(crate) fn run(ctx: &Context, args: &RestoreArgs) -> Result<Exit, CliError> {
     let workspace = args.workspace_target(ctx)?;
     let repository = ctx.open(Access::Read)?;
     let info = args.choice.find(&repository, args.snapshot.as_deref(), &ctx.question())?;
+    if args.with_permissions {
+        refuse_without_permissions(&repository, &info)?;
+    }
     let mut options = RestoreOptions {
         target: args.target.clone(),
         filter,

@@ -80,6 +80,10 @@ pub trait Source: Send + Sync {
         SourceManner::default()
     }
 
+    /// Is told that nothing more is wanted: whoever waits for an answer is let go, with an error. May come at any time, from
+    /// any thread.
+    fn stop(&self) {}
+
     /// Returns what tells an object apart from all others of the source, wherever it is moved to, of an entry that was listed
     /// or is in a snapshot; `None` where the source has no such thing.
     fn object_id(&self, _entry: &Entry) -> Option<u64> {

@@ -53,8 +53,6 @@ pub struct TargetError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TargetErrorKind {
-    /// The content could not be had: the repository is at fault.
-    Content,
     /// Nothing more can be put, this or anything else: the restore ends.
     TargetEnded,
     /// Anything else.
@@ -72,13 +70,13 @@ pub trait FileContent {
 
 /// What else is in the snapshot.
 pub trait Beside: Send + Sync {
-    /// Returns the entry with these names from the snapshot's root down; `None` where there is none.
+    /// Returns the entry with these names from the snapshot's root down, if it is restored too; `None` where there is none.
     ///
     /// # Errors
     /// The tree cannot be read.
     fn entry(&self, path: &[Vec<u8>]) -> std::io::Result<Option<Entry>>;
 
-    /// Reads a file by its names from the snapshot's root; `None` where there is none.
+    /// Reads a file by its names from the snapshot's root, restored or not; `None` where there is none.
     ///
     /// # Errors
     /// It cannot be read.
@@ -92,6 +90,9 @@ pub trait Target: Send + Sync {
 
     /// Returns how many entries are best put at a time.
     fn writers(&self) -> usize;
+
+    /// Is told that nothing more is wanted, as a source is.
+    fn stop(&self) {}
 
     /// Makes a directory, or finds it. `path`: the names from the snapshot's root, that of the entry included; empty for the
     /// root itself.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use lakebed_core::id::TreeId;
 use lakebed_core::record::tree::{Entry, EntryKind};
-use lakebed_core::source::{ContentChange, Listing, SourceDir};
+use lakebed_core::source::{ContentChange, Listing, SourceDir, SourceError};
+use lakebed_core::text::escape_path;
 
 use super::node::{DirNode, Finished, Nodes};
 use super::place::Place;
@@ -45,7 +46,7 @@ struct Listed<'a> {
     full_path: &'a [Vec<u8>],
 }
 
-/// Files of at least this many bytes are worth being handed to another worker.
+/// Files of at least this many bytes, and any from far away, are worth being handed to another worker.
 const HANDED_OVER_MIN_BYTES: u64 = 4 << 20;
 
 /// More directories than this need not wait to be entered: whoever lists a large one enters them before it goes on.
@@ -302,6 +303,7 @@ impl Worker<'_, '_> {
         let (mut seen, mut failed) = (0u64, 0);
         let below = |name: &[u8]| [full_path, &[name.to_vec()]].concat();
         let mut matching = Matching::new();
+        let mut last_name: Option<Vec<u8>> = None;
         for entry in listing {
             self.pause()?;
             let mut entry = match entry {
@@ -312,6 +314,15 @@ impl Worker<'_, '_> {
                     continue;
                 }
             };
+            // no node holds a name twice, or one that is none: whoever lists so must not spoil the others
+            if !Entry::name_is_valid(&entry.name) || last_name.as_ref().is_some_and(|last| *last >= entry.name) {
+                let why = std::io::Error::other("its name is none, or was listed before, or in no order");
+                let shown = escape_path(&entry.name);
+                run.entry_failed(&below(&entry.name), &SourceError::new("keep", shown, why));
+                failed += 1;
+                continue;
+            }
+            last_name = Some(entry.name.clone());
             seen += 1;
             if seen % ENTRIES_BETWEEN_LOOKS == 0 {
                 self.catch_up(node)?;
@@ -355,8 +366,8 @@ impl Worker<'_, '_> {
                 continue;
             }
             let full_path = below(&entry.name);
-            let is_large = entry.kind == EntryKind::File && entry.size >= HANDED_OVER_MIN_BYTES;
-            if is_large && run.queue.runs_dry() {
+            let takes_long = entry.size >= HANDED_OVER_MIN_BYTES || place.is_far();
+            if entry.kind == EntryKind::File && takes_long && run.queue.runs_dry() {
                 let matching = std::mem::take(&mut matching);
                 let file = Box::new(FileWork { place: place.clone(), path: full_path, entry, matching });
                 run.queue.push(Work::File { node: node.clone(), slot, file });

@@ -158,8 +158,13 @@ impl Worker<'_, '_> {
             Err(Failure::Repository(error)) => return Err(error),
         }
         let counts = &run.counts;
-        if run.read_all && looks_like.is_some_and(|known| known.content != entry.content) {
-            counts.files_mistaken.fetch_add(1, Ordering::Relaxed);
+        if let Some(known) = looks_like.filter(|_| run.read_all) {
+            let is_as_it_looked = known.content == entry.content;
+            let count = if is_as_it_looked { &counts.files_unmodified } else { &counts.files_mistaken };
+            count.fetch_add(1, Ordering::Relaxed);
+            if is_as_it_looked {
+                return Ok(true);
+            }
         }
         let known = matching.iter().any(|(which, other)| *which == 0 && other.kind == EntryKind::File);
         if known { &counts.files_changed } else { &counts.files_new }.fetch_add(1, Ordering::Relaxed);

@@ -42,7 +42,8 @@ impl Moves {
             return Ok(None);
         };
         for known in reader.entries(*directory) {
-            let known = known?;
+            // a damaged node costs a look at what was moved
+            let Ok(known) = known else { break };
             if known.kind == entry.kind && source.object_id(&known) == Some(id) {
                 return Ok(Some(known));
             }

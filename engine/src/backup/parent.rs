@@ -59,8 +59,11 @@ pub(super) fn choose(
     };
     let mut last_full = None;
     let mut choose_parent = |catalogue: Catalogue| -> Result<(Option<SnapshotInfo>, Joined)> {
-        // where there is no parent everything was read too
-        let is_full = |info: &&SnapshotInfo| info.snapshot.read_all || info.snapshot.parent.is_none();
+        // where there was nothing to compare with everything was read too
+        let is_first =
+            |snapshot: &Snapshot| snapshot.parent.is_none() && snapshot.joined.is_none() && snapshot.original.is_none();
+        let is_full =
+            |info: &&SnapshotInfo| info.snapshot.is_complete() && (info.snapshot.read_all || is_first(&info.snapshot));
         let full = catalogue.snapshots.iter().filter(is_full).filter(|info| is_of_these(info));
         last_full = full.map(|info| info.snapshot.time).max();
         let mut all = catalogue.snapshots.into_iter();

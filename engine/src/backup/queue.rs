@@ -171,7 +171,7 @@ impl<W> Queue<W> {
         }
         let outcome = wait();
         let mut state = self.lock();
-        while state.running {
+        while state.running && !state.ended {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.away -= 1;
@@ -236,7 +236,8 @@ mod tests {
         let (called, call) = std::sync::mpsc::channel();
         let (answer, answered) = std::sync::mpsc::channel::<()>();
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let queue = &queue;
+            scope.spawn(move || {
                 queue.away(|| {
                     called.send(()).unwrap();
                     answered.recv().unwrap();

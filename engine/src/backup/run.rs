@@ -14,7 +14,7 @@ use lakebed_core::record::RECORD_VERSION;
 use lakebed_core::record::session::{Outcome, Run as RunRecord, Session, SessionProgress};
 use lakebed_core::record::snapshot::{Failure, Snapshot, SourceRecord, Summary};
 use lakebed_core::record::tree::{Content, Entry, EntryKind};
-use lakebed_core::source::{Fingerprint, SourceError, SourceErrorKind};
+use lakebed_core::source::{Fingerprint, Source, SourceError, SourceErrorKind};
 use lakebed_core::text::escape_path;
 use lakebed_core::time::Timestamp;
 
@@ -123,6 +123,8 @@ pub(super) struct Run<'a> {
     pub(super) is_far: bool,
     /// Where objects are in the first tree compared with.
     pub(super) moves: Moves,
+    /// All that is read.
+    sources: Vec<Arc<dyn Source>>,
     pub(super) session: Mutex<Option<SessionHandle>>,
     /// Set when the session was found expired.
     expired: Option<(SessionId, Arc<AtomicBool>)>,
@@ -146,7 +148,11 @@ impl Run<'_> {
 
     fn note_failure(&self, path: &[Vec<u8>], error: &SourceError, reason: String) {
         if error.kind == SourceErrorKind::SourceEnded {
-            return self.stop(Error::SourceEnded { reason });
+            // whoever was let go has nothing to say
+            if !self.stopping.load(Ordering::Relaxed) {
+                self.stop(Error::SourceEnded { reason });
+            }
+            return;
         }
         self.monitor.entry_failed(error);
         let failure = Failure { path: escape_path(&path.join(&b'/')), reason };
@@ -160,7 +166,13 @@ impl Run<'_> {
     /// Ends the run as soon as what was done until now is kept for the next one.
     fn stop(&self, why: Error) {
         self.stop_reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.interrupt();
+    }
+
+    /// Lets go whoever waits, and asks everybody to park for a last checkpoint.
+    fn interrupt(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.sources.iter().for_each(|source| source.stop());
         self.queue.request_parking();
     }
 
@@ -283,6 +295,9 @@ impl Worker<'_, '_> {
             return Err(Error::SessionExpired { session: *session });
         }
         let stop = self.run.monitor.is_cancelled() && !self.run.stopping.swap(true, Ordering::Relaxed);
+        if stop {
+            self.run.interrupt();
+        }
         if stop || (!self.run.queue.wants_parking() && self.run.checkpoint_is_due()) {
             self.run.queue.request_parking();
         }
@@ -348,6 +363,13 @@ impl MountPoint {
     fn readers(&self) -> usize {
         let here = self.source.as_ref().map_or(0, |mount| mount.source.manner().readers);
         self.below.values().map(Self::readers).fold(here, usize::max)
+    }
+}
+
+impl MountPoint {
+    fn sources(&self) -> Vec<Arc<dyn Source>> {
+        let here = self.source.iter().map(|mount| mount.source.clone());
+        here.chain(self.below.values().flat_map(Self::sources)).collect()
     }
 }
 
@@ -595,6 +617,7 @@ fn run_session(
         desks: Desks::default(),
         is_far: readers > 0,
         moves: Moves::default(),
+        sources: mount_points.sources(),
         expired: session.as_ref().map(|session| (session.id(), session.expired())),
         session: Mutex::new(session.take()),
         clock: repository.shared_clock(),
@@ -606,7 +629,12 @@ fn run_session(
     if let Some(session) = &*run.session.lock().unwrap_or_else(PoisonError::into_inner) {
         session.set_gauge(run.gauge(parent_summary.as_ref()));
     }
-    let walked = walk(&run, mount_points, workers).and_then(|()| run.refuse(parent_summary.as_ref()));
+    let walk = || walk(&run, mount_points, workers);
+    let walked = match run.is_far {
+        true => crate::system::watched(monitor, &|| run.interrupt(), walk),
+        false => walk(),
+    };
+    let walked = walked.and_then(|()| run.refuse(parent_summary.as_ref()));
     *session = run.session.get_mut().unwrap_or_else(PoisonError::into_inner).take();
     walked?;
 

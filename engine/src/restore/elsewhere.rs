@@ -1,13 +1,13 @@
 //! Restore into what is no folder: a workspace, say.
 //!
-//! Directories are made before what is in them, many entries are put at a time, and a directory is finished when
-//! everything right in it was put. What is read of the repository is checked as in every restore.
+//! Directories are made before what is in them, and those that are only on the way with the first thing in them. Many
+//! entries are put at a time, and a directory is finished when everything right in it was put. What is read of the repository is checked as in every restore.
 
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lakebed_core::id::TreeId;
 use lakebed_core::monitor::{Monitor, Phase, Progress};
@@ -37,12 +37,23 @@ struct Elsewhere<'a> {
     end: Mutex<Option<Error>>,
 }
 
-/// A directory that things are put into.
+/// A directory that things are put into. One that is only on the way to something is made with the first thing in it.
 struct Open {
-    dir: Box<dyn TargetDir>,
     path: Vec<u8>,
+    entry: Entry,
+    above: Option<Arc<Open>>,
+    /// It is to be there by itself, not only for what is in it.
+    wanted: bool,
+    /// What it is in the target; `None` where it could not be made, or the target has no place for it.
+    dir: OnceLock<Option<Box<dyn TargetDir>>>,
     /// What is not put yet, and one for whoever lists it.
     pending: AtomicUsize,
+}
+
+impl Open {
+    fn new(path: Vec<u8>, entry: Entry, above: Option<Arc<Self>>, wanted: bool) -> Arc<Self> {
+        Arc::new(Self { path, entry, above, wanted, dir: OnceLock::new(), pending: AtomicUsize::new(1) })
+    }
 }
 
 /// A file of the snapshot, to be read by a target. What the repository is at fault for is kept.
@@ -70,15 +81,14 @@ fn told(error: Error) -> std::io::Error {
 
 impl Beside for Elsewhere<'_> {
     fn entry(&self, path: &[Vec<u8>]) -> std::io::Result<Option<Entry>> {
-        match entry_at(self.reader, self.info, path) {
-            Ok(entry) => Ok(Some(entry)),
-            Err(Error::NoPath { .. }) => Ok(None),
-            Err(error) => Err(told(error)),
-        }
+        let found = self.find(path)?;
+        let is_restored =
+            |entry: &Entry| self.filter.wants(&path.join(&b'/'), entry.kind == EntryKind::Directory) == Wanted::Yes;
+        Ok(found.filter(is_restored))
     }
 
     fn read(&self, path: &[Vec<u8>]) -> std::io::Result<Option<Vec<u8>>> {
-        let Some(entry) = self.entry(path)?.filter(|entry| entry.kind == EntryKind::File) else { return Ok(None) };
+        let Some(entry) = self.find(path)?.filter(|entry| entry.kind == EntryKind::File) else { return Ok(None) };
         let mut bytes = Vec::new();
         write_content(self.reader, &entry, &escape_path(&path.join(&b'/')), &mut bytes).map_err(told)?;
         Ok(Some(bytes))
@@ -113,7 +123,9 @@ pub fn restore_into(
         end: Mutex::default(),
     };
     let pool = crate::system::threads(target.writers(), "restore")?;
-    pool.scope(|scope| restore.directory(scope, Vec::new(), &root_entry(info.snapshot.root), false));
+    let root = Open::new(Vec::new(), root_entry(info.snapshot.root), None, false);
+    let put = || pool.scope(|scope| restore.directory(scope, root));
+    crate::system::watched(monitor, &|| restore.fail(b"", Error::Interrupted), put);
     match restore.end.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
         None => Ok(restore.report.into_inner().unwrap_or_else(PoisonError::into_inner)),
@@ -121,26 +133,47 @@ pub fn restore_into(
 }
 
 impl<'a> Elsewhere<'a> {
-    /// Makes a directory and puts what is in it; `wanted`: it is to be there by itself, not only for what is in it.
-    fn directory<'s>(&'s self, scope: &Scope<'s>, path: Vec<u8>, entry: &Entry, wanted: bool)
+    fn find(&self, path: &[Vec<u8>]) -> std::io::Result<Option<Entry>> {
+        match entry_at(self.reader, self.info, path) {
+            Ok(entry) => Ok(Some(entry)),
+            Err(Error::NoPath { .. }) => Ok(None),
+            Err(error) => Err(told(error)),
+        }
+    }
+
+    /// Puts what is in a directory.
+    fn directory<'s>(&'s self, scope: &Scope<'s>, open: Arc<Open>)
     where
         'a: 's,
     {
-        let Some(subtree) = entry.subtree.filter(|_| self.goes_on()) else { return };
-        let made = split_path(&path).and_then(|names| Ok(self.target.directory(&names, entry)?));
-        let (put, dir) = match made {
-            Ok(made) => made,
-            Err(error) => return self.fail(&path, error),
-        };
-        if wanted {
-            self.note(put, &path, 0);
+        let Some(subtree) = open.entry.subtree.filter(|_| self.goes_on()) else { return };
+        if !open.wanted || self.made(&open).is_some() {
+            self.entries(scope, &open, subtree);
         }
-        if put == Put::LeftOut {
-            return;
-        }
-        let open = Arc::new(Open { dir, path, pending: AtomicUsize::new(1) });
-        self.entries(scope, &open, subtree);
         self.one_less(&open);
+    }
+
+    /// Returns what a directory is in the target, and makes it if need be.
+    fn made<'o>(&self, open: &'o Open) -> Option<&'o dyn TargetDir> {
+        let make = || {
+            if let Some(above) = &open.above {
+                self.made(above)?;
+            }
+            let made = split_path(&open.path).and_then(|names| Ok(self.target.directory(&names, &open.entry)?));
+            match made {
+                Ok((put, dir)) => {
+                    if open.wanted || put != Put::Kept {
+                        self.note(put, &open.path, 0);
+                    }
+                    (put != Put::LeftOut).then_some(dir)
+                }
+                Err(error) => {
+                    self.fail(&open.path, error);
+                    None
+                }
+            }
+        };
+        open.dir.get_or_init(make).as_deref()
     }
 
     fn entries<'s>(&'s self, scope: &Scope<'s>, open: &Arc<Open>, subtree: TreeId)
@@ -167,7 +200,8 @@ impl<'a> Elsewhere<'a> {
             match self.filter.wants(&path, is_directory) {
                 Wanted::No => {}
                 wanted if is_directory => {
-                    scope.spawn(move |scope| self.directory(scope, path, &entry, wanted == Wanted::Yes));
+                    let below = Open::new(path, entry, Some(open.clone()), wanted == Wanted::Yes);
+                    scope.spawn(move |scope| self.directory(scope, below));
                 }
                 _ => {
                     open.pending.fetch_add(1, Ordering::Relaxed);
@@ -185,8 +219,9 @@ impl<'a> Elsewhere<'a> {
         if !self.goes_on() {
             return;
         }
+        let Some(dir) = self.made(open) else { return };
         let content = Content { reader: self.reader, entry, path, error: Mutex::default() };
-        match open.dir.put(entry, &content, self) {
+        match dir.put(entry, &content, self) {
             Ok(put) => self.note(put, path, entry.size),
             Err(error) => {
                 let content = content.error.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -197,8 +232,11 @@ impl<'a> Elsewhere<'a> {
 
     /// Finishes a directory after the last thing in it.
     fn one_less(&self, open: &Open) {
-        if open.pending.fetch_sub(1, Ordering::AcqRel) == 1 && self.goes_on() {
-            open.dir.finish(self).into_iter().for_each(|error| self.fail(&open.path, error.into()));
+        if open.pending.fetch_sub(1, Ordering::AcqRel) == 1
+            && self.goes_on()
+            && let Some(dir) = open.dir.get().and_then(Option::as_deref)
+        {
+            dir.finish(self).into_iter().for_each(|error| self.fail(&open.path, error.into()));
         }
     }
 
@@ -229,6 +267,7 @@ impl<'a> Elsewhere<'a> {
             || matches!(error, Error::Interrupted | Error::Machine { .. });
         if ends {
             self.ended.store(true, Ordering::Relaxed);
+            self.target.stop();
             self.end.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             return;
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use lakebed_core::record::tree::{Entry, EntryKind};
 use lakebed_core::source::{ContentChange, Listing, Source, SourceDir, SourceError, SourceFile};
+use lakebed_core::text::escape_path;
 
 use super::Filter;
 
@@ -64,7 +65,9 @@ impl SourceDir for FilteredDir {
     }
 
     fn look_again(&self, name: &[u8]) -> Result<Entry, SourceError> {
-        self.inner.look_again(name)
+        let entry = self.inner.look_again(name)?;
+        let gone = || SourceError::new("find", escape_path(name), std::io::ErrorKind::NotFound.into());
+        if self.is_wanted(&entry) { Ok(entry) } else { Err(gone()) }
     }
 
     fn complete(&self, entry: &mut Entry) -> Result<(), SourceError> {

@@ -19,6 +19,10 @@ macro_rules! forward_source {
             self.$inner.manner()
         }
 
+        fn stop(&self) {
+            self.$inner.stop();
+        }
+
         fn object_id(&self, entry: &Entry) -> Option<u64> {
             self.$inner.object_id(entry)
         }

@@ -69,7 +69,7 @@ impl Divisions {
     }
 
     /// Tells whether a directory is a single shard's with all that is in it.
-    fn is_whole(&self, path: &[Vec<u8>]) -> bool {
+    pub(crate) fn is_whole(&self, path: &[Vec<u8>]) -> bool {
         !self.leads_to_source(path) && self.of(path).is_some_and(|(division, below)| below.len() >= division.depth())
     }
 

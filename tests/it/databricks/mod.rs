@@ -38,7 +38,12 @@ fn connect(fake: &FakeWorkspace) -> Workspace {
 
 fn connect_as(fake: &FakeWorkspace, env: impl Fn(&str) -> Option<String>) -> Workspace {
     let uri = WorkspaceUri::parse(&fake.url().replace("http://", "databricks://")).unwrap();
-    let options = ConnectOptions {
+    Workspace::connect(&uri, env, &quick()).unwrap()
+}
+
+/// Without limits, and without pauses that a test would wait for.
+fn quick() -> ConnectOptions {
+    ConnectOptions {
         allow_http: true,
         retry_for: Some(Duration::from_secs(5)),
         first_pause: Some(Duration::from_millis(1)),
@@ -46,8 +51,7 @@ fn connect_as(fake: &FakeWorkspace, env: impl Fn(&str) -> Option<String>) -> Wor
         authorities: None,
         tell: None,
         clock: Arc::new(SystemClock::default()),
-    };
-    Workspace::connect(&uri, env, &options).unwrap()
+    }
 }
 
 /// What is taken of a workspace: these paths.

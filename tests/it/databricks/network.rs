@@ -1,6 +1,6 @@
 //! Networks and services that fail: nothing wrong comes into a snapshot, and what can be had comes.
 
-use lakebed_engine::Error;
+use lakebed_engine::{Error, Monitor, Progress};
 use lakebed_testkit::databricks::{Action, RetryAfter, Rule, Target, When};
 
 use super::*;
@@ -149,16 +149,81 @@ fn a_refused_token_ends_the_run_and_what_was_read_is_kept() {
     assert_is(&repository, &fake, "/Clients");
 }
 
+/// Does something with the first entry that is finished after the workspace was asked.
+struct WithFirst<'a>(&'a FakeWorkspace, std::sync::Once, &'a (dyn Fn() + Sync));
+
+impl Monitor for WithFirst<'_> {
+    fn advance(&self, _: Progress) {
+        if self.0.counters().total() > 0 {
+            self.1.call_once(self.2);
+        }
+    }
+}
+
 #[test]
-fn a_service_that_answers_nobody_ends_the_run() {
+fn a_service_that_answers_nobody_any_more_ends_the_run() {
     let fake = small_workspace();
     let (_place, repository) = repository();
     night(&repository, &fake, roots(&["/Clients"]));
-    let status = Action::Status { status: 500, body: String::new() };
-    let rule = fake.add_rule(Rule::new(Target::Object { kind: None, path: "/Clients/*".into() }, When::Always, status));
-    let error = try_night(&repository, connect(&fake), roots(&["/Clients"]), &options()).unwrap_err();
+    fake.night(&lakebed_testkit::databricks::NightOptions { changed_share: 1.0, ..Default::default() });
+    let status = Action::Status { status: 503, body: String::new() };
+    let rule = std::sync::OnceLock::new();
+    let silence = || rule.set(fake.add_rule(Rule::new(Target::All, When::Always, status.clone()))).unwrap();
+    let source = WorkspaceSource::new(connect(&fake), roots(&["/Clients"])).unwrap();
+    let mount = Mount::new(Vec::new(), Arc::new(source));
+    fake.reset_counters();
+    let monitor = WithFirst(&fake, std::sync::Once::new(), &silence);
+    let error = repository.backup(vec![mount], &options(), &monitor).unwrap_err();
     assert!(matches!(error, Error::SourceEnded { .. }), "{error:?}");
-    fake.remove_rule(rule);
+    fake.remove_rule(*rule.get().unwrap());
     night(&repository, &fake, roots(&["/Clients"]));
     assert_is(&repository, &fake, "/Clients");
+}
+
+#[test]
+fn one_object_that_is_never_answered_ends_nothing() {
+    let fake = FakeWorkspace::start(FakeOptions::default());
+    for name in ["a", "b", "broken 1", "broken 2", "z"] {
+        fake.put_notebook(&format!("/w/{name}"), Language::Python, b"1");
+    }
+    let target = Target::Object { kind: Some(Kind::Export), path: "/w/broken*".into() };
+    fake.add_rule(Rule::new(target, When::Always, Action::Status { status: 503, body: String::new() }));
+    let (_place, repository) = repository();
+    let report =
+        try_night(&repository, connect(&fake), roots(&["/w"]), &BackupOptions { threads: 1, ..options() }).unwrap();
+    assert_eq!((report.summary.files, report.failures.len()), (3, 2), "{:?}", report.failures);
+}
+
+/// Wants a run to end once so many exports were asked for.
+struct StopAtExport<'a>(&'a FakeWorkspace, u64);
+
+impl Monitor for StopAtExport<'_> {
+    fn is_cancelled(&self) -> bool {
+        exports(self.0) >= self.1
+    }
+}
+
+#[test]
+fn who_interrupts_a_run_does_not_wait_for_a_service_that_does_not_answer() {
+    let fake = small_workspace();
+    let status = Action::Status { status: 503, body: String::new() };
+    fake.add_rule(Rule::new(Target::Kind(Kind::Export), When::Always, status));
+    let (_place, repository) = repository();
+    let url = fake.url();
+    let uri = WorkspaceUri::parse(&url.replace("http://", "databricks://")).unwrap();
+    let patient = ConnectOptions { retry_for: Some(Duration::from_secs(36_000)), first_pause: None, ..quick() };
+    let workspace = Workspace::connect(
+        &uri,
+        |name| match name {
+            "DATABRICKS_HOST" => Some(url.clone()),
+            "DATABRICKS_TOKEN" => Some(fake.token().to_owned()),
+            _ => None,
+        },
+        &patient,
+    )
+    .unwrap();
+    let source = WorkspaceSource::new(workspace, roots(&["/Clients"])).unwrap();
+    let mount = Mount::new(Vec::new(), Arc::new(source));
+    let error = repository.backup(vec![mount], &options(), &StopAtExport(&fake, 2)).unwrap_err();
+    assert!(matches!(error, Error::Interrupted), "{error:?}");
 }

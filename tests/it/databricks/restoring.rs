@@ -289,3 +289,68 @@ fn a_snapshot_of_a_folder_becomes_notebooks_and_files() {
     assert_eq!((notebook.object_type.as_str(), notebook.language), ("NOTEBOOK", Some(Language::Python)));
     assert_eq!(fake.get(&format!("/Restored/{below}/sub/lib.py")).unwrap().object_type, "FILE");
 }
+
+#[test]
+fn newer_work_is_kept_also_where_nobody_knows_when_it_was_done() {
+    for unknown in [None, Some(0)] {
+        let fake = FakeWorkspace::start(FakeOptions::default());
+        fake.put_notebook("/w/a", Language::Python, b"old");
+        let (_place, repository) = repository();
+        night(&repository, &fake, roots(&["/w"]));
+        fake.put_notebook("/w/a", Language::Python, b"newer");
+        fake.set_modified_at("/w/a", unknown);
+        let newer = fake.get("/w/a").unwrap().content;
+        put(&repository, &fake, WorkspaceTargetOptions { overwrite: Overwrite::IfNewer, ..into("/") });
+        assert_eq!(fake.get("/w/a").unwrap().content, newer, "{unknown:?}");
+    }
+}
+
+#[test]
+fn what_had_to_go_first_is_put_back_where_the_import_fails() {
+    let fake = FakeWorkspace::start(FakeOptions::default());
+    fake.put_notebook("/w/a", Language::Python, b"in the snapshot");
+    let (_place, repository) = repository();
+    night(&repository, &fake, roots(&["/w"]));
+    fake.remove("/w/a");
+    fake.put_file("/w/a", b"a file that came since");
+    fake.add_rule(Rule::new(Target::Kind(Kind::Import), When::Nth(1), Action::Forbidden));
+    let always = WorkspaceTargetOptions { overwrite: Overwrite::Always, ..into("/") };
+    let report = try_put(&repository, &fake, always, &PathFilter::default());
+    assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
+    let told = format!("{:?}", report.failures[0].error);
+    assert!(told.contains("what was there was put back"), "{told}");
+    assert_eq!(fake.get("/w/a").unwrap().content.unwrap(), b"a file that came since");
+}
+
+#[test]
+fn what_no_backup_can_hold_is_never_deleted_for_a_restore() {
+    let fake = FakeWorkspace::start(FakeOptions::default());
+    fake.put_notebook("/w/a", Language::Python, b"1");
+    let (_place, repository) = repository();
+    night(&repository, &fake, roots(&["/w"]));
+    fake.remove("/w/a");
+    fake.put_object("/w/a", "MLFLOW_EXPERIMENT");
+    let always = WorkspaceTargetOptions { overwrite: Overwrite::Always, ..into("/") };
+    let report = try_put(&repository, &fake, always, &PathFilter::default());
+    assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
+    assert_eq!(fake.get("/w/a").unwrap().object_type, "MLFLOW_EXPERIMENT");
+}
+
+#[test]
+fn only_folders_of_what_is_restored_are_made() {
+    let fake = FakeWorkspace::start(FakeOptions::default());
+    fake.put_notebook("/w/one/a", Language::Sql, b"select 1");
+    fake.put_notebook("/w/two/b", Language::Python, b"1");
+    let (_place, repository) = repository();
+    night(&repository, &fake, WorkspaceOptions { formats: NotebookFormat::ALL.to_vec(), ..roots(&["/w"]) });
+    fake.wipe();
+    let filter = PathFilter::new(&[], &["*.sql".into()], &[]).unwrap();
+    let report = try_put(&repository, &fake, into("/"), &filter);
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    assert!(fake.get("/w/one/a").is_some() && fake.get("/w/two").is_none());
+    // another format by its name
+    let filter = PathFilter::new(&[b"w/two/b.ipynb".to_vec()], &[], &[]).unwrap();
+    let report = try_put(&repository, &fake, into("/"), &filter);
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    assert!(fake.get("/w/two/b").is_some());
+}

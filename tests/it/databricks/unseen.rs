@@ -146,10 +146,7 @@ fn too_many_failures_make_no_snapshot_and_lose_no_work() {
     let error = try_night(&repository, connect(&fake), roots(&["/Clients"]), &few).unwrap_err();
     assert!(matches!(error, Error::TooManyFailures { max: 2 }), "{error:?}");
     assert!(repository.snapshots(&Default::default()).unwrap().is_empty());
-    let done: u32 = fake.export_counts().values().sum();
     fake.remove_rule(rule);
-    let refused = fake.counters().statuses[&Kind::Export].get("4xx").copied().unwrap_or(0);
-    assert!(u64::from(done) >= refused);
     let report = night(&repository, &fake, roots(&["/Clients"]));
     assert!(report.resumed);
     assert_is(&repository, &fake, "/Clients");

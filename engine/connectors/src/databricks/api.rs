@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::calls::{EXPORT, LIST, WORKSPACE};
 use super::refusal::in_good_answer;
-use crate::rest::{Answer, Call, CallError, CallErrorKind, Client};
+use crate::rest::{Answer, Call, CallError, CallErrorKind, Client, Refusal};
 
 /// The language of a notebook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +124,8 @@ struct Listing {
 #[derive(Deserialize)]
 struct Exported {
     content: String,
+    #[serde(default)]
+    file_type: Option<String>,
 }
 
 /// Asks for a document, which is no refusal in disguise.
@@ -152,6 +154,9 @@ pub(super) async fn list(client: &Client, path: &str) -> Result<Vec<Object>, Cal
 fn read_listing(answer: &Answer) -> Result<Vec<Object>, CallErrorKind> {
     let Listing { objects, others } = answer.json()?;
     match objects {
+        Some(_) if others.contains_key("next_page_token") => {
+            Err(CallErrorKind::Malformed { why: "it comes in pages, which listings of folders do not".into() })
+        }
         Some(objects) => Ok(objects),
         None if others.is_empty() => Ok(Vec::new()),
         None => Err(match in_good_answer(answer.status, &answer.body) {
@@ -168,11 +173,16 @@ pub(super) async fn export(client: &Client, path: &str, format: &str, outputs: b
         query.push(("outputs", if outputs { "ALL" } else { "NONE" }));
     }
     let call = Call::get(EXPORT, "/api/2.0/workspace/export", path).query(&query);
-    client.send(&call, read_export).await
+    client.send(&call, |answer| read_export(answer, format == "DBC")).await
 }
 
-fn read_export(answer: &Answer) -> Result<Bytes, CallErrorKind> {
+/// Reads what was exported. What comes of a folder, asked for or not, is an archive.
+fn read_export(answer: &Answer, may_be_archive: bool) -> Result<Bytes, CallErrorKind> {
     let content = match answer.json::<Exported>() {
+        Ok(exported) if !may_be_archive && matches!(exported.file_type.as_deref(), Some("dbc" | "zip")) => {
+            let message = "it is an archive: a folder is there by now".into();
+            return Err(CallErrorKind::Refused(Refusal { status: answer.status, code: String::new(), message }));
+        }
         Ok(exported) => exported.content,
         Err(error) => {
             let refusal = in_good_answer(answer.status, &answer.body);
@@ -187,14 +197,18 @@ fn read_export(answer: &Answer) -> Result<Bytes, CallErrorKind> {
 pub(super) async fn download(client: &Client, path: &str, size: Option<u64>, into: &File) -> Result<(), CallError> {
     let call = Call::get(EXPORT, encoded("/api/2.0/workspace-files", path), path);
     let check = |headers: &HeaderMap, length: u64| {
-        let told = headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let told: Option<u64> =
+            headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let is_page =
             headers.get(http::header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
-        match told.or(size) {
-            Some(told) if told != length => {
+        match (told, size) {
+            (Some(told), _) if told != length => {
                 Err(CallErrorKind::NoAnswer { why: format!("{length} of {told} bytes came") })
             }
-            None if is_page => Err(CallErrorKind::Malformed { why: "it is an HTML page".into() }),
+            (_, Some(size)) if size != length => {
+                Err(CallErrorKind::Malformed { why: format!("{length} bytes came, where {size} are listed") })
+            }
+            (_, None) if is_page => Err(CallErrorKind::Malformed { why: "it is an HTML page".into() }),
             _ => Ok(()),
         }
     };
@@ -237,12 +251,14 @@ mod tests {
 
     #[test]
     fn an_export_that_is_cut_off_is_none() {
-        assert_eq!(read_export(&answer(r#"{"content":"aGk=","file_type":"py"}"#)).unwrap(), "hi");
-        assert_eq!(read_export(&answer(r#"{"content":""}"#)).unwrap(), "");
+        assert_eq!(read_export(&answer(r#"{"content":"aGk=","file_type":"py"}"#), false).unwrap(), "hi");
+        assert_eq!(read_export(&answer(r#"{"content":""}"#), false).unwrap(), "");
         for wrong in [r#"{"content":"aGk"}"#, r#"{"content":"aG"#, "{}", "", "<html>"] {
-            assert!(read_export(&answer(wrong)).is_err_and(|error| error.may_pass(true)), "{wrong}");
+            assert!(read_export(&answer(wrong), false).is_err_and(|error| error.may_pass(true)), "{wrong}");
         }
-        let large = read_export(&answer(r#"{"error_code":"MAX_NOTEBOOK_SIZE_EXCEEDED","message":"x"}"#));
+        let archive = read_export(&answer(r#"{"content":"UEs=","file_type":"dbc"}"#), false);
+        assert!(archive.is_err_and(|error| !error.may_pass(true)));
+        let large = read_export(&answer(r#"{"error_code":"MAX_NOTEBOOK_SIZE_EXCEEDED","message":"x"}"#), false);
         assert!(large.is_err_and(|error| error.refusal().is_some_and(crate::rest::Refusal::is_too_large)));
     }
 

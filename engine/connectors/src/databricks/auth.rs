@@ -29,8 +29,14 @@ const AZURE_MANAGEMENT: &str = "https://management.core.windows.net/";
 /// So often an identity service is asked that does not answer.
 const TRIES: usize = 4;
 
-/// Makes a source of tokens of settings.
-pub(super) fn token_source(settings: &Settings, http: &reqwest::Client, clock: Arc<dyn Clock>) -> Box<dyn TokenSource> {
+/// Makes a source of tokens of settings. `direct` goes through no proxy: what this machine asks of its own cloud is nobody
+/// else's affair.
+pub(super) fn token_source(
+    settings: &Settings,
+    http: &reqwest::Client,
+    direct: &reqwest::Client,
+    clock: Arc<dyn Clock>,
+) -> Box<dyn TokenSource> {
     let way: Box<dyn TokenSource> = match settings.credentials.clone() {
         Credentials::Token(secret) => Box::new(Given { secret }),
         Credentials::Command(line) => Box::new(Printed { line, clock }),
@@ -49,7 +55,7 @@ pub(super) fn token_source(settings: &Settings, http: &reqwest::Client, clock: A
             })
         }
         Credentials::ManagedIdentity { client_id } => {
-            let (http, endpoint) = (http.clone(), settings.identity_service.clone());
+            let (http, endpoint) = (direct.clone(), settings.identity_service.clone());
             Box::new(ManagedIdentity { http, endpoint, client_id, resource_id: settings.azure_resource_id.clone() })
         }
     };
@@ -128,7 +134,7 @@ impl OauthM2m {
         let place = account.map_or_else(|| "/oidc".into(), |id| format!("/oidc/accounts/{id}"));
         let url = below(&self.address, &format!("{place}/.well-known/oauth-authorization-server"));
         let from = url.to_string();
-        let body = ask(&from, || self.http.get(url.clone())).await?;
+        let body = ask(&from, None, || self.http.get(url.clone())).await?;
         let refused = |why: String| AuthError::Refused { from: from.clone(), why };
         let Discovered { token_endpoint } =
             serde_json::from_slice(&body).map_err(|_| refused("it names no `token_endpoint`".into()))?;
@@ -148,7 +154,7 @@ impl TokenSource for OauthM2m {
         let endpoint = self.endpoint().await?;
         let from = endpoint.to_string();
         let form = form(&[("grant_type", "client_credentials"), ("scope", "all-apis")]);
-        let body = ask(&from, || {
+        let body = ask(&from, Some(&self.secret), || {
             let request = self.http.post(endpoint.clone()).basic_auth(&self.client_id, Some(self.secret.expose()));
             request.header(http::header::CONTENT_TYPE, FORM).body(form.clone())
         });
@@ -176,7 +182,7 @@ impl Entra {
             ("resource", resource),
         ]);
         let send = || self.http.post(self.endpoint.clone()).header(http::header::CONTENT_TYPE, FORM).body(form.clone());
-        read_token(&from, &ask(&from, send).await?)
+        read_token(&from, &ask(&from, Some(&self.secret), send).await?)
     }
 }
 
@@ -208,7 +214,7 @@ impl ManagedIdentity {
             url.query_pairs_mut().append_pair("client_id", id);
         }
         let from = self.endpoint.to_string();
-        read_token(&from, &ask(&from, || self.http.get(url.clone()).header("Metadata", "true")).await?)
+        read_token(&from, &ask(&from, None, || self.http.get(url.clone()).header("Metadata", "true")).await?)
     }
 }
 
@@ -261,8 +267,9 @@ struct Document {
 #[async_trait]
 impl TokenSource for Printed {
     async fn fetch(&self) -> Result<Token, AuthError> {
-        let program = self.line.split_whitespace().next().unwrap_or_default();
-        let failed = |why: String| AuthError::Program { program: program.into(), why };
+        // what it is called is not told: there may be secrets in a command line
+        let program = "the command that prints one";
+        let failed = |why: String| AuthError::Program { why };
         let printed = output_of(&self.line).await.map_err(|error| failed(error.to_string()))?;
         let text = String::from_utf8(printed).map_err(|_| failed("it prints no text".into()))?;
         let text = text.trim();
@@ -304,8 +311,12 @@ fn read_token(from: &str, body: &[u8]) -> Result<(Secret, Option<Duration>), Aut
     Ok((Secret::new(issued.access_token), issued.expires_in.as_ref().and_then(seconds)))
 }
 
-/// Asks an identity service, a few times where it does not answer.
-async fn ask(from: &str, request: impl Fn() -> reqwest::RequestBuilder) -> Result<bytes::Bytes, AuthError> {
+/// Asks an identity service, a few times where it does not answer. What it says is told without the secret.
+async fn ask(
+    from: &str,
+    secret: Option<&Secret>,
+    request: impl Fn() -> reqwest::RequestBuilder,
+) -> Result<bytes::Bytes, AuthError> {
     let no_answer = |error: reqwest::Error| AuthError::NoAnswer { from: from.into(), source: error.without_url() };
     let mut pause = Duration::from_millis(500);
     let mut left = TRIES;
@@ -323,7 +334,10 @@ async fn ask(from: &str, request: impl Fn() -> reqwest::RequestBuilder) -> Resul
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
-            Ok((_, Err(why))) => return Err(AuthError::Refused { from: from.into(), why }),
+            Ok((_, Err(why))) => {
+                let why = secret.map_or_else(|| why.clone(), |secret| secret.redact(&why));
+                return Err(AuthError::Refused { from: from.into(), why });
+            }
             Err(error) => return Err(error),
         }
     }

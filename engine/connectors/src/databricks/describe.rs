@@ -7,7 +7,7 @@ use super::api::document;
 use super::calls::{JOBS, OTHER};
 use super::catalog;
 use super::pages::Pages;
-use crate::rest::{Call, CallError, Client};
+use crate::rest::{Call, CallError, CallErrorKind, Client, Refusal};
 
 /// Parts of a job that come a hundred at a time.
 const JOB_LISTS: [&str; 4] = ["tasks", "job_clusters", "environments", "parameters"];
@@ -92,8 +92,11 @@ impl Subject {
             Self::SecretScope(name) => secret_scope(client, name).await,
             Self::Catalog { what, securable, full_name } => {
                 let object = catalog::object(client, what, full_name).await?;
-                let grants = catalog::grants(client, securable, full_name).await?;
-                let grants = grants.get("privilege_assignments").cloned().unwrap_or_else(|| json!([]));
+                // whoever may read what something is may not always read who else may
+                let grants = match catalog::grants(client, securable, full_name).await {
+                    Err(error) if error.kind.refusal().is_some_and(Refusal::is_forbidden) => None,
+                    grants => Some(grants?.get("privilege_assignments").cloned().unwrap_or_else(|| json!([]))),
+                };
                 Ok(json!({ "definition": object, "grants": grants }))
             }
         }
@@ -103,7 +106,7 @@ impl Subject {
 fn unless_absent<T>(result: Result<T, CallError>) -> Result<Option<T>, CallError> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind.refusal().is_some_and(crate::rest::Refusal::is_absent) => Ok(None),
+        Err(error) if error.kind.refusal().is_some_and(Refusal::is_absent) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -123,7 +126,11 @@ async fn job(client: &Client, id: &str) -> Result<Value, CallError> {
             None => whole = Some(page),
             Some(whole) => append_lists(whole, page),
         }
-        match next.filter(|next| !next.is_empty() && token.as_ref() != Some(next)) {
+        match next.filter(|next| !next.is_empty()) {
+            Some(next) if token.as_ref() == Some(&next) => {
+                let kind = CallErrorKind::Malformed { why: "its next page is the same one again".into() };
+                return Err(CallError { call: format!("GET /api/2.2/jobs/get of `{id}`"), kind });
+            }
             Some(next) => token = Some(next),
             None => return Ok(Value::Object(whole.unwrap_or_default())),
         }

@@ -87,6 +87,10 @@ pub(super) async fn read(
         if total != size || (version.is_some() && here != version) {
             return Ok(Read::Changed);
         }
+        if !is_whole && here.is_none() {
+            let why = "it does not say of which version it is, and would be put together of several".into();
+            return Err(CallErrorKind::Malformed { why });
+        }
         if start != range.start || answer.body.len() as u64 != range.end - range.start {
             let why = format!("{} bytes from {start} came, where {range:?} was asked for", answer.body.len());
             return Err(CallErrorKind::Malformed { why });

@@ -31,7 +31,7 @@ pub use self::source::{Include, WorkspaceOptions, WorkspaceSource};
 pub use self::target::{WorkspaceTarget, WorkspaceTargetOptions};
 use crate::Tell;
 use crate::rest::token::Tokens;
-use crate::rest::{CallTraffic, Client, ClientError, ClientOptions, Gates, http_client};
+use crate::rest::{CallTraffic, Client, ClientError, ClientOptions, Gates, Way, http_client};
 
 /// Calls are tried for so long, as the tools of Databricks do.
 const RETRY_FOR: Duration = Duration::from_secs(300);
@@ -113,8 +113,10 @@ impl Workspace {
     ) -> Result<Self, ConnectError> {
         let settings = settings::Settings::find(uri, env)?;
         let host = settings::host_and_port(&settings.address);
-        if settings.address.scheme() == "http" && !options.allow_http {
-            return Err(ConnectError::PlainHttp { host });
+        // secrets go to either
+        let plain = [&settings.address, &settings.entra].into_iter().find(|url| url.scheme() == "http");
+        if let Some(url) = plain.filter(|_| !options.allow_http) {
+            return Err(ConnectError::PlainHttp { host: settings::host_and_port(url) });
         }
         if let Some((kind, _)) = options.rates.iter().find(|(kind, _)| RATES.iter().all(|(known, _)| known != kind)) {
             return Err(ConnectError::Rate { kind: kind.clone() });
@@ -123,12 +125,14 @@ impl Workspace {
             let asked = options.rates.iter().rfind(|(asked, _)| asked == kind);
             (kind, asked.map_or(Some(rate), |(_, rate)| *rate))
         };
-        let http = http_client(options.authorities.as_ref())?;
-        let tokens = Tokens::new(auth::token_source(&settings, &http, options.clock.clone()));
+        let http = http_client(options.authorities.as_ref(), Way::Usual)?;
+        let direct = http_client(options.authorities.as_ref(), Way::Direct)?;
+        let tokens = Tokens::new(auth::token_source(&settings, &http, &direct, options.clock.clone()));
         let client_options = ClientOptions {
             retry_for: options.retry_for.unwrap_or(RETRY_FOR),
             first_pause: options.first_pause.unwrap_or(FIRST_PAUSE),
             tell: options.tell.clone(),
+            sign_of_life: (calls::OTHER, "/api/2.0/preview/scim/v2/Me"),
         };
         let gates = Gates::new(RATES.map(rate));
         let client = Client::new(http, settings.address, tokens, gates, client_options, refusal::refusal);
@@ -149,6 +153,11 @@ impl Workspace {
     /// Returns what was asked of the workspace until now.
     pub fn traffic(&self) -> CallTraffic {
         self.inner.client.traffic()
+    }
+
+    /// Lets go whoever waits for the workspace: nothing more is wanted of it.
+    pub fn stop(&self) {
+        self.inner.client.stop();
     }
 
     fn client(&self) -> &Client {

@@ -33,10 +33,16 @@ impl Pages<'_> {
                 let next = next.map(str::to_owned);
                 let items = match page.get(self.items) {
                     Some(Value::Array(items)) => items.clone(),
-                    None if page.is_object() => match super::refusal::in_good_answer(answer.status, &answer.body) {
-                        Some(refusal) => return Err(CallErrorKind::Refused(refusal)),
-                        None => Vec::new(),
-                    },
+                    None if page.is_object() => {
+                        if let Some(refusal) = super::refusal::in_good_answer(answer.status, &answer.body) {
+                            return Err(CallErrorKind::Refused(refusal));
+                        }
+                        // what is taken for empty is gone from the next snapshot
+                        if ["message", "error"].iter().any(|key| page.get(*key).is_some()) {
+                            return Err(CallErrorKind::Malformed { why: "it lists nothing, and says why".into() });
+                        }
+                        Vec::new()
+                    }
                     _ => return Err(CallErrorKind::Malformed { why: format!("its `{}` is no list", self.items) }),
                 };
                 Ok((items, next))

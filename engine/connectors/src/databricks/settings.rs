@@ -131,7 +131,7 @@ pub enum SettingsError {
     },
     /// A way that is not known.
     #[error(
-        "`{name}` is no way to sign in that lakebed knows: pat, oauth-m2m, azure-client-secret, azure-msi, azure-cli, databricks-cli"
+        "`{name}` is no way to sign in that lakebed knows: pat, oauth-m2m, azure-client-secret, azure-msi, azure-cli, databricks-cli, command"
     )]
     AuthType {
         /// The way as it was named.
@@ -273,13 +273,9 @@ impl Settings {
 /// Settles what counts where no profile is asked for.
 fn without_profile(wanted: Option<&str>, of_environment: Values, file: &Path) -> Result<Values, SettingsError> {
     let its_host = of_environment.get("host").map(|host| host_of(host)).transpose()?;
-    let is_meant = match (&its_host, wanted) {
-        // whoever names no host is at the one of the environment
-        (_, None) => its_host.is_some(),
-        (Some(its), Some(wanted)) => its == wanted,
-        (None, Some(_)) => names_credentials(&of_environment),
-    };
-    if is_meant && (names_credentials(&of_environment) || wanted.is_none()) {
+    // whoever names no host is at the one of the environment
+    let wanted = wanted.or(its_host.as_deref());
+    if its_host.is_some() && its_host.as_deref() == wanted && names_credentials(&of_environment) {
         return Ok(of_environment);
     }
     let profiles = read_profiles(file)?;
@@ -303,6 +299,8 @@ fn without_profile(wanted: Option<&str>, of_environment: Values, file: &Path) ->
             Ok(values)
         }
         (None, None) => Err(SettingsError::NoHost),
+        // what names no host is for the one that is named
+        (None, Some(_)) if its_host.is_none() && names_credentials(&of_environment) => Ok(of_environment),
         (None, Some(host)) => Err(SettingsError::NoCredentials { host: host.into() }),
     }
 }
@@ -452,6 +450,9 @@ mod tests {
         assert!(matches!(other, Err(SettingsError::NoCredentials { .. })), "{other:?}");
         let profile = "[two]\nhost = two.cloud.databricks.com\ntoken = dapi-two\n";
         assert_eq!(token(find("databricks://two.cloud.databricks.com/x", &variables, profile)), "dapi-two");
+        // a host alone is looked for among the profiles
+        let host = [("DATABRICKS_HOST", "two.cloud.databricks.com")];
+        assert_eq!(token(find("databricks:///x", &host, profile)), "dapi-two");
     }
 
     #[test]

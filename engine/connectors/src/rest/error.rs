@@ -58,6 +58,12 @@ pub enum CallErrorKind {
         /// What happened.
         why: String,
     },
+    /// Whoever answers does not prove to be the service.
+    #[error("the service's certificate is not trusted: {why}")]
+    Untrusted {
+        /// What is wrong with it.
+        why: String,
+    },
     /// What came is no answer to what was asked.
     #[error("the answer is not what it should be: {why}")]
     Malformed {
@@ -70,6 +76,9 @@ pub enum CallErrorKind {
         /// Since when.
         seconds: u64,
     },
+    /// Nothing more was wanted.
+    #[error("it was stopped")]
+    Stopped,
     /// There is nothing to prove who asks.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -89,7 +98,8 @@ impl CallErrorKind {
 
     /// Tells whether no other call will go well either.
     pub fn ends_everything(&self) -> bool {
-        matches!(self, Self::Down { .. } | Self::Auth(_)) || self.refusal().is_some_and(|refusal| refusal.status == 401)
+        matches!(self, Self::Down { .. } | Self::Untrusted { .. } | Self::Stopped | Self::Auth(_))
+            || self.refusal().is_some_and(|refusal| refusal.status == 401)
     }
 
     /// Tells whether the same call may go well later.
@@ -97,7 +107,7 @@ impl CallErrorKind {
         match self {
             Self::Refused(refusal) => refusal.may_pass(twice),
             Self::NoAnswer { .. } | Self::Malformed { .. } => twice,
-            Self::Down { .. } | Self::Auth(_) | Self::Machine(_) => false,
+            Self::Down { .. } | Self::Untrusted { .. } | Self::Stopped | Self::Auth(_) | Self::Machine(_) => false,
         }
     }
 }

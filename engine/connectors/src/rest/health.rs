@@ -8,7 +8,8 @@ use tokio::time::Instant;
 /// So long a service is left alone that does not answer.
 const LEFT_ALONE: Duration = Duration::from_secs(30);
 
-/// A circuit breaker: it opens where a call was given up and none has been answered for so long.
+/// A circuit breaker: it opens where a call was given up, none has been answered for long, and a question for a sign of life
+/// is not answered either. One object that cannot be had opens nothing.
 #[derive(Debug)]
 pub(crate) struct Health {
     patience: Duration,
@@ -33,12 +34,14 @@ impl Health {
         *state = State { answered: Instant::now(), open_until: None };
     }
 
-    /// Notes that a call was given up.
-    pub(crate) fn gave_up(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.answered.elapsed() >= self.patience {
-            state.open_until = Some(Instant::now() + LEFT_ALONE);
-        }
+    /// Tells whether the service has answered nobody for so long that it is to be asked for a sign of life.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).answered.elapsed() >= self.patience
+    }
+
+    /// Notes that there was none.
+    pub(crate) fn is_silent(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).open_until = Some(Instant::now() + LEFT_ALONE);
     }
 
     /// Returns for how long the service has not answered, where it is not to be asked now.
@@ -53,19 +56,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_that_answers_nobody_is_left_alone_until_it_answers() {
+    fn a_silent_service_is_left_alone_until_it_answers() {
         let health = Health::new(Duration::ZERO);
-        assert!(health.down().is_none());
-        health.gave_up();
+        assert!(health.is_doubtful() && health.down().is_none());
+        health.is_silent();
         assert!(health.down().is_some());
         health.answered();
         assert!(health.down().is_none());
     }
 
     #[test]
-    fn one_call_that_is_given_up_while_others_go_well_changes_nothing() {
-        let health = Health::new(Duration::from_secs(3600));
-        health.gave_up();
-        assert!(health.down().is_none());
+    fn a_service_that_has_just_answered_is_in_no_doubt() {
+        assert!(!Health::new(Duration::from_secs(3600)).is_doubtful());
     }
 }

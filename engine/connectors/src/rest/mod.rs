@@ -24,6 +24,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use reqwest::redirect::Policy;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use url::Url;
 
@@ -57,6 +58,8 @@ pub(crate) struct ClientOptions {
     pub(crate) first_pause: Duration,
     /// Is told of calls that are sent again, now and then.
     pub(crate) tell: Option<Tell>,
+    /// A call that asks for nothing but a sign of life: its kind, and its path.
+    pub(crate) sign_of_life: (&'static str, &'static str),
 }
 
 /// Why there is no client.
@@ -77,13 +80,25 @@ pub enum ClientError {
     Setup(#[source] reqwest::Error),
 }
 
+/// Which way what is sent goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Through the proxies of the environment.
+    Usual,
+    /// Through none.
+    Direct,
+}
+
 /// Makes what HTTP goes through: proxies are those that the environment names (`HTTPS_PROXY`, `NO_PROXY`, ...).
-pub(crate) fn http_client(authorities: Option<&PathBuf>) -> Result<reqwest::Client, ClientError> {
+pub(crate) fn http_client(authorities: Option<&PathBuf>, way: Way) -> Result<reqwest::Client, ClientError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("lakebed/", env!("CARGO_PKG_VERSION")))
         .redirect(Policy::none())
         .connect_timeout(CONNECT_MAX)
         .read_timeout(SILENCE_MAX);
+    if way == Way::Direct {
+        builder = builder.no_proxy();
+    }
     if let Some(path) = authorities {
         let failed = |source| ClientError::Certificates { path: path.clone(), source };
         let pem = std::fs::read(path).map_err(|error| failed(error.into()))?;
@@ -224,6 +239,8 @@ pub(crate) struct Client {
     refusal: fn(u16, &HeaderMap, &[u8]) -> Refusal,
     /// When something was told last.
     told: Mutex<Option<Instant>>,
+    /// Nothing more is wanted.
+    stopped: watch::Sender<bool>,
 }
 
 impl Client {
@@ -236,7 +253,25 @@ impl Client {
         refusal: fn(u16, &HeaderMap, &[u8]) -> Refusal,
     ) -> Self {
         let health = Health::new(options.retry_for / 2);
-        Self { http, base, tokens, gates, health, options, refusal, told: Mutex::default() }
+        let (told, stopped) = (Mutex::default(), watch::Sender::new(false));
+        Self { http, base, tokens, gates, health, options, refusal, told, stopped }
+    }
+
+    /// Lets go whoever waits for an answer, now and from now on.
+    pub(crate) fn stop(&self) {
+        self.stopped.send_replace(true);
+    }
+
+    /// Asks for a sign of life where no call is answered; notes where none comes.
+    async fn look_for_life(&self) {
+        let (kind, path) = self.options.sign_of_life;
+        let answer = match self.tokens.get().await {
+            Ok(token) => self.once(&Call::get(kind, path, ""), &token).await.map(drop).map_err(|failed| failed.kind),
+            Err(error) => Err(error.into()),
+        };
+        if answer.is_err_and(|error| error.may_pass(true)) {
+            self.health.is_silent();
+        }
     }
 
     /// Returns what was asked of the service until now.
@@ -291,21 +326,28 @@ impl Client {
             .with_total_delay(Some(self.options.retry_for))
             .without_max_times()
             .with_jitter();
-        let result = attempt
+        // what the service asks for, and what a try takes, is not among the pauses
+        let deadline = Instant::now() + self.options.retry_for;
+        let tries = attempt
             .retry(pauses)
-            .when(|failed| failed.kind.may_pass(call.repeatable))
+            .when(|failed| failed.kind.may_pass(call.repeatable) && Instant::now() < deadline)
             .adjust(|failed, pause| pause.map(|pause| failed.asked_pause.map_or(pause, |asked| asked.max(pause))))
             .notify(|failed, _| {
                 self.gates.repeated();
                 self.tell_of(call, &failed.kind);
-            })
-            .await;
-        result.map_err(|error| {
-            if error.kind.may_pass(true) {
-                self.health.gave_up();
-            }
-            failed(error.kind)
-        })
+            });
+        let mut stopped = self.stopped.subscribe();
+        let result = tokio::select! {
+            result = tries => result,
+            _ = stopped.wait_for(|stopped| *stopped) => return Err(failed(CallErrorKind::Stopped)),
+        };
+        if let Err(error) = &result
+            && error.kind.may_pass(true)
+            && self.health.is_doubtful()
+        {
+            self.look_for_life().await;
+        }
+        result.map_err(|error| failed(error.kind))
     }
 
     /// Sends a call once and takes the whole answer in.
@@ -413,5 +455,8 @@ fn no_answer(error: reqwest::Error) -> CallErrorKind {
         }
         false => error.to_string(),
     };
-    CallErrorKind::NoAnswer { why }
+    match why.contains("certificate") {
+        true => CallErrorKind::Untrusted { why },
+        false => CallErrorKind::NoAnswer { why },
+    }
 }

@@ -19,7 +19,12 @@ impl Secret {
     /// Returns a text without it.
     pub(crate) fn redact(&self, text: &str) -> String {
         // what is too short to be a secret would take words apart
-        if self.0.len() < 6 { text.to_owned() } else { text.replace(self.0.as_str(), "***") }
+        if self.0.len() < 6 {
+            return text.to_owned();
+        }
+        // in a form it looks otherwise
+        let in_form: String = url::form_urlencoded::byte_serialize(self.0.as_bytes()).collect();
+        text.replace(self.0.as_str(), "***").replace(&in_form, "***")
     }
 }
 

@@ -13,6 +13,9 @@ use super::Secret;
 /// A token is fetched again so long before it ends: a call may take long. One with a short life at three quarters of it.
 const RENEW_BEFORE: Duration = Duration::from_secs(300);
 
+/// Whatever a service says: a token is fetched again after a day.
+const LIFE_MAX: Duration = Duration::from_secs(86_400);
+
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -35,10 +38,8 @@ pub enum AuthError {
         source: reqwest::Error,
     },
     /// A program that should hand one out does not.
-    #[error("Cannot get a token from `{program}`: {why}")]
+    #[error("Cannot get a token from the command that prints one: {why}")]
     Program {
-        /// The program, without its arguments.
-        program: String,
         /// What happened.
         why: String,
     },
@@ -121,7 +122,9 @@ impl Tokens {
     }
 
     async fn fetch_into(&self, held: &mut Option<Arc<Held>>) -> Result<Arc<Held>, AuthError> {
-        let token = self.source.fetch().await?;
+        let mut token = self.source.fetch().await?;
+        // no token lives so long that a time cannot be told
+        token.life = token.life.map(|life| life.min(LIFE_MAX));
         let now = Instant::now();
         let renew_at = token.life.map(|life| now + life.saturating_sub(RENEW_BEFORE.min(life / 4)));
         let number = held.as_ref().map_or(0, |held| held.number + 1);

@@ -122,6 +122,8 @@ fn notebook_entry(name: &str, object: &Object, format: NotebookFormat) -> Entry 
 fn file_entry(name: &str, object: &Object) -> Entry {
     let mut entry = content_entry(name, object);
     entry.size = object.size.unwrap_or(0);
+    // a size that is not known looks the same
+    set_attributes(&mut entry, (object.size == Some(0)).then(|| ("listed-size", "0".to_owned())));
     if file_of(name) != object.name() {
         set_attributes(&mut entry, [("name", object.name().to_owned())]);
     }

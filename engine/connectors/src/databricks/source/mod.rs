@@ -149,6 +149,10 @@ impl WorkspaceSource {
     pub fn new(workspace: Workspace, mut options: WorkspaceOptions) -> Result<Self, SettingsError> {
         for root in &mut options.roots {
             *root = settings::clean_path(root)?;
+            if lies_in(root, "/Volumes") {
+                let why = "files of volumes are taken besides a path of the workspace, with --include volumes";
+                return Err(SettingsError::Uri { why });
+            }
         }
         // what lies in another one comes with it
         let all = std::mem::take(&mut options.roots);
@@ -239,6 +243,10 @@ impl Source for WorkspaceSource {
 
     fn manner(&self) -> SourceManner {
         SourceManner { readers: READERS, keeps_unseen: true }
+    }
+
+    fn stop(&self) {
+        self.inner.workspace.stop();
     }
 
     fn object_id(&self, entry: &Entry) -> Option<u64> {

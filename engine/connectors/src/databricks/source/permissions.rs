@@ -10,12 +10,11 @@ use serde_json::{Map, Value};
 use super::content::in_memory;
 use super::described::document_entry;
 use super::folder::folder_entry;
-use super::{WorkspaceSource, below, failure, lies_in};
+use super::{ROOT_RESERVED, WorkspaceSource, below, failure, lies_in};
 use crate::databricks::api::{self, Object, ObjectKind};
 use crate::databricks::change;
 use crate::databricks::describe::canonical;
 use crate::databricks::names::{folder_name, folder_of};
-use crate::rest::Refusal;
 
 /// Name of the document of a folder.
 pub(in crate::databricks) const PERMISSIONS_FILE: &str = "permissions.json";
@@ -40,10 +39,10 @@ pub(in crate::databricks) fn permissions_kind(object: &Object) -> Option<&'stati
 }
 
 /// Keeps of an access control list what was granted for the object itself, in the form in which it can be granted again.
-pub(in crate::databricks) fn own_grants(answer: &Value) -> Value {
-    let entries = answer.get("access_control_list").and_then(Value::as_array);
+pub(in crate::databricks) fn own_grants(answer: &Value) -> Option<Value> {
+    let entries = answer.get("access_control_list")?.as_array()?;
     let mut grants: Vec<Value> = Vec::new();
-    for entry in entries.into_iter().flatten() {
+    for entry in entries {
         let who = ["user_name", "group_name", "service_principal_name"];
         let Some((key, name)) = who.iter().find_map(|key| Some((*key, entry.get(*key)?))) else { continue };
         for permission in entry.get("all_permissions").and_then(Value::as_array).into_iter().flatten() {
@@ -56,7 +55,7 @@ pub(in crate::databricks) fn own_grants(answer: &Value) -> Value {
     }
     // the order in which they come means nothing
     grants.sort_by_key(Value::to_string);
-    Value::Array(grants)
+    Some(Value::Array(grants))
 }
 
 pub(super) struct PermissionsDir {
@@ -65,6 +64,11 @@ pub(super) struct PermissionsDir {
     folders: Vec<String>,
     /// Objects whose permissions are in the document.
     objects: Vec<Object>,
+}
+
+/// Tells whether a folder of that name must be called otherwise, here or in the tree of the folders themselves.
+fn is_reserved(folder: &str, name: &str) -> bool {
+    name == PERMISSIONS_FILE || (folder == "/" && ROOT_RESERVED.contains(&name))
 }
 
 impl PermissionsDir {
@@ -95,7 +99,7 @@ impl PermissionsDir {
         let wanted: Vec<Object> = objects.into_iter().filter(|object| source.is_wanted(&path, object)).collect();
         let folders = wanted.iter().filter(|object| object.kind() == ObjectKind::Folder);
         let mut folders: Vec<String> =
-            folders.map(|object| folder_name(object.name(), object.name() == PERMISSIONS_FILE)).collect();
+            folders.map(|object| folder_name(object.name(), is_reserved(&path, object.name()))).collect();
         folders.sort();
         Ok(Self { source: source.clone(), path, folders, objects: wanted })
     }
@@ -119,12 +123,13 @@ impl SourceDir for PermissionsDir {
         for object in &self.objects {
             let (Some(kind), Some(id)) = (permissions_kind(object), object.object_id) else { continue };
             let asked = change::permissions(workspace.client(), kind, id, &object.path);
-            match workspace.wait(asked) {
-                Ok(answer) => drop(document.objects.insert(object.name().to_owned(), own_grants(&answer))),
-                // deleted since it was listed
-                Err(error) if error.kind.refusal().is_some_and(Refusal::is_absent) => {}
-                Err(error) => return Err(failure("ask for the permissions of", &object.path, error)),
-            }
+            let answer = workspace.wait(asked);
+            let answer = answer.map_err(|error| failure("ask for the permissions of", &object.path, error))?;
+            let Some(grants) = own_grants(&answer) else {
+                let why = std::io::Error::other("the answer has no `access_control_list`");
+                return Err(SourceError::new("ask for the permissions of", object.path.clone(), why));
+            };
+            document.objects.insert(object.name().to_owned(), grants);
         }
         let bytes = canonical(&serde_json::to_value(&document).unwrap_or_default());
         Ok(in_memory(bytes.into(), format!("{}/{PERMISSIONS_FILE}", self.path)))
@@ -148,7 +153,8 @@ mod tests {
         let own = json!([
             { "group_name": "a", "permission_level": "CAN_RUN" },
             { "user_name": "b", "permission_level": "CAN_READ" } ]);
-        assert_eq!(own_grants(&answer), own);
-        assert_eq!(own_grants(&json!({})), json!([]));
+        assert_eq!(own_grants(&answer), Some(own));
+        assert_eq!(own_grants(&json!({ "access_control_list": [] })), Some(json!([])));
+        assert_eq!(own_grants(&json!({})), None, "that nobody was granted anything must be said");
     }
 }

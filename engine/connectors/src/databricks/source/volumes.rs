@@ -54,6 +54,8 @@ impl VolumeDir {
         };
         let mut entries = entries.map_err(|error| failure("list", &path, error))?;
         entries.sort_by(|one, other| one.name.cmp(&other.name));
+        // a folder that is filled while it is listed may say something on two pages
+        entries.dedup_by(|one, other| one.name == other.name);
         Ok(Self { source: source.clone(), path, entries })
     }
 }
@@ -67,6 +69,9 @@ fn volume_entry(listed: &VolumeEntry) -> Entry {
     entry.size = listed.file_size.unwrap_or(0);
     entry.mtime = listed.last_modified.map(from_millis).unwrap_or_default();
     entry.attributes = vec![("type".into(), b"VOLUME_FILE".to_vec())];
+    if listed.file_size == Some(0) {
+        entry.attributes.insert(0, ("listed-size".into(), b"0".to_vec()));
+    }
     entry
 }
 

@@ -1,6 +1,6 @@
 //! A folder of a workspace that things are put into.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, Write};
 use std::sync::{Mutex, PoisonError};
 
@@ -8,14 +8,14 @@ use bytes::Bytes;
 use lakebed_core::record::tree::{Entry, EntryKind};
 use lakebed_core::target::{Beside, FileContent, Overwrite, Put, TargetDir, TargetError};
 
-use super::kind::{Wanted, WantedKind, attribute, looks_like_notebook};
+use super::kind::{Wanted, WantedKind, attribute, is_of_workspace, looks_like_notebook};
 use super::permissions::{permissions_in, set};
-use super::{WorkspaceTarget, failure, local, refused};
+use super::{WorkspaceTarget, failure, local, name_of, refused};
 use crate::databricks::api::{self, Language, Object, ObjectKind};
 use crate::databricks::change::{self, Import};
 use crate::databricks::names::{NotebookFormat, folder_of, notebook_name};
 use crate::databricks::source::from_millis;
-use crate::rest::{Body, CallError, Refusal};
+use crate::rest::{Body, Refusal};
 
 /// Imports of more bytes go another way, which only files can.
 const IMPORT_MAX_BYTES: u64 = 10_000_000;
@@ -33,15 +33,17 @@ pub(super) struct FolderTarget {
     existing: BTreeMap<String, Object>,
     /// It was made now.
     is_new: bool,
-    /// What was put, to be looked at in the end.
-    put: Mutex<Vec<Wanted>>,
+    /// Names that an entry became, or was to become.
+    taken: Mutex<BTreeSet<String>>,
+    /// What was put, with the size of files, to be looked at in the end.
+    put: Mutex<Vec<(Wanted, u64)>>,
 }
 
 impl FolderTarget {
     /// Makes the folder, or finds it.
     pub(super) fn open(target: &WorkspaceTarget, place: String, path: &[Vec<u8>]) -> Result<(Put, Self), TargetError> {
         let workspace = &target.workspace;
-        let shown = if place.is_empty() { "/" } else { &place };
+        let shown = shown(&place);
         let listed = workspace.wait(api::list(workspace.client(), shown));
         let (put, objects) = match listed {
             Ok(objects) => match &objects[..] {
@@ -54,52 +56,64 @@ impl FolderTarget {
             Err(error) if error.kind.refusal().is_some_and(Refusal::is_absent) => {
                 if !target.options.dry_run {
                     let made = workspace.wait(change::make_folder(workspace.client(), shown));
-                    made.map_err(|error| failure("make the folder", &place, error))?;
+                    made.map_err(|error| failure("make the folder", shown, error))?;
                 }
                 (Put::Created, Vec::new())
             }
-            Err(error) => return Err(failure("list", &place, error)),
+            Err(error) => return Err(failure("list", shown, error)),
         };
         let existing = objects.into_iter().map(|object| (object.name().to_owned(), object)).collect();
         let (target, path, is_new) = (target.clone(), path.to_vec(), put == Put::Created);
-        Ok((put, Self { target, place, path, existing, is_new, put: Mutex::default() }))
+        Ok((put, Self { target, place, path, existing, is_new, taken: Mutex::default(), put: Mutex::default() }))
     }
 
     fn path_of(&self, name: &str) -> String {
         format!("{}/{name}", self.place)
     }
 
-    /// Decides what is to be done where something is there already; `None`: it is put.
-    fn decide(&self, wanted: &Wanted, entry: &Entry, content: &Spooled) -> Result<Option<Put>, TargetError> {
+    /// Decides what is to be done where something is there already, as far as that depends on no content; `None`: it is put,
+    /// unless it is equal where that counts.
+    fn decide(&self, wanted: &Wanted, entry: &Entry) -> Result<Option<Put>, TargetError> {
         let Some(there) = self.existing.get(&wanted.name) else { return Ok(None) };
         let path = self.path_of(&wanted.name);
         let overwrite = self.target.options.overwrite;
-        if there.kind() == ObjectKind::Folder {
-            return Err(refused("import", &path, "a folder is there: no folder is replaced"));
-        }
-        if there.object_type != wanted.kind.object_type() {
+        let is_there = || refused("import", &path, format!("a {} is there, which is not replaced", there.object_type));
+        match there.kind() {
+            // what no backup can hold is not deleted for a restore, and no folder is
+            ObjectKind::Folder | ObjectKind::Elsewhere => return Err(is_there()),
             // another kind of thing is no older state of this one
-            return match overwrite {
-                Overwrite::Always => Ok(None),
-                _ => Err(refused("import", &path, format!("a {} is there", there.object_type))),
-            };
+            _ if there.object_type != wanted.kind.object_type() => {
+                return if overwrite == Overwrite::Always { Ok(None) } else { Err(is_there()) };
+            }
+            _ => {}
         }
         let modified = there.modified_at.map(from_millis).unwrap_or_default();
+        let is_unknown = modified == Default::default();
         let is_untouched = || {
-            attribute(entry, "object-id").is_some_and(|id| there.object_id.is_some_and(|there| there.to_string() == id))
-                && modified == entry.mtime
-                && modified != Default::default()
-        };
-        let is_equal = || match wanted.kind {
-            WantedKind::Notebook(_, language) if Language::parse(there.language.as_deref()) != language => Ok(false),
-            _ => self.has_content(wanted, content),
+            let is_same = |id: &str| there.object_id.is_some_and(|there| there.to_string() == id);
+            attribute(entry, "object-id").is_some_and(is_same) && modified == entry.mtime && !is_unknown
         };
         Ok(match overwrite {
             Overwrite::Never => Some(Put::Kept),
-            Overwrite::IfNewer => (modified >= entry.mtime).then_some(Put::Kept),
-            Overwrite::IfChanged => (is_untouched() || is_equal()?).then_some(Put::Kept),
-            Overwrite::Always => is_equal()?.then_some(Put::Kept),
+            // when it was changed may not be known: it may be newer
+            Overwrite::IfNewer => (is_unknown || modified >= entry.mtime).then_some(Put::Kept),
+            Overwrite::IfChanged => is_untouched().then_some(Put::Kept),
+            Overwrite::Always => None,
         })
+    }
+
+    /// Tells whether what is there is what is to be put, byte for byte, where that counts.
+    fn is_equal(&self, wanted: &Wanted, content: &Spooled) -> Result<bool, TargetError> {
+        let Some(there) = self.existing.get(&wanted.name) else { return Ok(false) };
+        let counts = matches!(self.target.options.overwrite, Overwrite::IfChanged | Overwrite::Always);
+        let is_of_language = match wanted.kind {
+            WantedKind::Notebook(_, language) => Language::parse(there.language.as_deref()) == language,
+            WantedKind::File => true,
+        };
+        if !counts || there.object_type != wanted.kind.object_type() || !is_of_language {
+            return Ok(false);
+        }
+        self.has_content(wanted, content)
     }
 
     /// Tells whether what is there has the content that is to be put. What cannot be taken out is not equal.
@@ -120,25 +134,54 @@ impl FolderTarget {
     /// Puts what is wanted into the workspace.
     fn import(&self, wanted: &Wanted, content: Spooled) -> Result<(), TargetError> {
         let path = self.path_of(&wanted.name);
-        let workspace = &self.target.workspace;
-        let failed = |error: CallError| failure("import", &path, error);
-        let there = self.existing.get(&wanted.name);
-        let is_of_a_kind = there.is_some_and(|there| there.object_type == wanted.kind.object_type());
-        // an archive replaces nothing by itself, and nothing replaces what is of another kind
-        let goes_first = matches!(wanted.kind, WantedKind::Notebook(NotebookFormat::Dbc, _)) || !is_of_a_kind;
-        if there.is_some() && goes_first {
-            workspace.wait(change::delete(workspace.client(), &path)).map_err(failed)?;
+        if matches!((wanted.kind, &content), (WantedKind::Notebook(..), Spooled::Local(..))) {
+            return Err(refused("import", &path, "it is larger than any notebook can be"));
         }
-        let overwrite = there.is_some() && !goes_first;
+        let Some(there) = self.existing.get(&wanted.name) else { return self.import_over(wanted, content, false) };
+        // an archive replaces nothing by itself, and nothing replaces what is of another kind
+        let is_archive = matches!(wanted.kind, WantedKind::Notebook(NotebookFormat::Dbc, _));
+        if there.object_type == wanted.kind.object_type() && !is_archive {
+            return self.import_over(wanted, content, true);
+        }
+        let saved = self.save(there)?;
+        let workspace = &self.target.workspace;
+        let deleted = workspace.wait(change::delete(workspace.client(), &path));
+        deleted.map_err(|error| failure("delete what is in the place of", &path, error))?;
+        self.import_over(wanted, content, false).map_err(|error| {
+            let back = match self.import_over(&saved.0, Spooled::Memory(saved.1.clone()), false) {
+                Ok(()) => "what was there was put back".to_owned(),
+                Err(lost) => format!("what was there was deleted, and could not be put back ({lost})"),
+            };
+            let why = format!("{back}; it failed because: {}", error.source);
+            TargetError { source: why.into(), ..error }
+        })
+    }
+
+    /// Takes what is about to be deleted out of the workspace, so that it can be put back.
+    fn save(&self, there: &Object) -> Result<(Wanted, Bytes), TargetError> {
+        let path = self.path_of(there.name());
+        let kind = match there.kind() {
+            ObjectKind::Notebook => {
+                WantedKind::Notebook(NotebookFormat::Source, Language::parse(there.language.as_deref()))
+            }
+            _ => WantedKind::File,
+        };
+        let format = if kind == WantedKind::File { "AUTO" } else { "SOURCE" };
+        let workspace = &self.target.workspace;
+        let saved = workspace.wait(api::export(workspace.client(), &path, format, true));
+        let saved = saved.map_err(|error| failure("keep what is in the place of", &path, error))?;
+        Ok((Wanted { name: there.name().to_owned(), kind }, saved))
+    }
+
+    fn import_over(&self, wanted: &Wanted, content: Spooled, overwrite: bool) -> Result<(), TargetError> {
+        let path = self.path_of(&wanted.name);
+        let workspace = &self.target.workspace;
         let small = |format, language| Import { path: &path, format, language, overwrite };
-        let sent = content.in_memory();
+        let (sent, length) = (content.in_memory(), content.length());
         let result = match (wanted.kind, content) {
             (WantedKind::Notebook(format, language), Spooled::Memory(bytes)) => {
                 let language = (format == NotebookFormat::Source).then(|| language.as_str());
                 workspace.wait(change::import(workspace.client(), &small(format.as_str(), language), &bytes))
-            }
-            (WantedKind::Notebook(..), Spooled::Local(..)) => {
-                return Err(refused("import", &path, "it is larger than any notebook can be"));
             }
             // a file that looks like a notebook would become one
             (WantedKind::File, Spooled::Memory(bytes))
@@ -146,29 +189,32 @@ impl FolderTarget {
             {
                 workspace.wait(change::import(workspace.client(), &small("RAW", None), &bytes))
             }
-            (WantedKind::File, content) => {
+            (_, content) => {
                 workspace.wait(change::import_file(workspace.client(), &path, content.into_body(), overwrite))
             }
         };
-        match (result, sent) {
+        match result {
             // an answer may have been lost after which the same was sent again
-            (Err(error), Some(sent))
-                if there.is_none()
-                    && error.kind.refusal().is_some_and(Refusal::is_taken)
-                    && self.has_content(wanted, &Spooled::Memory(sent.clone()))? =>
-            {
-                Ok(())
+            Err(error) if !overwrite && error.kind.refusal().is_some_and(Refusal::is_taken) => {
+                let is_it = match sent {
+                    Some(sent) => self.has_content(wanted, &Spooled::Memory(sent))?,
+                    None => {
+                        let there = workspace.wait(api::look_at(workspace.client(), &path));
+                        there.is_ok_and(|there| there.size == Some(length))
+                    }
+                };
+                if is_it { Ok(()) } else { Err(failure("import", &path, error)) }
             }
-            (result, _) => result.map_err(failed),
+            result => result.map_err(|error| failure("import", &path, error)),
         }
     }
 
     /// Lists the folder once more: what is not there as it was put is told.
     fn look_again(&self) -> Result<BTreeMap<String, Object>, TargetError> {
-        let shown = if self.place.is_empty() { "/" } else { &self.place };
+        let shown = shown(&self.place);
         let workspace = &self.target.workspace;
         let listed = workspace.wait(api::list(workspace.client(), shown));
-        let objects = listed.map_err(|error| failure("list", &self.place, error))?;
+        let objects = listed.map_err(|error| failure("list", shown, error))?;
         Ok(objects.into_iter().map(|object| (object.name().to_owned(), object)).collect())
     }
 
@@ -212,6 +258,11 @@ impl FolderTarget {
     }
 }
 
+/// Returns a folder's path as people and calls write it.
+fn shown(place: &str) -> &str {
+    if place.is_empty() { "/" } else { place }
+}
+
 /// Content that is ready to be sent.
 enum Spooled {
     Memory(Bytes),
@@ -233,6 +284,13 @@ impl Spooled {
         let length = file.metadata()?.len();
         file.rewind()?;
         Ok(Self::Local(file, length))
+    }
+
+    fn length(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::Local(_, length) => *length,
+        }
     }
 
     /// Returns the same once more, where it is in memory.
@@ -272,25 +330,39 @@ pub(super) fn body_of(size: u64, content: &dyn FileContent) -> std::io::Result<B
 
 impl TargetDir for FolderTarget {
     fn put(&self, entry: &Entry, content: &dyn FileContent, beside: &dyn Beside) -> Result<Put, TargetError> {
-        let shown = self.path_of(&String::from_utf8_lossy(&entry.name));
+        let shown = self.path_of(&name_of(&entry.name)?);
         if entry.kind != EntryKind::File {
             return Err(refused("import", &shown, format!("a workspace has no {}", entry.kind.as_str())));
         }
         let failed = |error| local("read", &shown, error);
-        // what stays whatever it is need not be read
-        let known = Wanted::of(entry, || Ok(Vec::new())).map_err(failed)?;
-        if self.comes_otherwise(&known, entry, beside).map_err(failed)? {
+        // of what a workspace has said what it is nothing need be read to know where it goes
+        let mut wanted = Wanted::of(entry, || Ok(Vec::new())).map_err(failed)?;
+        if self.comes_otherwise(&wanted, entry, beside).map_err(failed)? {
             return Ok(Put::LeftOut);
         }
-        let spooled = Spooled::of(entry.size, content).map_err(failed)?;
-        let wanted = Wanted::of(entry, || spooled.beginning()).map_err(failed)?;
-        if let Some(put) = self.decide(&wanted, entry, &spooled)? {
+        if is_of_workspace(entry)
+            && let Some(put) = self.decide(&wanted, entry)?
+        {
             return Ok(put);
+        }
+        let spooled = Spooled::of(entry.size, content).map_err(failed)?;
+        if !is_of_workspace(entry) {
+            wanted = Wanted::of(entry, || spooled.beginning()).map_err(failed)?;
+            if let Some(put) = self.decide(&wanted, entry)? {
+                return Ok(put);
+            }
+        }
+        if !self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(wanted.name.clone()) {
+            return Err(refused("import", &shown, format!("another entry became `{}` already", wanted.name)));
+        }
+        if self.is_equal(&wanted, &spooled)? {
+            return Ok(Put::Kept);
         }
         let put = if self.existing.contains_key(&wanted.name) { Put::Replaced } else { Put::Created };
         if !self.target.options.dry_run {
+            let length = spooled.length();
             self.import(&wanted, spooled)?;
-            self.put.lock().unwrap_or_else(PoisonError::into_inner).push(wanted);
+            self.put.lock().unwrap_or_else(PoisonError::into_inner).push((wanted, length));
         }
         Ok(put)
     }
@@ -319,7 +391,7 @@ impl TargetDir for FolderTarget {
                 Default::default()
             }
         };
-        for wanted in put {
+        for (wanted, length) in put {
             let path = self.path_of(&wanted.name);
             let language = |there: &Object| match wanted.kind {
                 WantedKind::Notebook(NotebookFormat::Source, language) => {
@@ -334,11 +406,14 @@ impl TargetDir for FolderTarget {
                         format!("it became a {} {}", there.object_type, there.language.as_deref().unwrap_or_default());
                     errors.push(refused("import", &path, became.trim_end()));
                 }
+                Some(there) if wanted.kind == WantedKind::File && there.size.is_some_and(|size| size != length) => {
+                    errors.push(refused("import", &path, format!("{length} bytes were sent, and it has others now")));
+                }
                 Some(there) if self.is_untouched(there) => {
                     errors.push(refused("import", &path, "it was sent, and what was there is there still"));
                 }
                 Some(there) => {
-                    let list = permissions.objects.get(&wanted.name);
+                    let list = permissions.objects.get(&wanted.name).filter(|list| *list != &serde_json::json!([]));
                     errors.extend(list.and_then(|list| set(&self.target, there, &path, list).err()));
                 }
             }

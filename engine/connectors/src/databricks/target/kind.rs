@@ -49,7 +49,7 @@ impl Wanted {
     /// beginning of its content, as a workspace itself would.
     pub(super) fn of(entry: &Entry, beginning: impl FnOnce() -> std::io::Result<Vec<u8>>) -> std::io::Result<Self> {
         let shown = String::from_utf8_lossy(&entry.name);
-        let named = attribute(entry, "name").map(str::to_owned);
+        let named = attribute(entry, "name").filter(|name| Entry::name_is_valid(name.as_bytes())).map(str::to_owned);
         if let Some(format) = attribute(entry, "format").and_then(NotebookFormat::parse) {
             let name = named.unwrap_or_else(|| notebook_of(&shown).to_owned());
             return Ok(Self {
@@ -57,28 +57,31 @@ impl Wanted {
                 kind: WantedKind::Notebook(format, Language::parse(attribute(entry, "language"))),
             });
         }
-        let file = |name: Option<String>| Self {
-            name: name.unwrap_or_else(|| file_of(&shown).to_owned()),
-            kind: WantedKind::File,
-        };
-        if attribute(entry, "type").is_some() {
-            return Ok(file(named));
+        let file = |name: String| Self { name, kind: WantedKind::File };
+        if is_of_workspace(entry) {
+            return Ok(file(named.unwrap_or_else(|| file_of(&shown).to_owned())));
         }
-        let notebook = |format, language| Self {
-            name: notebook_of(&shown).to_owned(),
+        // names of a folder of this machine are marked by nobody
+        let notebook = |format, language, suffix: &str| Self {
+            name: shown.strip_suffix(suffix).unwrap_or(&shown).to_owned(),
             kind: WantedKind::Notebook(format, language),
         };
         if shown.ends_with(".ipynb") {
-            return Ok(notebook(NotebookFormat::Jupyter, Language::Python));
+            return Ok(notebook(NotebookFormat::Jupyter, Language::Python, ".ipynb"));
         }
         let known = HEADERS.iter().find(|(suffix, ..)| shown.ends_with(suffix));
         Ok(match known {
-            Some((_, header, language)) if begins_with_line(&beginning()?, header) => {
-                notebook(NotebookFormat::Source, *language)
+            Some((suffix, header, language)) if begins_with_line(&beginning()?, header) => {
+                notebook(NotebookFormat::Source, *language, suffix)
             }
-            _ => file(None),
+            _ => file(shown.into_owned()),
         })
     }
+}
+
+/// Tells whether an entry was taken from a workspace, which said what it is.
+pub(super) fn is_of_workspace(entry: &Entry) -> bool {
+    attribute(entry, "type").is_some()
 }
 
 fn begins_with_line(bytes: &[u8], line: &[u8]) -> bool {

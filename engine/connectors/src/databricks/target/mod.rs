@@ -72,9 +72,15 @@ fn refused(operation: &'static str, path: &str, why: impl Into<String>) -> Targe
     TargetError { kind: TargetErrorKind::Other, operation, path: escape_path(path.as_bytes()), source }
 }
 
+/// Returns a name as a workspace has it: text.
+fn name_of(name: &[u8]) -> Result<String, TargetError> {
+    let no_text = |_| refused("put", &escape_path(name), "its name is no text, which names in a workspace are");
+    String::from_utf8(name.to_vec()).map_err(no_text)
+}
+
 /// Says that this machine cannot read or keep something.
 fn local(operation: &'static str, path: &str, error: std::io::Error) -> TargetError {
-    TargetError { kind: TargetErrorKind::Content, operation, path: escape_path(path.as_bytes()), source: error.into() }
+    TargetError { kind: TargetErrorKind::Other, operation, path: escape_path(path.as_bytes()), source: error.into() }
 }
 
 /// A directory of which nothing is put.
@@ -95,8 +101,12 @@ impl Target for WorkspaceTarget {
         WRITERS
     }
 
+    fn stop(&self) {
+        self.workspace.stop();
+    }
+
     fn directory(&self, path: &[Vec<u8>], _: &Entry) -> Result<(Put, Box<dyn TargetDir>), TargetError> {
-        let names: Vec<String> = path.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        let names: Vec<String> = path.iter().map(|name| name_of(name)).collect::<Result<_, _>>()?;
         match names.first().map(String::as_str) {
             Some(".databricks") => Ok((Put::LeftOut, Box::new(Nowhere))),
             Some("Volumes") => {

@@ -4,10 +4,11 @@ use lakebed_core::record::tree::{Entry, EntryKind};
 use lakebed_core::target::{Beside, FileContent, Overwrite, Put, TargetDir, TargetError};
 
 use super::folder::body_of;
-use super::{WorkspaceTarget, failure, local, refused};
+use super::{WorkspaceTarget, failure, local, name_of, refused};
 use crate::databricks::change;
 use crate::databricks::files::{self, VolumeEntry};
 use crate::databricks::source::from_millis;
+use crate::rest::Refusal;
 
 /// `Volumes`, the catalog, the schema and the volume: these are there, or files cannot be put.
 const VOLUME_DEPTH: usize = 4;
@@ -33,7 +34,7 @@ impl VolumeTarget {
         let workspace = &target.workspace;
         match workspace.wait(files::list(workspace.client(), &place)) {
             Ok(existing) => Ok((Put::Kept, dir(existing))),
-            Err(error) if error.kind.refusal().is_some_and(crate::rest::Refusal::is_absent) => {
+            Err(error) if error.kind.refusal().is_some_and(Refusal::is_absent) => {
                 if names.len() == VOLUME_DEPTH {
                     return Err(refused("find the volume", &place, "it is not there: make it first"));
                 }
@@ -50,7 +51,7 @@ impl VolumeTarget {
 
 impl TargetDir for VolumeTarget {
     fn put(&self, entry: &Entry, content: &dyn FileContent, _: &dyn Beside) -> Result<Put, TargetError> {
-        let path = format!("{}/{}", self.place, String::from_utf8_lossy(&entry.name));
+        let path = format!("{}/{}", self.place, name_of(&entry.name)?);
         if entry.kind != EntryKind::File {
             return Err(refused("put", &path, format!("a volume has no {}", entry.kind.as_str())));
         }
@@ -67,7 +68,8 @@ impl TargetDir for VolumeTarget {
             let stays = match self.target.options.overwrite {
                 Overwrite::Never => true,
                 Overwrite::IfChanged => is_same,
-                Overwrite::IfNewer => modified >= entry.mtime,
+                // when it was changed may not be known
+                Overwrite::IfNewer => modified == Default::default() || modified >= entry.mtime,
                 Overwrite::Always => false,
             };
             if stays {
@@ -78,7 +80,11 @@ impl TargetDir for VolumeTarget {
             let body = body_of(entry.size, content).map_err(|error| local("read", &path, error))?;
             let workspace = &self.target.workspace;
             let sent = workspace.wait(change::put_volume_file(workspace.client(), &path, body, there.is_some()));
-            sent.map_err(|error| failure("put", &path, error))?;
+            match sent {
+                // an answer may have been lost after which it was sent again: its size is looked at below
+                Err(error) if there.is_none() && error.kind.refusal().is_some_and(Refusal::is_taken) => {}
+                sent => sent.map_err(|error| failure("put", &path, error))?,
+            }
             let size = workspace.wait(files::size(workspace.client(), &path));
             if size.map_err(|error| failure("look at", &path, error))? != entry.size {
                 return Err(refused("put", &path, "it was sent, and has another size now"));
