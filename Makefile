@@ -1,7 +1,7 @@
 # What can be done with a checkout of lakebed. Each target is a script in scripts/, which says what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-distributed lint soak killed nights fuzz mutants demo bench bench-remote cold growth parts
+.PHONY: help setup build test test-distributed lint soak killed nights fuzz mutants demo bench bench-remote bench-workspace cold growth parts
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 25
@@ -50,6 +50,9 @@ cold: ## a machine that has never seen a repository on a node of Garage (CHUNKS,
 
 growth: ## a million files, many snapshots, many chunks, a sparse file (FILES, SNAPSHOTS, CHUNKS, WORK)
 	@FILES='$(FILES)' SNAPSHOTS='$(SNAPSHOTS)' CHUNKS='$(CHUNKS)' WORK='$(WORK)' scripts/bench growth
+
+bench-workspace: ## nights of a workspace beside the floor of its limits (NOTEBOOKS=70000, FOLDERS, LATENCY=50 ms, SCALE=10 times the limits, 0: none; FAILURES=share, WORK)
+	@NOTEBOOKS='$(NOTEBOOKS)' FOLDERS='$(FOLDERS)' LATENCY='$(LATENCY)' SCALE='$(SCALE)' FAILURES='$(FAILURES)' WORK='$(WORK)' scripts/bench workspace
 
 parts: ## the parts of a backup alone: cutting, hashing, compressing, trees
 	@scripts/bench parts
