@@ -85,7 +85,7 @@ fn leave_session(kit: &Kit, number: u8, outcome: Option<Outcome>, boot_id: &str)
     let time = |minutes: i64| Timestamp { secs: 1_767_225_600 + i64::from(number) * 86_400 + minutes * 60, nanos: 0 };
     let summary = Summary { started: time(0), files: 1234, bytes: 5 << 30, ..Summary::default() };
     for record in 0..2 {
-        let checkpoint = Checkpoint { root: TreeId::new([1; 32]), summary };
+        let checkpoint = Checkpoint { root: TreeId::new([1; 32]), summary, read_all: false };
         let session = Session {
             version: RECORD_VERSION,
             number: record,

@@ -371,7 +371,7 @@ fn make_format_1() {
         Expiry { version, time, reason: "its process is dead".into(), by: fourth.id, unknown: unknown.clone() };
     store.put_record(&layout::snapshot(expired), &expiry, &random).unwrap();
     let running = SessionId::new([0xbb; 32]);
-    let checkpoint = Checkpoint { root: fourth.snapshot.root, summary: fourth.snapshot.summary };
+    let checkpoint = Checkpoint { root: fourth.snapshot.root, summary: fourth.snapshot.summary, read_all: false };
     let session = Session {
         version,
         number: 0,

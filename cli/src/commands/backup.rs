@@ -54,7 +54,7 @@ Examples:
 #[command(override_usage = "lakebed backup [OPTIONS] PATH...\n       lakebed backup [OPTIONS] --stdin NAME\n       \
     lakebed backup [OPTIONS] --command NAME -- PROGRAM [ARGS...]")]
 pub(crate) struct BackupArgs {
-    /// Folders and files to back up, or databricks://[PROFILE@]HOST/PATH of a workspace
+    /// Folders and files to back up, or databricks://HOST/PATH of a workspace
     #[arg(value_name = "PATH|URI")]
     paths: Vec<PathBuf>,
     /// The program whose output is stored, and its arguments, with --command

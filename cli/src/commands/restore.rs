@@ -44,7 +44,7 @@ pub(crate) struct RestoreArgs {
     snapshot: Option<String>,
     #[command(flatten)]
     choice: ChoiceArgs,
-    /// Folder to restore into, which is made if need be; or databricks://[PROFILE@]HOST/PATH of a workspace
+    /// Folder to restore into, which is made if need be; or databricks://HOST/PATH of a workspace
     #[arg(short, long, value_name = "FOLDER|URI", help_heading = None)]
     target: PathBuf,
     /// Restore only this path of the snapshot, with all that is in it

@@ -133,7 +133,8 @@ pub trait SourceDir: Send + Sync {
     /// others. Entries are looked at while they are listed, so that a large directory need not be held whole.
     ///
     /// The entries have what comparing needs (kind, size, times, inode, mode, owner) and lack what costs more (extended
-    /// attributes, link targets): see [`SourceDir::complete`]. Content and subtree are what the source itself calls
+    /// attributes, link targets): see [`SourceDir::complete`]. A source that [keeps what it cannot see](SourceManner) lists
+    /// errors before entries: what is missing behind an error is kept. Content and subtree are what the source itself calls
     /// them, if anything: whoever stores the entry puts others in their place.
     ///
     /// # Errors

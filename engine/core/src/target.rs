@@ -110,7 +110,7 @@ pub trait TargetDir: Send + Sync {
     /// It cannot be put.
     fn put(&self, entry: &Entry, content: &dyn FileContent, beside: &dyn Beside) -> Result<Put, TargetError>;
 
-    /// Is told that everything in the directory was put, that in directories below it aside.
+    /// Is told that everything in the directory was put, also in directories below it.
     ///
     /// # Errors
     /// What was to be done at the end could not be done, for these entries.

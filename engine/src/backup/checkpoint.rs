@@ -50,7 +50,7 @@ impl Run<'_> {
         }
         let root = self.root.so_far(self.nodes())?;
         self.chunks.publish()?;
-        let checkpoint = Checkpoint { root, summary: self.summary() };
+        let checkpoint = Checkpoint { root, summary: self.summary(), read_all: self.read_all };
         if let Some(session) = &*self.session.lock().unwrap_or_else(PoisonError::into_inner) {
             session.checkpoint(checkpoint)?;
         }

@@ -80,6 +80,8 @@ struct Beside {
     next: usize,
     /// Entries that were passed over: the listing does not have them.
     passed: usize,
+    /// Those of them that are to be kept, where the listing may lack what is there.
+    unseen: Option<Vec<Entry>>,
 }
 
 impl Beside {
@@ -95,7 +97,7 @@ impl Beside {
             self.next += 1;
             match self.entries.next() {
                 Some(Ok(entry)) if entry.name == name => return Ok(Some((self.next - 1, entry))),
-                Some(Ok(_)) => {}
+                Some(Ok(entry)) => self.unseen.iter_mut().for_each(|unseen| unseen.push(entry.clone())),
                 Some(Err(error)) => return Err(error),
                 None => return Ok(None),
             }
@@ -112,7 +114,7 @@ impl Run<'_> {
     fn beside(&self, node: &DirNode) -> Vec<Beside> {
         let begin = |&(which, id): &(usize, TreeId)| {
             let entries = self.reader.entries(id).peekable();
-            Beside { which, entries, next: 0, passed: 0 }
+            Beside { which, entries, next: 0, passed: 0, unseen: None }
         };
         node.comparisons.iter().map(begin).collect()
     }
@@ -170,11 +172,8 @@ impl Run<'_> {
     }
 
     /// Counts what is in a directory that is kept as the parent has it.
-    fn count_unseen(&self, node: &DirNode) {
-        if let Some((above, _)) = &node.parent {
-            above.differs();
-        }
-        let mut stack: Vec<TreeId> = node.stays().into_iter().collect();
+    fn count_unseen(&self, directory: Option<TreeId>) {
+        let mut stack: Vec<TreeId> = directory.into_iter().collect();
         while let Some(directory) = stack.pop() {
             for entry in self.reader.entries(directory) {
                 match entry {
@@ -282,9 +281,14 @@ impl Worker<'_, '_> {
                 });
                 match listed {
                     Ok(result) => result?,
+                    // nothing commits any more: what is not seen now is looked at by the next run
+                    Err(_) if run.is_stopping() => node.differs(),
                     Err(error) if mount.source.manner().keeps_unseen && node.is_kept_unseen() => {
                         run.entry_unseen(&full_path, &error);
-                        run.count_unseen(&node);
+                        if let Some((above, _)) = &node.parent {
+                            above.differs();
+                        }
+                        run.count_unseen(node.stays());
                     }
                     Err(error) => {
                         run.entry_failed(&full_path, &error);
@@ -311,6 +315,13 @@ impl Worker<'_, '_> {
                 Err(error) => {
                     run.entry_failed(full_path, &error);
                     failed += 1;
+                    // what such a listing lacks is not proved to be gone
+                    let is_parent = |beside: &&mut Beside| {
+                        beside.which == 0 && run.comparisons[0].protected && listed.mount.source.manner().keeps_unseen
+                    };
+                    for beside in beside.iter_mut().filter(is_parent) {
+                        beside.unseen.get_or_insert_default();
+                    }
                     continue;
                 }
             };
@@ -327,7 +338,6 @@ impl Worker<'_, '_> {
             if seen % ENTRIES_BETWEEN_LOOKS == 0 {
                 self.catch_up(node)?;
             }
-            let slot = node.add();
             matching.clear();
             let mut equal_to = None;
             beside.retain_mut(|beside| match beside.find(&entry.name) {
@@ -344,6 +354,10 @@ impl Worker<'_, '_> {
                     false
                 }
             });
+            for unseen in beside.iter_mut().filter_map(|beside| beside.unseen.as_mut()).flat_map(|all| all.drain(..)) {
+                self.keep_unseen(node, unseen)?;
+            }
+            let slot = node.add();
             if entry.kind == EntryKind::Directory {
                 let full_path = below(&entry.name);
                 let change = place.content_change(&entry);
@@ -380,11 +394,27 @@ impl Worker<'_, '_> {
         if listed.path.is_empty() && (seen > 0 || failed == 0) {
             count(&run.counts.roots_read);
         }
+        for beside in beside.iter_mut().filter(|beside| beside.unseen.is_some()) {
+            for unseen in beside.entries.by_ref() {
+                self.keep_unseen(node, unseen?)?;
+            }
+        }
         // what the tree compared with still has was removed
         if beside.iter_mut().any(|beside| beside.which == 0 && beside.has_more()) {
             node.differs();
         }
         Ok(())
+    }
+
+    /// Keeps an entry as the parent has it, marked.
+    fn keep_unseen(&self, node: &DirNode, known: Entry) -> Result<()> {
+        self.run.count_unseen(known.subtree);
+        if known.kind == EntryKind::File {
+            count(&self.run.counts.files_unseen);
+        }
+        let slot = node.add();
+        // it is not the last one: whoever lists the directory is at it
+        self.settle(node, slot, Some(Entry { inconsistent: true, ..known }), &[], None).map(drop)
     }
 
     /// Interrupts a listing to work on what waits, where it is so much that memory would grow with the directory.

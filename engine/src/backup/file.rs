@@ -120,7 +120,16 @@ impl Worker<'_, '_> {
             Some(known) => Some(Cow::Borrowed(known)),
             None => self.moved(entry, matching, place)?.map(Cow::Owned),
         };
-        if let Some(known) = looks_like.as_ref().filter(|_| !run.read_all) {
+        // a run that reads everything goes on from one that did so too
+        let of_full: Vec<(usize, Entry)> = match run.read_all {
+            true => matching.iter().filter(|(which, _)| run.comparisons[*which].read_all).cloned().collect(),
+            false => Vec::new(),
+        };
+        let taken = match run.read_all {
+            true => self.unchanged(entry, &of_full, change, place)?,
+            false => looks_like.as_deref(),
+        };
+        if let Some(known) = taken {
             let mut completed = Ok(());
             if run.options.ignore_ctime && !complete {
                 completed = run.complete_entry(entry, &[], path, place);
@@ -181,6 +190,9 @@ impl Worker<'_, '_> {
         error: &SourceError,
     ) -> Result<bool> {
         let run = self.run;
+        if run.is_stopping() {
+            return Ok(false);
+        }
         let is_parents = |(which, known): &&(usize, Entry)| {
             known.kind == EntryKind::File
                 && run.comparisons[*which].protected

@@ -19,6 +19,8 @@ pub(super) struct Comparison {
     pub(super) started: Timestamp,
     /// It is a live snapshot, whose chunks nobody deletes. Else each chunk is looked up before it counts as present.
     pub(super) protected: bool,
+    /// It is a checkpoint of a run that read everything.
+    pub(super) read_all: bool,
 }
 
 /// No more checkpoints are compared with.
@@ -62,10 +64,9 @@ pub(super) fn choose(
         // where there was nothing to compare with everything was read too
         let is_first =
             |snapshot: &Snapshot| snapshot.parent.is_none() && snapshot.joined.is_none() && snapshot.original.is_none();
-        let is_full =
-            |info: &&SnapshotInfo| info.snapshot.is_complete() && (info.snapshot.read_all || is_first(&info.snapshot));
+        let is_full = |info: &&SnapshotInfo| info.snapshot.read_all || is_first(&info.snapshot);
         let full = catalogue.snapshots.iter().filter(is_full).filter(|info| is_of_these(info));
-        last_full = full.map(|info| info.snapshot.time).max();
+        last_full = full.map(|info| info.snapshot.summary.started).max();
         let mut all = catalogue.snapshots.into_iter();
         let parent = match options.parent {
             ParentChoice::None => None,
@@ -126,13 +127,18 @@ pub(super) fn choose(
     }
     if let Some(info) = parent {
         let started = info.snapshot.summary.started;
-        base.comparisons.push(Comparison { root: info.snapshot.root, started, protected: true });
+        base.comparisons.push(Comparison { root: info.snapshot.root, started, protected: true, read_all: false });
     }
     // a run that was cut off early has a newer checkpoint than the long one before it, and a smaller one
     checkpoints.sort_by_key(|(time, checkpoint)| std::cmp::Reverse((checkpoint.summary.files, *time)));
     for (_, checkpoint) in checkpoints.into_iter().take(CHECKPOINTS_MAX) {
         let started = checkpoint.summary.started;
-        base.comparisons.push(Comparison { root: checkpoint.root, started, protected: false });
+        base.comparisons.push(Comparison {
+            root: checkpoint.root,
+            started,
+            protected: false,
+            read_all: checkpoint.read_all,
+        });
         base.resumed = true;
     }
     Ok(base)

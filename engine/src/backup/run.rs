@@ -149,7 +149,7 @@ impl Run<'_> {
     fn note_failure(&self, path: &[Vec<u8>], error: &SourceError, reason: String) {
         if error.kind == SourceErrorKind::SourceEnded {
             // whoever was let go has nothing to say
-            if !self.stopping.load(Ordering::Relaxed) {
+            if !self.is_stopping() {
                 self.stop(Error::SourceEnded { reason });
             }
             return;
@@ -171,15 +171,23 @@ impl Run<'_> {
 
     /// Lets go whoever waits, and asks everybody to park for a last checkpoint.
     fn interrupt(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
-        self.sources.iter().for_each(|source| source.stop());
+        self.stopping.store(true, Ordering::SeqCst);
+        // before anybody is let go: who comes back finds that he is to park
         self.queue.request_parking();
+        self.sources.iter().for_each(|source| source.stop());
+    }
+
+    /// Tells whether the run is about to end without a commit.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
     }
 
     /// Keeps what was done for the next run, where this one is not to commit.
     fn refuse(&self, parent: Option<&Summary>) -> Result<()> {
         let why = self.stop_reason.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match why.or_else(|| self.has_shrunk(parent?)) {
+        // whoever was let go has left something out, and has not told: nothing commits after that
+        let interrupted = || self.is_stopping().then_some(Error::Interrupted);
+        match why.or_else(interrupted).or_else(|| self.has_shrunk(parent?)) {
             Some(why) => self.checkpoint().and(Err(why)),
             None => Ok(()),
         }
@@ -294,7 +302,7 @@ impl Worker<'_, '_> {
         {
             return Err(Error::SessionExpired { session: *session });
         }
-        let stop = self.run.monitor.is_cancelled() && !self.run.stopping.swap(true, Ordering::Relaxed);
+        let stop = self.run.monitor.is_cancelled() && !self.run.is_stopping();
         if stop {
             self.run.interrupt();
         }
@@ -314,11 +322,11 @@ impl Worker<'_, '_> {
         }
         let run = self.run;
         run.queue.park(|| {
-            let stopping = run.stopping.load(Ordering::Relaxed);
             match run.checkpoint() {
                 Err(error) => run.fail(error),
-                // who interrupts a run wants it to end soon, and to go on from here the next time
-                Ok(()) if stopping => {
+                // who interrupts a run wants it to end soon, and to go on from here the next time; he may do so while the
+                // checkpoint is made
+                Ok(()) if run.is_stopping() => {
                     let why = run.stop_reason.lock().unwrap_or_else(PoisonError::into_inner).take();
                     run.fail(why.unwrap_or(Error::Interrupted));
                 }
@@ -466,7 +474,8 @@ fn join_small(repository: &Repository, joined: &Joined, index: &Index) -> Result
 /// whether records could be deleted.
 fn end_session(session: SessionHandle, result: &Result<Finished>, request: &Request<'_>) -> Result<bool> {
     // what a run that failed has done until then
-    let done = session.progress().map(|progress| progress.summary).unwrap_or_default();
+    let begun = Summary { started: session.registered(), finished: session.registered(), ..Summary::default() };
+    let done = session.progress().map_or(begun, |progress| progress.summary);
     let failures = session.progress().map_or(0, |progress| progress.failures);
     let (outcome, error, summary) = match result {
         Ok(Finished { report: BackupReport { snapshot: None, summary, .. }, .. }) => {
@@ -551,7 +560,7 @@ fn run_session(
         session.set_parent(parent);
     }
     let is_full_due = options.full_every.is_some_and(|every| {
-        let age = last_full.map(|time| started.seconds_since(time));
+        let age = last_full.filter(|time| *time <= started).map(|time| started.seconds_since(time));
         age.is_none_or(|age| age >= i64::try_from(every.as_secs()).unwrap_or(i64::MAX))
     });
     let has_lost_packs = repository.has_lost_packs()?;

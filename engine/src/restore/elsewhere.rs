@@ -1,7 +1,7 @@
 //! Restore into what is no folder: a workspace, say.
 //!
 //! Directories are made before what is in them, and those that are only on the way with the first thing in them. Many
-//! entries are put at a time, and a directory is finished when everything right in it was put. What is read of the repository is checked as in every restore.
+//! entries are put at a time, and a directory is finished when everything in it was put. What is read of the repository is checked as in every restore.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -126,9 +126,14 @@ pub fn restore_into(
     let root = Open::new(Vec::new(), root_entry(info.snapshot.root), None, false);
     let put = || pool.scope(|scope| restore.directory(scope, root));
     crate::system::watched(monitor, &|| restore.fail(b"", Error::Interrupted), put);
+    let report = restore.report.into_inner().unwrap_or_else(PoisonError::into_inner);
     match restore.end.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(error) => Err(error),
-        None => Ok(restore.report.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        Some(error) => {
+            // there is no report, and something may be lost
+            report.failures.iter().for_each(|failure| monitor.warn(&crate::error_chain(&failure.error)));
+            Err(error)
+        }
+        None => Ok(report),
     }
 }
 
@@ -146,11 +151,14 @@ impl<'a> Elsewhere<'a> {
     where
         'a: 's,
     {
-        let Some(subtree) = open.entry.subtree.filter(|_| self.goes_on()) else { return };
-        if !open.wanted || self.made(&open).is_some() {
+        if let Some(subtree) = open.entry.subtree.filter(|_| self.goes_on())
+            && (!open.wanted || self.made(&open).is_some())
+        {
             self.entries(scope, &open, subtree);
         }
         self.one_less(&open);
+        // it may have been the first thing in the one above, for which that was made
+        open.above.iter().for_each(|above| self.one_less(above));
     }
 
     /// Returns what a directory is in the target, and makes it if need be.
@@ -200,6 +208,7 @@ impl<'a> Elsewhere<'a> {
             match self.filter.wants(&path, is_directory) {
                 Wanted::No => {}
                 wanted if is_directory => {
+                    open.pending.fetch_add(1, Ordering::Relaxed);
                     let below = Open::new(path, entry, Some(open.clone()), wanted == Wanted::Yes);
                     scope.spawn(move |scope| self.directory(scope, below));
                 }
@@ -266,9 +275,10 @@ impl<'a> Elsewhere<'a> {
         let ends = matches!(&error, Error::Target(error) if error.kind == TargetErrorKind::TargetEnded)
             || matches!(error, Error::Interrupted | Error::Machine { .. });
         if ends {
+            // what those say who are let go is not why it ends
+            self.end.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             self.ended.store(true, Ordering::Relaxed);
             self.target.stop();
-            self.end.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             return;
         }
         let damage = is_damage(&error);

@@ -227,3 +227,43 @@ fn who_interrupts_a_run_does_not_wait_for_a_service_that_does_not_answer() {
     let error = repository.backup(vec![mount], &options(), &StopAtExport(&fake, 2)).unwrap_err();
     assert!(matches!(error, Error::Interrupted), "{error:?}");
 }
+
+/// However an interrupt falls together with a checkpoint: nothing commits that lacks what was let go.
+#[test]
+fn a_run_that_is_interrupted_at_any_moment_commits_nothing_or_everything() {
+    let fake = small_workspace();
+    for exports_before in (1..=120).step_by(7) {
+        let (_place, repository) = repository();
+        fake.reset_counters();
+        let source = WorkspaceSource::new(connect(&fake), roots(&["/Clients"])).unwrap();
+        let mount = Mount::new(Vec::new(), Arc::new(source));
+        let often = BackupOptions { checkpoint_interval: Duration::ZERO, threads: 0, ..options() };
+        match repository.backup(vec![mount], &often, &StopAtExport(&fake, exports_before)) {
+            Ok(_) => assert_is(&repository, &fake, "/Clients"),
+            Err(error) => {
+                assert!(matches!(error, Error::Interrupted), "{error:?}");
+                assert!(repository.snapshots(&Default::default()).unwrap().is_empty());
+            }
+        }
+        night(&repository, &fake, roots(&["/Clients"]));
+        assert_is(&repository, &fake, "/Clients");
+    }
+}
+
+#[test]
+fn a_full_pass_that_was_interrupted_goes_on() {
+    let fake = small_workspace();
+    let (_place, repository) = repository();
+    night(&repository, &fake, roots(&["/Clients"]));
+    fake.reset_counters();
+    let all = BackupOptions { read_all: true, threads: 1, ..options() };
+    let source = WorkspaceSource::new(connect(&fake), roots(&["/Clients"])).unwrap();
+    let mount = Mount::new(Vec::new(), Arc::new(source));
+    let error = repository.backup(vec![mount], &all, &StopAtExport(&fake, 60)).unwrap_err();
+    assert!(matches!(error, Error::Interrupted), "{error:?}");
+    let before = exports(&fake);
+    let report = try_night(&repository, connect(&fake), roots(&["/Clients"]), &all).unwrap();
+    assert!(report.resumed && report.read_all && report.failures.is_empty(), "{report:?}");
+    assert!(exports(&fake) <= 125, "{before} and then {} were exported", exports(&fake) - before);
+    assert!(latest(&repository).snapshot.read_all);
+}

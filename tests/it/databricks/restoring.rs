@@ -1,6 +1,7 @@
 //! Restoring into a workspace.
 
 use lakebed_connectors::databricks::{Include, NotebookFormat, WorkspaceTarget, WorkspaceTargetOptions};
+use lakebed_engine::Monitor;
 use lakebed_engine::restore::{Overwrite, PathFilter, RestoreReport, restore_into};
 use lakebed_testkit::databricks::{Action, NightOptions, Object, RetryAfter, Rule, Target, When};
 
@@ -353,4 +354,34 @@ fn only_folders_of_what_is_restored_are_made() {
     let report = try_put(&repository, &fake, into("/"), &filter);
     assert!(report.failures.is_empty(), "{:?}", report.failures);
     assert!(fake.get("/w/two/b").is_some());
+}
+
+/// Wants a restore to end once something was imported.
+struct StopAtImport<'a>(&'a FakeWorkspace);
+
+impl Monitor for StopAtImport<'_> {
+    fn is_cancelled(&self) -> bool {
+        self.0.counters().of(Kind::Import) > 0
+    }
+}
+
+#[test]
+fn who_interrupts_a_restore_loses_nothing_that_had_to_go_first() {
+    let fake = FakeWorkspace::start(FakeOptions { retry_after: RetryAfter::Absent, ..FakeOptions::default() });
+    fake.put_notebook("/w/a", Language::Python, b"in the snapshot");
+    let (_place, repository) = repository();
+    night(&repository, &fake, roots(&["/w"]));
+    let old = fake.get("/w/a").unwrap().content;
+    fake.remove("/w/a");
+    fake.put_file("/w/a", b"a file that came since");
+    // so long that the interrupt comes in between
+    fake.add_rule(Rule::new(Target::Kind(Kind::Import), When::First(8), Action::TooManyRequests));
+    let always = WorkspaceTargetOptions { overwrite: Overwrite::Always, ..into("/") };
+    let target = WorkspaceTarget::new(connect(&fake), always).unwrap();
+    let reader = repository.reader(&Silent).unwrap();
+    let info = latest(&repository);
+    let result = restore_into(&reader, &info, &target, &PathFilter::default(), &|_, _| {}, &StopAtImport(&fake));
+    assert!(result.is_err(), "{result:?}");
+    let there = fake.get("/w/a").expect("something is there").content;
+    assert!(there == old || there.as_deref() == Some(b"a file that came since"));
 }

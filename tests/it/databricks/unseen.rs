@@ -110,6 +110,8 @@ fn a_root_that_is_gone_is_kept_beside_others_and_an_error_alone() {
     let report = try_night(&repository, connect(&fake), roots(&["/Clients", "/Shared"]), &options()).unwrap();
     assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
     assert_eq!(below(&latest_tree(&repository), "Clients/"), below(&before, "Clients/"));
+    assert_eq!(report.summary.files_unseen, 120);
+    assert!(latest_tree(&repository)["Clients"].0.inconsistent);
 
     let error = try_night(&repository, connect(&fake), roots(&["/Clients"]), &options()).unwrap_err();
     assert!(matches!(error, Error::Root { .. }), "{error:?}");
@@ -186,4 +188,23 @@ fn a_volume_that_cannot_be_read_in_one_version_is_told_and_kept_as_it_was() {
     let tree = latest_tree(&repository);
     let (entry, content) = &tree["Volumes/main/raw/landing/large.bin"];
     assert!(entry.inconsistent && content.iter().all(|byte| *byte == 1));
+}
+
+#[test]
+fn a_single_notebook_that_is_gone_is_kept_beside_other_paths() {
+    let fake = FakeWorkspace::start(FakeOptions::default());
+    for path in ["/w/a", "/w/sub/b", "/x/c"] {
+        fake.put_notebook(path, Language::Python, path.as_bytes());
+    }
+    let (_place, repository) = repository();
+    let taken = || roots(&["/w/a", "/w/sub", "/x"]);
+    night(&repository, &fake, taken());
+    let before = latest_tree(&repository);
+    hide(&fake, "/w/a", Action::NotFound);
+    let report = try_night(&repository, connect(&fake), taken(), &options()).unwrap();
+    assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
+    let now = latest_tree(&repository);
+    assert_eq!(below(&now, ""), below(&before, ""));
+    assert!(now["w/a.py"].0.inconsistent && !now["w/sub/b.py"].0.inconsistent);
+    assert_good(&repository);
 }

@@ -173,7 +173,8 @@ pub(super) async fn export(client: &Client, path: &str, format: &str, outputs: b
         query.push(("outputs", if outputs { "ALL" } else { "NONE" }));
     }
     let call = Call::get(EXPORT, "/api/2.0/workspace/export", path).query(&query);
-    client.send(&call, |answer| read_export(answer, format == "DBC")).await
+    let may_be_archive = format == "DBC" || [".dbc", ".zip"].iter().any(|suffix| path.ends_with(suffix));
+    client.send(&call, |answer| read_export(answer, may_be_archive)).await
 }
 
 /// Reads what was exported. What comes of a folder, asked for or not, is an archive.
@@ -193,22 +194,19 @@ fn read_export(answer: &Answer, may_be_archive: bool) -> Result<Bytes, CallError
     BASE64_STANDARD.decode(content).map(Bytes::from).map_err(malformed)
 }
 
-/// Writes a file of the workspace, of any size, to a local one. `size`: as it was listed.
-pub(super) async fn download(client: &Client, path: &str, size: Option<u64>, into: &File) -> Result<(), CallError> {
+/// Writes a file of the workspace, of any size, to a local one. Where its size is known, the caller looks at it.
+pub(super) async fn download(client: &Client, path: &str, size_is_known: bool, into: &File) -> Result<(), CallError> {
     let call = Call::get(EXPORT, encoded("/api/2.0/workspace-files", path), path);
     let check = |headers: &HeaderMap, length: u64| {
         let told: Option<u64> =
             headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let is_page =
             headers.get(http::header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
-        match (told, size) {
-            (Some(told), _) if told != length => {
+        match told {
+            Some(told) if told != length => {
                 Err(CallErrorKind::NoAnswer { why: format!("{length} of {told} bytes came") })
             }
-            (_, Some(size)) if size != length => {
-                Err(CallErrorKind::Malformed { why: format!("{length} bytes came, where {size} are listed") })
-            }
-            (_, None) if is_page => Err(CallErrorKind::Malformed { why: "it is an HTML page".into() }),
+            _ if !size_is_known && is_page => Err(CallErrorKind::Malformed { why: "it is an HTML page".into() }),
             _ => Ok(()),
         }
     };

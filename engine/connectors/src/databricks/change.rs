@@ -28,10 +28,11 @@ pub(super) async fn make_folder(client: &Client, path: &str) -> Result<(), CallE
     client.send(&Call { repeatable: true, ..call }, done).await
 }
 
-/// Deletes an object; of folders, only empty ones.
+/// Deletes an object, whatever else ends meanwhile; of folders, only empty ones. Where it is asked for again, the object may be absent by then.
 pub(super) async fn delete(client: &Client, path: &str) -> Result<(), CallError> {
     let body = json!({ "path": path, "recursive": false });
-    client.send(&Call::post(WORKSPACE, "/api/2.0/workspace/delete", path, &body), done).await
+    let call = Call::post(WORKSPACE, "/api/2.0/workspace/delete", path, &body);
+    client.send(&Call { repeatable: true, until_done: true, ..call }, done).await
 }
 
 /// What is imported.
@@ -40,6 +41,8 @@ pub(super) struct Import<'a> {
     pub(super) format: &'a str,
     pub(super) language: Option<&'a str>,
     pub(super) overwrite: bool,
+    /// Something was deleted for it, or it puts that back.
+    pub(super) until_done: bool,
 }
 
 /// Puts a notebook, or a file of at most 10 MB, into the workspace. It may be sent twice: whoever says that nothing may be
@@ -55,16 +58,17 @@ pub(super) async fn import(client: &Client, import: &Import<'_>, content: &[u8])
         body.insert("language".into(), language.into());
     }
     let call = Call::post(IMPORT, "/api/2.0/workspace/import", import.path, &body);
-    client.send(&Call { repeatable: true, ..call }, done).await
+    client.send(&Call { repeatable: true, until_done: import.until_done, ..call }, done).await
 }
 
-/// Puts a file of any size into the workspace.
-pub(super) async fn import_file(client: &Client, path: &str, content: Body, overwrite: bool) -> Result<(), CallError> {
+/// Puts a file of any size into the workspace; its format is of no account.
+pub(super) async fn import_file(client: &Client, import: &Import<'_>, content: Body) -> Result<(), CallError> {
+    let Import { path, overwrite, until_done, .. } = *import;
     let query = [("overwrite", if overwrite { "true" } else { "false" })];
     // the path is one segment, its slashes encoded
     let segment = encoded("", path).replacen('/', "", 1).replace('/', "%2F");
     let call = Call::get(IMPORT, format!("/api/2.0/workspace-files/import-file/{segment}"), path).query(&query);
-    client.send(&Call { method: Method::POST, body: Some(content), ..call }, done_or_silent).await
+    client.send(&Call { method: Method::POST, body: Some(content), until_done, ..call }, done_or_silent).await
 }
 
 /// Asks who may do what with an object.

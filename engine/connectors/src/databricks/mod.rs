@@ -1,7 +1,7 @@
 //! Workspaces of Databricks: where backups are taken from, and restored into.
 //!
 //! [`Workspace`] is the connection, [`WorkspaceSource`] what a backup reads, [`WorkspaceTarget`] what a restore fills. What
-//! objects are called in a snapshot is in [`names`]; `docs/databricks.md` specifies it.
+//! objects are called in a snapshot is in `names.rs`; `docs/databricks.md` specifies it.
 
 mod api;
 mod auth;

@@ -278,6 +278,12 @@ fn without_profile(wanted: Option<&str>, of_environment: Values, file: &Path) ->
     if its_host.is_some() && its_host.as_deref() == wanted && names_credentials(&of_environment) {
         return Ok(of_environment);
     }
+    // what was set for Databricks is meant; what a machine of Azure has besides may not be
+    let is_set =
+        ["token", "client_id", "token_command", "auth_type"].iter().any(|key| of_environment.contains_key(*key));
+    if its_host.is_none() && wanted.is_some() && is_set {
+        return Ok(of_environment);
+    }
     let profiles = read_profiles(file)?;
     let found = match wanted {
         None => profiles.get_key_value("DEFAULT"),

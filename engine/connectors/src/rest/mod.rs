@@ -154,6 +154,8 @@ pub(crate) struct Call<'a> {
     pub(crate) body: Option<Body>,
     /// It may be sent again though the one before may have been carried out.
     pub(crate) repeatable: bool,
+    /// It is sent until it is done, though nothing more is wanted: half of what it belongs to was done.
+    pub(crate) until_done: bool,
     /// What it concerns, as people call it.
     pub(crate) subject: &'a str,
 }
@@ -162,7 +164,17 @@ impl<'a> Call<'a> {
     /// Asks for something.
     pub(crate) fn get(kind: &'static str, path: impl Into<Cow<'a, str>>, subject: &'a str) -> Self {
         let (method, path) = (Method::GET, path.into());
-        Self { kind, method, path, query: &[], headers: Vec::new(), body: None, repeatable: true, subject }
+        Self {
+            kind,
+            method,
+            path,
+            query: &[],
+            headers: Vec::new(),
+            body: None,
+            repeatable: true,
+            until_done: false,
+            subject,
+        }
     }
 
     /// Asks with parameters.
@@ -269,7 +281,12 @@ impl Client {
             Ok(token) => self.once(&Call::get(kind, path, ""), &token).await.map(drop).map_err(|failed| failed.kind),
             Err(error) => Err(error.into()),
         };
-        if answer.is_err_and(|error| error.may_pass(true)) {
+        // who refuses because it is asked too often lives
+        let is_silent = |error: CallErrorKind| match error {
+            CallErrorKind::Refused(refusal) => refusal.status >= 500,
+            error => error.may_pass(true),
+        };
+        if answer.is_err_and(is_silent) {
             self.health.is_silent();
         }
     }
@@ -327,27 +344,30 @@ impl Client {
             .without_max_times()
             .with_jitter();
         // what the service asks for, and what a try takes, is not among the pauses
-        let deadline = Instant::now() + self.options.retry_for;
+        let mut deadline = None;
         let tries = attempt
             .retry(pauses)
-            .when(|failed| failed.kind.may_pass(call.repeatable) && Instant::now() < deadline)
+            .when(|failed| {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.options.retry_for);
+                failed.kind.may_pass(call.repeatable) && Instant::now() < deadline
+            })
             .adjust(|failed, pause| pause.map(|pause| failed.asked_pause.map_or(pause, |asked| asked.max(pause))))
             .notify(|failed, _| {
                 self.gates.repeated();
                 self.tell_of(call, &failed.kind);
             });
-        let mut stopped = self.stopped.subscribe();
-        let result = tokio::select! {
-            result = tries => result,
-            _ = stopped.wait_for(|stopped| *stopped) => return Err(failed(CallErrorKind::Stopped)),
+        let work = async {
+            let result = tries.await;
+            if result.as_ref().is_err_and(|error| error.kind.may_pass(true)) && self.health.is_doubtful() {
+                self.look_for_life().await;
+            }
+            result.map_err(|error| failed(error.kind))
         };
-        if let Err(error) = &result
-            && error.kind.may_pass(true)
-            && self.health.is_doubtful()
-        {
-            self.look_for_life().await;
+        let mut stopped = self.stopped.subscribe();
+        tokio::select! {
+            result = work => result,
+            _ = stopped.wait_for(|stopped| *stopped), if !call.until_done => Err(failed(CallErrorKind::Stopped)),
         }
-        result.map_err(|error| failed(error.kind))
     }
 
     /// Sends a call once and takes the whole answer in.

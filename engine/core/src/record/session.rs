@@ -77,6 +77,9 @@ pub struct Checkpoint {
     pub root: TreeId,
     /// Counts and bytes so far.
     pub summary: Summary,
+    /// Everything is read for it, also what looks untouched.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_all: bool,
 }
 
 /// The end of a session that committed nothing, put under the key of its snapshot so that it never can.

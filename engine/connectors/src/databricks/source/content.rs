@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 use std::ops::Range;
 
 use bytes::Bytes;
-use lakebed_core::source::{Fingerprint, SourceError, SourceFile};
+use lakebed_core::source::{Fingerprint, SourceError, SourceErrorKind, SourceFile};
 use lakebed_core::text::escape_path;
 use lakebed_core::time::Timestamp;
 
@@ -67,10 +67,14 @@ impl Wanted {
     fn download(&self, workspace: &Workspace) -> Result<Box<dyn SourceFile>, SourceError> {
         let local = |source| SourceError::new("keep", escape_path(self.path.as_bytes()), source);
         let mut file = tempfile::tempfile().map_err(local)?;
-        let size = (self.size > 0).then_some(self.size);
-        let downloaded = workspace.wait(api::download(workspace.client(), &self.path, size, &file));
+        let downloaded = workspace.wait(api::download(workspace.client(), &self.path, self.size > 0, &file));
         downloaded.map_err(|error| failure("download", &self.path, error))?;
         let length = file.metadata().map_err(local)?.len();
+        // another file by now, or no file at all but the page of a proxy: it is listed again
+        if self.size > 0 && length != self.size {
+            let why = format!("{length} bytes came, where {} are listed", self.size);
+            return Err(SourceError { kind: SourceErrorKind::Replaced, ..local(std::io::Error::other(why)) });
+        }
         file.rewind().map_err(local)?;
         Ok(Box::new(Content {
             body: Body::Local(file),

@@ -16,8 +16,8 @@ pub(super) struct FolderDir {
     source: WorkspaceSource,
     path: String,
     entries: Vec<Entry>,
-    /// What cannot be an entry.
-    impossible: Vec<String>,
+    /// Paths of what cannot be an entry, and why.
+    missing: Vec<(String, &'static str)>,
 }
 
 /// Makes the entry of a folder.
@@ -35,7 +35,7 @@ pub(in crate::databricks) fn from_millis(millis: i64) -> Timestamp {
 
 impl FolderDir {
     pub(super) fn new(source: WorkspaceSource, path: String, objects: Vec<Object>) -> Self {
-        let mut dir = Self { source, path, entries: Vec::new(), impossible: Vec::new() };
+        let mut dir = Self { source, path, entries: Vec::new(), missing: Vec::new() };
         let is_top = dir.path == "/";
         let mut named: Vec<(String, &Object)> = Vec::with_capacity(objects.len());
         for object in objects.iter().filter(|object| dir.source.is_wanted(&dir.path, object)) {
@@ -74,13 +74,20 @@ impl FolderDir {
         &self.path
     }
 
+    /// Notes that something is asked for and could not be looked at.
+    pub(super) fn add_unseen(&mut self, path: String) {
+        self.missing
+            .push((path, "it could not be looked at when the backup began: it is not there, or may not be seen"));
+    }
+
     /// Adds entries.
     pub(super) fn add(&mut self, entries: impl IntoIterator<Item = Entry>) {
         for entry in entries {
             if Entry::name_is_valid(&entry.name) {
                 self.entries.push(entry);
             } else {
-                self.impossible.push(below(&self.path, &String::from_utf8_lossy(&entry.name)));
+                let path = below(&self.path, &String::from_utf8_lossy(&entry.name));
+                self.missing.push((path, "no snapshot can have a name like that"));
             }
         }
         self.entries.sort_by(|one, other| one.name.cmp(&other.name));
@@ -149,11 +156,10 @@ fn wanted(folder: &str, entry: &Entry) -> Wanted {
 
 impl SourceDir for FolderDir {
     fn list(&self) -> Result<Listing<'_>, SourceError> {
-        let impossible = self.impossible.iter().map(|path| {
-            let why = std::io::Error::other("no snapshot can have a name like that");
-            Err(SourceError::new("keep", escape_path(path.as_bytes()), why))
+        let missing = self.missing.iter().map(|(path, why)| {
+            Err(SourceError::new("take", escape_path(path.as_bytes()), std::io::Error::other(*why)))
         });
-        Ok(Box::new(impossible.chain(self.entries.iter().cloned().map(Ok))))
+        Ok(Box::new(missing.chain(self.entries.iter().cloned().map(Ok))))
     }
 
     fn look_again(&self, name: &[u8]) -> Result<Entry, SourceError> {

@@ -324,6 +324,7 @@ impl WorkspaceSource {
     fn above_roots(&self, path: String) -> FolderDir {
         let mut folders = Vec::new();
         let mut objects = Vec::new();
+        let mut unseen = Vec::new();
         let mut looked_at = self.inner.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
         for root in self.options().roots.iter().filter(|root| lies_in(root, &path)) {
             let rest = root.strip_prefix(&path).unwrap_or_default().trim_start_matches('/');
@@ -334,6 +335,8 @@ impl WorkspaceSource {
                     objects.push(object.clone());
                     looked_at.remove(root);
                 }
+                // what it was, a folder or one object, nobody can say now
+                None if is_root => unseen.push(root.clone()),
                 _ => folders.push(name.to_owned()),
             }
         }
@@ -342,6 +345,7 @@ impl WorkspaceSource {
         let is_top = path == "/";
         drop(looked_at);
         let mut dir = FolderDir::new(self.clone(), path, objects);
+        unseen.into_iter().for_each(|root| dir.add_unseen(root));
         dir.add(folders.iter().map(|name| {
             let reserved = is_top && ROOT_RESERVED.contains(&name.as_str());
             folder_entry(&super::names::folder_name(name, reserved))

@@ -1,27 +1,24 @@
 //! A folder of a workspace that things are put into.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Seek, Write};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use lakebed_core::record::tree::{Entry, EntryKind};
-use lakebed_core::target::{Beside, FileContent, Overwrite, Put, TargetDir, TargetError};
+use lakebed_core::target::{Beside, FileContent, Overwrite, Put, TargetDir, TargetError, TargetErrorKind};
 
 use super::kind::{Wanted, WantedKind, attribute, is_of_workspace, looks_like_notebook};
 use super::permissions::{permissions_in, set};
+use super::spooled::Spooled;
 use super::{WorkspaceTarget, failure, local, name_of, refused};
 use crate::databricks::api::{self, Language, Object, ObjectKind};
 use crate::databricks::change::{self, Import};
 use crate::databricks::names::{NotebookFormat, folder_of, notebook_name};
 use crate::databricks::source::from_millis;
-use crate::rest::{Body, Refusal};
+use crate::rest::Refusal;
 
 /// Imports of more bytes go another way, which only files can.
 const IMPORT_MAX_BYTES: u64 = 10_000_000;
-
-/// Content of at least so many bytes goes by way of a local file.
-const SPOOLED_BYTES: u64 = 16 << 20;
 
 pub(super) struct FolderTarget {
     target: WorkspaceTarget,
@@ -37,6 +34,15 @@ pub(super) struct FolderTarget {
     taken: Mutex<BTreeSet<String>>,
     /// What was put, with the size of files, to be looked at in the end.
     put: Mutex<Vec<(Wanted, u64)>>,
+}
+
+/// What something is put over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    Nothing,
+    WhatIsThere,
+    /// Something was deleted for it: it is put there whatever else ends meanwhile.
+    WhatWasDeleted,
 }
 
 impl FolderTarget {
@@ -137,24 +143,37 @@ impl FolderTarget {
         if matches!((wanted.kind, &content), (WantedKind::Notebook(..), Spooled::Local(..))) {
             return Err(refused("import", &path, "it is larger than any notebook can be"));
         }
-        let Some(there) = self.existing.get(&wanted.name) else { return self.import_over(wanted, content, false) };
+        let Some(there) = self.existing.get(&wanted.name) else {
+            return self.import_over(wanted, content, Over::Nothing);
+        };
         // an archive replaces nothing by itself, and nothing replaces what is of another kind
         let is_archive = matches!(wanted.kind, WantedKind::Notebook(NotebookFormat::Dbc, _));
         if there.object_type == wanted.kind.object_type() && !is_archive {
-            return self.import_over(wanted, content, true);
+            return self.import_over(wanted, content, Over::WhatIsThere);
         }
         let saved = self.save(there)?;
         let workspace = &self.target.workspace;
-        let deleted = workspace.wait(change::delete(workspace.client(), &path));
-        deleted.map_err(|error| failure("delete what is in the place of", &path, error))?;
-        self.import_over(wanted, content, false).map_err(|error| {
-            let back = match self.import_over(&saved.0, Spooled::Memory(saved.1.clone()), false) {
-                Ok(()) => "what was there was put back".to_owned(),
+        let put_back = |error: TargetError| {
+            let back = match self.import_over(&saved.0, Spooled::Memory(saved.1.clone()), Over::WhatWasDeleted) {
+                Ok(()) if saved.0.kind == WantedKind::File => "what was there was put back".to_owned(),
+                Ok(()) => "the source of what was there was put back".to_owned(),
                 Err(lost) => format!("what was there was deleted, and could not be put back ({lost})"),
             };
             let why = format!("{back}; it failed because: {}", error.source);
-            TargetError { source: why.into(), ..error }
-        })
+            // that is told, whatever else ends
+            TargetError { kind: TargetErrorKind::Other, source: why.into(), ..error }
+        };
+        match workspace.wait(change::delete(workspace.client(), &path)) {
+            // an answer may have been lost after which it was asked for again
+            Err(error) if error.kind.refusal().is_some_and(Refusal::is_absent) => {}
+            Err(error) => {
+                let is_refused = error.kind.refusal().is_some_and(|refusal| (400..500).contains(&refusal.status));
+                let error = failure("delete what is in the place of", &path, error);
+                return Err(if is_refused { error } else { put_back(error) });
+            }
+            Ok(()) => {}
+        }
+        self.import_over(wanted, content, Over::WhatWasDeleted).map_err(put_back)
     }
 
     /// Takes what is about to be deleted out of the workspace, so that it can be put back.
@@ -173,24 +192,25 @@ impl FolderTarget {
         Ok((Wanted { name: there.name().to_owned(), kind }, saved))
     }
 
-    fn import_over(&self, wanted: &Wanted, content: Spooled, overwrite: bool) -> Result<(), TargetError> {
+    fn import_over(&self, wanted: &Wanted, content: Spooled, over: Over) -> Result<(), TargetError> {
         let path = self.path_of(&wanted.name);
         let workspace = &self.target.workspace;
-        let small = |format, language| Import { path: &path, format, language, overwrite };
+        let (overwrite, until_done) = (over == Over::WhatIsThere, over == Over::WhatWasDeleted);
+        let import = |format, language| Import { path: &path, format, language, overwrite, until_done };
         let (sent, length) = (content.in_memory(), content.length());
         let result = match (wanted.kind, content) {
             (WantedKind::Notebook(format, language), Spooled::Memory(bytes)) => {
                 let language = (format == NotebookFormat::Source).then(|| language.as_str());
-                workspace.wait(change::import(workspace.client(), &small(format.as_str(), language), &bytes))
+                workspace.wait(change::import(workspace.client(), &import(format.as_str(), language), &bytes))
             }
             // a file that looks like a notebook would become one
             (WantedKind::File, Spooled::Memory(bytes))
                 if looks_like_notebook(&wanted.name, &bytes) && bytes.len() as u64 <= IMPORT_MAX_BYTES =>
             {
-                workspace.wait(change::import(workspace.client(), &small("RAW", None), &bytes))
+                workspace.wait(change::import(workspace.client(), &import("RAW", None), &bytes))
             }
             (_, content) => {
-                workspace.wait(change::import_file(workspace.client(), &path, content.into_body(), overwrite))
+                workspace.wait(change::import_file(workspace.client(), &import("AUTO", None), content.into_body()))
             }
         };
         match result {
@@ -261,71 +281,6 @@ impl FolderTarget {
 /// Returns a folder's path as people and calls write it.
 fn shown(place: &str) -> &str {
     if place.is_empty() { "/" } else { place }
-}
-
-/// Content that is ready to be sent.
-enum Spooled {
-    Memory(Bytes),
-    Local(std::fs::File, u64),
-}
-
-impl Spooled {
-    fn of(size: u64, content: &dyn FileContent) -> std::io::Result<Self> {
-        if size < SPOOLED_BYTES {
-            let mut bytes = Vec::new();
-            content.write_to(&mut bytes)?;
-            return Ok(Self::Memory(bytes.into()));
-        }
-        let mut file = tempfile::tempfile()?;
-        let mut out = std::io::BufWriter::new(&mut file);
-        content.write_to(&mut out)?;
-        out.flush()?;
-        drop(out);
-        let length = file.metadata()?.len();
-        file.rewind()?;
-        Ok(Self::Local(file, length))
-    }
-
-    fn length(&self) -> u64 {
-        match self {
-            Self::Memory(bytes) => bytes.len() as u64,
-            Self::Local(_, length) => *length,
-        }
-    }
-
-    /// Returns the same once more, where it is in memory.
-    fn in_memory(&self) -> Option<Bytes> {
-        match self {
-            Self::Memory(bytes) => Some(bytes.clone()),
-            Self::Local(..) => None,
-        }
-    }
-
-    fn beginning(&self) -> std::io::Result<Vec<u8>> {
-        const ENOUGH: usize = 64;
-        match self {
-            Self::Memory(bytes) => Ok(bytes[..bytes.len().min(ENOUGH)].to_vec()),
-            Self::Local(file, _) => {
-                let mut beginning = Vec::new();
-                let mut file = file;
-                file.take(ENOUGH as u64).read_to_end(&mut beginning)?;
-                file.rewind()?;
-                Ok(beginning)
-            }
-        }
-    }
-
-    fn into_body(self) -> Body {
-        match self {
-            Self::Memory(bytes) => Body::Memory(bytes, "application/octet-stream"),
-            Self::Local(file, length) => Body::Local(file, length),
-        }
-    }
-}
-
-/// Reads content, and makes it ready to be sent.
-pub(super) fn body_of(size: u64, content: &dyn FileContent) -> std::io::Result<Body> {
-    Spooled::of(size, content).map(Spooled::into_body)
 }
 
 impl TargetDir for FolderTarget {

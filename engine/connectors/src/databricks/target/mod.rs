@@ -9,6 +9,7 @@
 mod folder;
 mod kind;
 mod permissions;
+mod spooled;
 mod volume;
 
 use lakebed_core::record::tree::Entry;

@@ -3,7 +3,7 @@
 use lakebed_core::record::tree::{Entry, EntryKind};
 use lakebed_core::target::{Beside, FileContent, Overwrite, Put, TargetDir, TargetError};
 
-use super::folder::body_of;
+use super::spooled::Spooled;
 use super::{WorkspaceTarget, failure, local, name_of, refused};
 use crate::databricks::change;
 use crate::databricks::files::{self, VolumeEntry};
@@ -77,7 +77,7 @@ impl TargetDir for VolumeTarget {
             }
         }
         if !self.target.options.dry_run {
-            let body = body_of(entry.size, content).map_err(|error| local("read", &path, error))?;
+            let body = Spooled::of(entry.size, content).map_err(|error| local("read", &path, error))?.into_body();
             let workspace = &self.target.workspace;
             let sent = workspace.wait(change::put_volume_file(workspace.client(), &path, body, there.is_some()));
             match sent {
