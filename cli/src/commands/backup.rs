@@ -176,9 +176,9 @@ pub(crate) struct BackupArgs {
     #[command(flatten)]
     workspace: WorkspaceArgs,
     /// What is taken besides: volumes, jobs, pipelines, catalogs, dashboards, permissions, secret-scopes
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,...", help_heading = "Workspaces")]
-    #[arg(hide_possible_values = true)]
-    include: Vec<IncludeArg>,
+    #[arg(long, value_parser = parse_include, value_delimiter = ',', value_name = "WHAT,...")]
+    #[arg(help_heading = "Workspaces")]
+    include: Vec<Include>,
     /// As what notebooks are taken
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Workspaces")]
     notebook_format: FormatArg,
@@ -190,30 +190,11 @@ pub(crate) struct BackupArgs {
     exclude_git_folders: bool,
 }
 
-/// What is taken besides notebooks and files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum IncludeArg {
-    Volumes,
-    Jobs,
-    Pipelines,
-    Catalogs,
-    Dashboards,
-    Permissions,
-    SecretScopes,
-}
-
-impl From<IncludeArg> for Include {
-    fn from(arg: IncludeArg) -> Self {
-        match arg {
-            IncludeArg::Volumes => Self::Volumes,
-            IncludeArg::Jobs => Self::Jobs,
-            IncludeArg::Pipelines => Self::Pipelines,
-            IncludeArg::Catalogs => Self::Catalogs,
-            IncludeArg::Dashboards => Self::Dashboards,
-            IncludeArg::Permissions => Self::Permissions,
-            IncludeArg::SecretScopes => Self::SecretScopes,
-        }
-    }
+/// Reads what is taken besides notebooks and files.
+fn parse_include(text: &str) -> Result<Include, String> {
+    let known = || Include::ALL.map(Include::as_str).join(", ");
+    let found = Include::ALL.into_iter().find(|include| include.as_str() == text);
+    found.ok_or_else(|| format!("expected one of {}", known()))
 }
 
 /// As what notebooks are taken.
@@ -340,7 +321,7 @@ impl BackupArgs {
             formats: self.notebook_format.formats(),
             without_trash: self.exclude_trash,
             without_git_folders: self.exclude_git_folders,
-            include: self.include.iter().map(|include| (*include).into()).collect(),
+            include: self.include.clone(),
         };
         Ok(Some(WorkspaceSource::new(self.workspace.connect(ctx, first)?, options)?))
     }

@@ -11,6 +11,7 @@ mod compressed;
 mod desk;
 mod directory;
 mod file;
+mod mount_point;
 mod moves;
 mod node;
 mod parent;

@@ -1,6 +1,6 @@
 //! One backup run, from the registration of its session to its commit.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,6 +20,7 @@ use lakebed_core::time::Timestamp;
 
 use super::desk::{Desk, Desks};
 use super::directory::{FileWork, Work};
+use super::mount_point::{MountPoint, arrange, records_of};
 use super::moves::Moves;
 use super::node::DirNode;
 use super::parent::{Base, Comparison, choose};
@@ -349,61 +350,6 @@ struct Finished {
     index: Arc<Index>,
 }
 
-/// Returns the records of what is asked for of a mount.
-fn records_of(mount: &Mount) -> Vec<SourceRecord> {
-    let record = |(names, uri): (Vec<Vec<u8>>, String)| {
-        let path = escape_path(&[&mount.tree_path[..], &names[..]].concat().join(&b'/'));
-        SourceRecord { uri, path, version: None }
-    };
-    mount.source.parts().into_iter().map(record).collect()
-}
-
-/// A tree of mounts: which names lead to which source.
-#[derive(Default)]
-struct MountPoint {
-    entry: Option<Entry>,
-    source: Option<Arc<Mount>>,
-    below: BTreeMap<Vec<u8>, MountPoint>,
-}
-
-impl MountPoint {
-    /// Returns for how much of them at a time sources are best asked.
-    fn readers(&self) -> usize {
-        let here = self.source.as_ref().map_or(0, |mount| mount.source.manner().readers);
-        self.below.values().map(Self::readers).fold(here, usize::max)
-    }
-}
-
-impl MountPoint {
-    fn sources(&self) -> Vec<Arc<dyn Source>> {
-        let here = self.source.iter().map(|mount| mount.source.clone());
-        here.chain(self.below.values().flat_map(Self::sources)).collect()
-    }
-}
-
-fn arrange(mounts: Vec<Mount>) -> Result<MountPoint> {
-    let mut top = MountPoint::default();
-    for mut mount in mounts {
-        let same = |path: &[Vec<u8>]| Error::SamePath { path: escape_path(&path.join(&b'/')) };
-        let mut at = &mut top;
-        let mut ancestors = std::mem::take(&mut mount.ancestors).into_iter();
-        for name in &mount.tree_path {
-            if at.source.is_some() {
-                return Err(same(&mount.tree_path));
-            }
-            at = at.below.entry(name.clone()).or_default();
-            if let (None, Some(entry)) = (&at.entry, ancestors.next()) {
-                at.entry = Some(entry);
-            }
-        }
-        if at.source.is_some() || !at.below.is_empty() {
-            return Err(same(&mount.tree_path));
-        }
-        at.source = Some(Arc::new(mount));
-    }
-    Ok(top)
-}
-
 pub(super) fn run(
     repository: &Repository,
     mounts: Vec<Mount>,
@@ -573,10 +519,12 @@ fn run_session(
         index.fold_new(repository.store(), monitor).map_err(Error::from)?;
     }
     monitor.step(WriterStep::StorePacks.into());
+    let mounted = mount_points.sources();
+    let readers = mounted.iter().map(|source| source.manner().readers).max().unwrap_or(0);
     // of a source that is far away it is known about how much there is, and it takes long
     let total = parent_summary
         .as_ref()
-        .filter(|_| mount_points.readers() > 0)
+        .filter(|_| readers > 0)
         .map(|parent| Progress { entries: parent.files + parent.directories + parent.others, bytes: 0 });
     monitor.phase(Phase::Backup, total);
 
@@ -587,7 +535,6 @@ fn run_session(
     };
     let limit = |rate: Option<u64>| rate.map(|rate| RateLimit::new(rate, repository.shared_clock()));
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let readers = mount_points.readers();
     let workers = match options.threads {
         0 => processors.max(readers),
         threads => threads,
@@ -626,7 +573,7 @@ fn run_session(
         desks: Desks::default(),
         is_far: readers > 0,
         moves: Moves::default(),
-        sources: mount_points.sources(),
+        sources: mounted,
         expired: session.as_ref().map(|session| (session.id(), session.expired())),
         session: Mutex::new(session.take()),
         clock: repository.shared_clock(),

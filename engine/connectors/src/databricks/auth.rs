@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use backon::{ExponentialBuilder, Retryable};
 use http::{HeaderName, HeaderValue};
 use lakebed_core::time::{Clock, Timestamp};
 use serde::Deserialize;
@@ -26,8 +27,9 @@ const WORKSPACE_ID: HeaderName = HeaderName::from_static("x-databricks-workspace
 /// For what the management token is.
 const AZURE_MANAGEMENT: &str = "https://management.core.windows.net/";
 
-/// So often an identity service is asked that does not answer.
-const TRIES: usize = 4;
+/// So often an identity service is asked again that does not answer, after such a pause and longer ones.
+const REPETITIONS: usize = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Makes a source of tokens of settings. `direct` goes through no proxy: what this machine asks of its own cloud is nobody
 /// else's affair.
@@ -318,29 +320,19 @@ async fn ask(
     request: impl Fn() -> reqwest::RequestBuilder,
 ) -> Result<bytes::Bytes, AuthError> {
     let no_answer = |error: reqwest::Error| AuthError::NoAnswer { from: from.into(), source: error.without_url() };
-    let mut pause = Duration::from_millis(500);
-    let mut left = TRIES;
-    loop {
-        left -= 1;
-        let answer = async {
-            let response = request().send().await.map_err(no_answer)?;
-            let status = response.status().as_u16();
-            let headers = response.headers().clone();
-            Ok((status, refusal_or_body(status, &headers, response.bytes().await.map_err(no_answer)?)))
-        };
-        match answer.await {
-            Ok((_, Ok(body))) => return Ok(body),
-            Ok((429 | 500.., _)) | Err(_) if left > 0 => {
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-            }
-            Ok((_, Err(why))) => {
-                let why = secret.map_or_else(|| why.clone(), |secret| secret.redact(&why));
-                return Err(AuthError::Refused { from: from.into(), why });
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    let attempt = || async {
+        let response = request().send().await.map_err(|error| (0, no_answer(error)))?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let body = response.bytes().await.map_err(|error| (0, no_answer(error)))?;
+        refusal_or_body(status, &headers, body).map_err(|why| {
+            let why = secret.map_or_else(|| why.clone(), |secret| secret.redact(&why));
+            (status, AuthError::Refused { from: from.into(), why })
+        })
+    };
+    let pauses = ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_times(REPETITIONS);
+    let result = attempt.retry(pauses).when(|(status, _)| matches!(status, 0 | 429 | 500..)).await;
+    result.map_err(|(_, error)| error)
 }
 
 fn refusal_or_body(status: u16, headers: &http::HeaderMap, body: bytes::Bytes) -> Result<bytes::Bytes, String> {
